@@ -1,0 +1,420 @@
+"""What the estimators share: validation, coding of targets, the fit loop, warnings.
+
+One grade is a chain of length one, so every estimator is a `BaseChain`. Targets are coded by a mixin:
+`RegressorTargets` standardises them, `ClassifierTargets` makes them indicators.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from numbers import Integral, Real
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, softmax
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    RegressorMixin,
+    TransformerMixin,
+    _fit_context,
+)
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.preprocessing import LabelBinarizer, StandardScaler
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from convexgrade.certificate import Certificate
+from convexgrade.grade import Grade, Settings
+from convexgrade.losses import BinaryLogLoss, Loss, SoftmaxLogLoss, SquaredError
+from convexgrade.multigrade import ChainPlan, Data, Progress, certify_chain, grow
+from convexgrade.network import DeepNetwork, Network, Scaling
+from convexgrade.solvers import SOLVERS
+
+Array = NDArray[np.float64]
+
+
+class Coding(NamedTuple):
+    """How targets relate to a chain's output: its loss, and ``target = output * scale + center``."""
+
+    loss: Loss
+    scaling: Scaling
+
+
+class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """A chain of grades behind scikit-learn's interface.
+
+    Subclasses list their parameters, name the number of grades, and code their targets.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "alpha": [Interval(Real, 0, None, closed="neither")],
+        "activation": [StrOptions({"relu", "gated_relu"})],
+        "patterns": [StrOptions({"adaptive", "sampled", "exhaustive"})],
+        "n_patterns": [Interval(Integral, 1, None, closed="left")],
+        "max_neurons": [Interval(Integral, 1, None, closed="left"), None],
+        "solver": [StrOptions(set(SOLVERS))],
+        "standardize": ["boolean"],
+        "fit_intercept": ["boolean"],
+        "linear_term": ["boolean"],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+        "n_jobs": [Integral, None],
+    }
+
+    alpha: float
+    activation: str
+    patterns: str
+    n_patterns: int
+    max_neurons: int | None
+    solver: str
+    standardize: bool
+    fit_intercept: bool
+    linear_term: bool
+    tol: float
+    max_iter: int
+    warm_start: bool
+    random_state: Any
+    verbose: int
+    n_jobs: int | None
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Fit the chain, grade by grade.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; a weight of 2 is the row twice, 0 leaves it out.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator. Should the fit be interrupted, the grades finished until then stay
+            and the estimator predicts with them.
+
+        Raises
+        ------
+        ValueError
+            If a parameter, X, y or the weights are not as described.
+        """
+        continues = self._continues()
+        X, y = self._validate(X, y, reset=not continues)
+        X, y, weights = _positive_rows(X, y, sample_weight)
+        first_network = None if continues else self._first_network()
+        if not continues:
+            self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+            self._coding = self._learn_coding(y, weights)
+        train, validation = self._split(X, y, weights)
+        start = self._progress if continues else Progress.begin(self._coding.loss, train)
+        for progress in grow(
+            start, train, self._plan(first_network), validation, self._reporter(level=2)
+        ):
+            self._progress = progress
+            self._reporter(level=1)(_summary(progress))
+        self._warn_unconverged()
+        return self
+
+    def transform(self, X: ArrayLike) -> Array:
+        """Return the hidden features of the last grade.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_neurons)
+            Output of each neuron of the last grade.
+        """
+        X = self._validate_rows(X)
+        *_, last, _ = self._progress.chain.walk(X)
+        return self.grades_[-1].network.hidden(last.H)
+
+    @property
+    def grades_(self) -> tuple[Grade, ...]:
+        """The fitted grades."""
+        check_is_fitted(self)
+        return self._progress.chain.grades
+
+    @property
+    def certificates_(self) -> list[Certificate]:
+        """The certificate of each grade, as computed at the end of its fit."""
+        return [grade.certificate for grade in self.grades_]
+
+    @property
+    def n_grades_(self) -> int:
+        """Number of fitted grades."""
+        return len(self.grades_)
+
+    @property
+    def network_(self) -> DeepNetwork:
+        """Explicit weights in the units of the data, enough to predict with numpy alone."""
+        check_is_fitted(self)
+        scaling = self._coding.scaling
+        return self._progress.chain.network(scaling.center, scaling.scale)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.grades_[-1].n_neurons
+
+    @property
+    def train_loss_(self) -> Array:
+        """Mean training loss after each grade, in the units of the standardised targets."""
+        check_is_fitted(self)
+        return np.array(self._progress.train_loss)
+
+    @property
+    def stop_reason_(self) -> str:
+        """Why the chain has no more grades; empty after an interrupted fit."""
+        check_is_fitted(self)
+        return self._progress.verdict
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_progress")
+
+    def _outputs(self, X: ArrayLike) -> Iterator[Array]:
+        """Yield the chain's output after each grade in the units of the data."""
+        X = self._validate_rows(X)
+        scaling = self._coding.scaling
+        for output in self._progress.chain.staged(X):
+            yield output * scaling.scale + scaling.center
+
+    def _last_output(self, X: ArrayLike) -> Array:
+        return list(self._outputs(X))[-1]
+
+    def _validate_rows(self, X: ArrayLike) -> Array:
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=np.float64, reset=False)
+
+    def _validate(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[Array, Any]:
+        raise NotImplementedError
+
+    def _learn_coding(self, y: Any, weights: Array) -> Coding:
+        raise NotImplementedError
+
+    def _coded(self, y: Any) -> Array:
+        raise NotImplementedError
+
+    def _depth(self) -> int:
+        return 1
+
+    def _continues(self) -> bool:
+        """Return whether `fit` adds to fitted grades instead of starting anew."""
+        return False
+
+    def _first_network(self) -> Network | None:
+        """Return a network from which the search of the first grade starts as well."""
+        return None
+
+    def _split(self, X: Array, y: Any, weights: Array) -> tuple[Data, Data | None]:
+        """Return training and, if any, validation data."""
+        return self._data(X, y, weights), None
+
+    def _data(self, X: Array, y: Any, weights: Array) -> Data:
+        return Data(X, self._coded(y), weights / weights.sum())
+
+    def _plan(self, first_network: Network | None = None) -> ChainPlan:
+        settings = Settings(
+            activation=self.activation,
+            patterns=self.patterns,
+            n_patterns=self.n_patterns,
+            max_neurons=self.max_neurons,
+            solver=self.solver,
+            tol=self.tol,
+            max_iter=self.max_iter,
+            fit_intercept=self.fit_intercept,
+            linear_term=self.linear_term,
+            n_jobs=self.n_jobs,
+        )
+        return ChainPlan(
+            n_grades=self._depth(),
+            alpha=float(self.alpha),
+            loss=self._coding.loss,
+            standardize=self.standardize,
+            settings=settings,
+            seed=self._seed,
+            first_network=first_network,
+        )
+
+    def _certify(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
+    ) -> list[Certificate]:
+        check_is_fitted(self)
+        X, y = self._validate(X, y, reset=False)
+        X, y, weights = _positive_rows(X, y, sample_weight)
+        return certify_chain(self._progress.chain, self._data(X, y, weights), self._plan())
+
+    def _reporter(self, level: int) -> Callable[[str], None]:
+        return print if self.verbose >= level else lambda line: None
+
+    def _warn_unconverged(self) -> None:
+        for index, certificate in enumerate(self.certificates_):
+            if certificate.relative_gap > self.tol:
+                warnings.warn(
+                    f"Grade {index + 1} has relative gap {certificate.relative_gap:.2e}, above "
+                    f"tol={self.tol:g}. {certificate.status.value} A larger max_iter or tol, or "
+                    f"another solver, may help.",
+                    ConvergenceWarning,
+                    stacklevel=3,
+                )
+
+
+class RegressorTargets(RegressorMixin):
+    """Real targets, standardised column by column."""
+
+    _losses: ClassVar[dict[str, type[Loss]]] = {"squared_error": SquaredError}
+
+    def predict(self: Any, X: ArrayLike) -> Array:
+        """Predict targets.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Predictions, shaped like the y of `fit`.
+        """
+        return self._shaped(self._last_output(X))
+
+    def _shaped(self: Any, output: Array) -> Array:
+        return output[:, 0] if self._one_dimensional else output
+
+    def _validate(self: Any, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[Array, Array]:
+        X, y = validate_data(
+            self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, reset=reset
+        )
+        return X, np.asarray(y, dtype=np.float64)
+
+    def _learn_coding(self: Any, y: Array, weights: Array) -> Coding:
+        self._one_dimensional = y.ndim == 1
+        scaler = StandardScaler().fit(_as_columns(y), sample_weight=weights)
+        return Coding(self._losses[self.loss](), Scaling(scaler.mean_, scaler.scale_))
+
+    def _coded(self: Any, y: Array) -> Array:
+        return self._coding.scaling.apply(_as_columns(y))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+class ClassifierTargets(ClassifierMixin):
+    """Classes as indicators: one logit for two of them, one logit each for more."""
+
+    def predict(self: Any, X: ArrayLike) -> NDArray[Any]:
+        """Predict classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            The most probable class of each row.
+        """
+        return self._classes_of(self._last_output(X))
+
+    def decision_function(self: Any, X: ArrayLike) -> Array:
+        """Return logits.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            For two classes the logit of ``classes_[1]``, otherwise one logit a class.
+        """
+        output = self._last_output(X)
+        return output[:, 0] if output.shape[1] == 1 else output
+
+    def predict_proba(self: Any, X: ArrayLike) -> Array:
+        """Return class probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Probabilities in the order of ``classes_``.
+        """
+        return probabilities(self._last_output(X))
+
+    def _classes_of(self: Any, output: Array) -> NDArray[Any]:
+        return self.classes_[np.argmax(probabilities(output), axis=1)]
+
+    def _validate(
+        self: Any, X: ArrayLike, y: ArrayLike, *, reset: bool
+    ) -> tuple[Array, NDArray[Any]]:
+        X, y = validate_data(self, X, y, dtype=np.float64, reset=reset)
+        check_classification_targets(y)
+        return X, y
+
+    def _learn_coding(self: Any, y: NDArray[Any], weights: Array) -> Coding:
+        classes = np.unique(y)
+        if classes.size < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs samples of at least two classes of positive weight; "
+                f"y has one class: {classes[0]!r}."
+            )
+        self.classes_ = classes
+        k = 1 if classes.size == 2 else classes.size
+        loss = BinaryLogLoss() if k == 1 else SoftmaxLogLoss()
+        return Coding(loss, Scaling(np.zeros(k), np.ones(k)))
+
+    def _coded(self: Any, y: NDArray[Any]) -> Array:
+        return LabelBinarizer().fit(self.classes_).transform(y).astype(np.float64)
+
+
+def probabilities(output: Array) -> Array:
+    """Return class probabilities of logits: one column for two classes, else one a class."""
+    if output.shape[1] == 1:
+        return np.column_stack([expit(-output[:, 0]), expit(output[:, 0])])
+    return np.asarray(softmax(output, axis=1))
+
+
+def _as_columns(y: Array) -> Array:
+    return y.reshape(len(y), -1)
+
+
+def _positive_rows(
+    X: Array, y: NDArray[Any], sample_weight: ArrayLike | None
+) -> tuple[Array, NDArray[Any], Array]:
+    """Return rows of positive weight: a row of weight 0 must not shape patterns or scalings."""
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    positive = weights > 0.0
+    if not positive.any():
+        raise ValueError("sample_weight is zero for every row; at least one must be positive.")
+    return X[positive], y[positive], weights[positive]
+
+
+def _summary(progress: Progress) -> str:
+    if progress.verdict:
+        return progress.verdict
+    grade = progress.chain.grades[-1]
+    return f"Grade {len(progress.chain)}: {grade}; training loss {progress.train_loss[-1]:.6g}."

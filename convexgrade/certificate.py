@@ -1,0 +1,246 @@
+"""Certificates: how far a grade can be from optimal, recomputed from data by weak duality.
+
+Nothing here knows who solved the program. From the rows, targets, offset, weights and the network
+alone:
+
+* ``primal`` is the network's own objective, F(o + f) + alpha sum_j ||u_j|| |a_j|_1.
+* For any q with Z^T W q = 0 and theta = -W q, Fenchel's inequality gives at every point of the program
+
+      F + alpha sum ||v_g||  >=  sum_i w_i (q_i . o_i - loss*(q_i))
+                                 + sum_g (alpha ||v_g|| - <s_g X^T D_g theta, v_g>),
+
+  and the last sum is non-negative once ||Proj_K(s_g X^T D_g theta)|| <= alpha for all g. So q = t grad
+  with t = min(1, alpha / max_g ||Proj_K(.)||) makes ``dual = sum_i w_i (q_i . o_i - loss*(q_i))`` a lower
+  bound on the program's optimum: whatever the solver did, ``gap = primal - dual >= 0`` bounds the
+  distance to it.
+
+The bound speaks of the program over the listed patterns (all signs, all outputs). With every pattern
+listed it is a bound over all networks of any width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convexgrade.network import Network
+from convexgrade.patterns import Patterns, activation
+from convexgrade.program import Program, fit_unpenalised
+from convexgrade.solution import Status
+
+Array = NDArray[np.float64]
+
+_HOLDS = 1e-9  # a pattern holds a neuron if no row is on the wrong side by more (unit rows)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How far from optimal one grade can be, given the grades before it.
+
+    Attributes
+    ----------
+    primal : float
+        Objective of the grade's network: mean loss plus penalty.
+    dual : float
+        Lower bound on the objective of every network made of the listed patterns.
+    gap : float
+        ``primal - dual``: the grade is at most this far above the optimum over its patterns.
+    relative_gap : float
+        ``gap`` as a fraction of the mean loss before the grade.
+    violation : float
+        Largest amount by which a neuron leaves the cone of the pattern it is counted under, in
+        units of the prediction.
+    price : float
+        Largest correlation ``|theta . (X u)_+| / ||u||`` found of what is left with a neuron. Above
+        ``alpha``, adding that neuron would lower the objective.
+    price_is_exact : bool
+        True if ``price`` is the maximum over all neurons (every pattern listed): then ``dual`` bounds
+        every network of any width. False if it is the best that a search found.
+    n_patterns : int
+        Patterns that ``dual`` speaks of.
+    status : Status
+        How the fit of the grade ended; its value is a sentence.
+
+    Examples
+    --------
+    >>> from convexgrade import ConvexReLURegressor
+    >>> model = ConvexReLURegressor(patterns="exhaustive").fit([[0.0], [1.0], [3.0]], [0, 1, 0])
+    >>> model.certificate_.price_is_exact, bool(model.certificate_.relative_gap < 1e-6)
+    (True, True)
+    """
+
+    primal: float
+    dual: float
+    gap: float
+    relative_gap: float
+    violation: float
+    price: float
+    price_is_exact: bool
+    n_patterns: int
+    status: Status
+
+    def __str__(self) -> str:
+        scope = "all" if self.price_is_exact else "its"
+        return (
+            f"objective {self.primal:.6g}, at least {self.dual:.6g} over {scope} "
+            f"{self.n_patterns} patterns, relative gap {self.relative_gap:.1e}. {self.status.value}"
+        )
+
+
+@dataclass(frozen=True)
+class DualPoint:
+    """A point q of the dual with Z^T W q = 0 and finite conjugate, as theta = -W q.
+
+    Attributes
+    ----------
+    q, theta : ndarray of shape (n_samples, n_outputs)
+        ``theta = -weights * q``.
+    """
+
+    q: Array
+    theta: Array
+
+
+def dual_point(program: Program, prediction: Array) -> DualPoint:
+    """Return the dual point that belongs to a prediction.
+
+    The gradient at the prediction, its unpenalised part refitted, is projected on Z^T W q = 0. Where
+    that leaves the domain of the conjugate, q moves back towards the gradient of the grade without
+    neurons, which is interior.
+    """
+    p, Z, root = program, program.Z, np.sqrt(program.weights)[:, None]
+    refit = prediction + Z @ fit_unpenalised(p.loss, Z, p.y, prediction, p.weights)
+    q = _project_out(p.loss.gradient(refit, p.y), Z, root)
+    lower, upper = p.loss.dual_bounds(p.y)
+    if np.any((q < lower) | (q > upper)):
+        null = p.offset + Z @ p.null_coefficients()
+        anchor = _project_out(p.loss.gradient(null, p.y), Z, root)
+        if np.any((anchor < lower) | (anchor > upper)):
+            anchor = np.zeros_like(q)  # in every loss's domain; on separable classes all there is
+        q = anchor + _longest_step(anchor, q - anchor, lower, upper) * (q - anchor)
+        q = np.clip(q, lower, upper)  # rounding of the step
+    return DualPoint(q, -p.weights[:, None] * q)
+
+
+def _project_out(q: Array, Z: Array, root: Array) -> Array:
+    """Return the q nearest in the weighted norm with Z^T W q = 0; twice, for the last digits."""
+    if Z.shape[1] == 0:
+        return q
+    for _ in range(2):
+        q = q - Z @ np.linalg.lstsq(root * Z, root * q, rcond=None)[0]
+    return q
+
+
+def _longest_step(start: Array, direction: Array, lower: Array, upper: Array) -> float:
+    """Return the largest t <= 1 with lower <= start + t direction <= upper."""
+    room = np.where(direction > 0.0, upper - start, start - lower)
+    size = np.abs(direction)
+    ratio = np.divide(room, size, out=np.full_like(room, np.inf), where=size > 0.0)
+    return float(np.clip(ratio.min(initial=1.0), 0.0, 1.0))
+
+
+def certify_network(
+    program: Program,
+    network: Network,
+    patterns: Patterns,
+    *,
+    status: Status,
+    point: DualPoint | None = None,
+    price: float = 0.0,
+) -> Certificate:
+    """Bound the distance of a network from the optimum of a grade over ``patterns``.
+
+    Parameters
+    ----------
+    program : Program
+        Rows, targets, offset, weights, loss and alpha of the grade; its own groups are not read.
+    network : Network
+        The grade's network.
+    patterns : Patterns
+        The patterns the bound speaks of. A neuron that none of them holds brings its own, so that
+        the network is always a point of the program that is bounded.
+    status : Status
+        Passed on.
+    point : DualPoint, optional
+        The network's own dual point, if it is already known; it only saves recomputing it.
+    price : float, default=0
+        Price of the best neuron that a search found.
+
+    Returns
+    -------
+    Certificate
+    """
+    prediction = program.offset + network.forward(program.X[:, :-1])
+    gates = network.vectors if network.gate_coef is None else _gates(network)
+    patterns, violation = _holding(program, patterns, gates, network)
+    full = program.over(patterns, program.every_group(patterns))
+    primal = program.mean_loss(prediction) + program.alpha * network.penalty
+    point = dual_point(program, prediction) if point is None else point
+    largest = full.largest_dual_norm(full.adjoint(point.theta))
+    dual = _dual_value(program, point, largest)
+    before = program.mean_loss(program.offset)
+    return Certificate(
+        primal=primal,
+        dual=dual,
+        gap=primal - dual,
+        relative_gap=(primal - dual) / before if before > 0.0 else 0.0,
+        violation=violation,
+        price=max(price, largest),
+        price_is_exact=patterns.exhaustive,
+        n_patterns=len(patterns),
+        status=status,
+    )
+
+
+def _dual_value(program: Program, point: DualPoint, largest: float) -> float:
+    t = 1.0 if largest <= program.alpha else program.alpha / largest
+    q = t * point.q
+    conjugate = program.loss.conjugate(q, program.y)
+    return float(program.weights @ (np.sum(q * program.offset, axis=1) - conjugate))
+
+
+def _gates(network: Network) -> Array:
+    assert network.gate_coef is not None
+    assert network.gate_intercept is not None
+    return np.vstack([network.gate_coef, network.gate_intercept])
+
+
+def _holding(
+    program: Program, patterns: Patterns, gates: Array, network: Network
+) -> tuple[Patterns, float]:
+    """Add the pattern of every neuron that no pattern holds; return the largest violation left."""
+    if gates.shape[1] == 0:
+        return patterns, 0.0
+    if not program.cones:
+        return patterns.extend(program.X, gates), 0.0
+    response = program.X @ gates
+    scale = np.linalg.norm(gates, axis=0) * np.linalg.norm(program.X, axis=1).max()
+    wrong = _least_violation(response, patterns)
+    strays = wrong > _HOLDS * scale
+    if strays.any() and not patterns.exhaustive:
+        patterns = patterns.extend(program.X, gates[:, strays])
+    size = np.abs(network.output_coef).sum(axis=1)
+    return patterns, float(np.max(np.where(strays, 0.0, wrong) * size, initial=0.0))
+
+
+def _least_violation(response: Array, patterns: Patterns) -> Array:
+    """Return for each neuron how far it is, at its worst row, from the pattern that suits it best.
+
+    The sum of a neuron's misplaced responses over rows costs one product with the masks for all
+    patterns; the worst row is then found for the best pattern alone.
+    """
+    if len(patterns) == 0:
+        return np.full(response.shape[1], np.inf)
+    masks = patterns.masks
+    positive, negative = np.maximum(response, 0.0), np.maximum(-response, 0.0)
+    misplaced = positive.sum(axis=0)[:, None] + (negative - positive).T @ masks
+    best = masks[:, np.argmin(misplaced, axis=1)]
+    return np.max(np.where(best, negative, positive), axis=0)
+
+
+def own_patterns(program: Program, network: Network) -> Patterns:
+    """Return the patterns of a network's own neurons on the program's rows."""
+    gates = network.vectors if network.gate_coef is None else _gates(network)
+    return Patterns(gates, activation(program.X, gates))

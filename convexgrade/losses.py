@@ -1,0 +1,165 @@
+"""Losses: what a prediction costs, its derivatives, and its convex conjugate.
+
+A loss compares predictions ``f`` with targets ``y``, both of shape (n_samples, n_outputs), row by
+row. It knows nothing of features, patterns, penalties or solvers. Everything a grade needs follows
+from five functions of one row:
+
+=================== ================================================= =============================
+function            meaning                                           used by
+=================== ================================================= =============================
+``value``           the loss of each row                              objective
+``gradient``        its gradient in ``f``                             descent, dual point
+``hessian``         its Hessian in ``f``                              Newton methods
+``conjugate``       sup over f of <q, f> - loss(f, y)                 lower bound
+``dual_bounds``     box that holds every ``q`` with finite conjugate  lower bound
+=================== ================================================= =============================
+
+and from ``baseline``, the constant prediction of least weighted loss, where a chain starts.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, logsumexp, softmax, xlogy
+
+Array = NDArray[np.float64]
+
+
+class Loss(Protocol):
+    """What a grade asks of a loss. Targets are coded as real arrays (n_samples, n_outputs)."""
+
+    @property
+    def name(self) -> str:
+        """Name in the public API."""
+
+    def value(self, f: Array, y: Array) -> Array:
+        """Return the loss of each row, shape (n_samples,)."""
+
+    def gradient(self, f: Array, y: Array) -> Array:
+        """Return the gradient of each row in its prediction, shape (n_samples, n_outputs)."""
+
+    def hessian(self, f: Array, y: Array) -> Array:
+        """Return the Hessian of each row, shape (n_samples, n_outputs, n_outputs)."""
+
+    def conjugate(self, q: Array, y: Array) -> Array:
+        """Return sup over f of ``<q, f> - loss(f, y)`` for each row; inf outside the domain."""
+
+    def dual_bounds(self, y: Array) -> tuple[Array, Array]:
+        """Return lower and upper bounds on the ``q`` of finite conjugate, shaped like ``y``."""
+
+    def baseline(self, y: Array, weights: Array) -> Array:
+        """Return the constant prediction of least weighted loss, shape (n_outputs,)."""
+
+
+class SquaredError:
+    """Half the squared error, ``|f - y|^2 / 2``, summed over outputs."""
+
+    name = "squared_error"
+
+    def value(self, f: Array, y: Array) -> Array:
+        """Return ``|f - y|^2 / 2`` for each row."""
+        return 0.5 * np.sum((f - y) ** 2, axis=1)
+
+    def gradient(self, f: Array, y: Array) -> Array:
+        """Return ``f - y``."""
+        return f - y
+
+    def hessian(self, f: Array, y: Array) -> Array:
+        """Return the identity for each row."""
+        n, k = f.shape
+        return np.broadcast_to(np.eye(k), (n, k, k))
+
+    def conjugate(self, q: Array, y: Array) -> Array:
+        """Return ``<q, y> + |q|^2 / 2``; finite everywhere."""
+        return np.sum(q * (y + 0.5 * q), axis=1)
+
+    def dual_bounds(self, y: Array) -> tuple[Array, Array]:
+        """Return no bounds: every ``q`` has a finite conjugate."""
+        return np.full_like(y, -np.inf), np.full_like(y, np.inf)
+
+    def baseline(self, y: Array, weights: Array) -> Array:
+        """Return the weighted mean."""
+        return weights @ y / weights.sum()
+
+
+class BinaryLogLoss:
+    """Negative log-likelihood of one logit, ``log(1 + e^f) - y f``, with y in {0, 1}."""
+
+    name = "log_loss"
+
+    def value(self, f: Array, y: Array) -> Array:
+        """Return ``log(1 + e^f) - y f`` without overflow."""
+        return np.sum(np.logaddexp(0.0, f) - y * f, axis=1)
+
+    def gradient(self, f: Array, y: Array) -> Array:
+        """Return ``sigmoid(f) - y``."""
+        return expit(f) - y
+
+    def hessian(self, f: Array, y: Array) -> Array:
+        """Return ``p (1 - p)`` as 1 x 1 matrices; ``expit(-f)`` keeps it positive in the tail."""
+        return (expit(f) * expit(-f))[:, :, None]
+
+    def conjugate(self, q: Array, y: Array) -> Array:
+        """Return ``p log p + (1 - p) log(1 - p)`` at ``p = q + y`` in [0, 1]."""
+        p = q + y
+        inside = np.all((p >= 0.0) & (p <= 1.0), axis=1)
+        p = np.clip(p, 0.0, 1.0)
+        entropy = np.sum(xlogy(p, p) + xlogy(1.0 - p, 1.0 - p), axis=1)
+        return np.where(inside, entropy, np.inf)
+
+    def dual_bounds(self, y: Array) -> tuple[Array, Array]:
+        """Return ``-y <= q <= 1 - y``."""
+        return -y, 1.0 - y
+
+    def baseline(self, y: Array, weights: Array) -> Array:
+        """Return the weighted prior log-odds."""
+        p = _shrink_to_open_interval(weights @ y / weights.sum())
+        return np.log(p) - np.log1p(-p)
+
+
+class SoftmaxLogLoss:
+    """Multinomial negative log-likelihood, ``logsumexp(f) - <y, f>``, with one-hot ``y``."""
+
+    name = "log_loss"
+
+    def value(self, f: Array, y: Array) -> Array:
+        """Return ``logsumexp(f) - <y, f>``, computed at ``f - max f`` so that it cannot overflow."""
+        f = f - f.max(axis=1, keepdims=True)
+        return logsumexp(f, axis=1) - np.sum(y * f, axis=1)
+
+    def gradient(self, f: Array, y: Array) -> Array:
+        """Return ``softmax(f) - y``."""
+        return softmax(f, axis=1) - y
+
+    def hessian(self, f: Array, y: Array) -> Array:
+        """Return ``diag(p) - p p^T`` for each row."""
+        p = softmax(f, axis=1)
+        return p[:, :, None] * np.eye(f.shape[1]) - p[:, :, None] * p[:, None, :]
+
+    def conjugate(self, q: Array, y: Array) -> Array:
+        """Return ``sum p log p`` at ``p = q + y`` on the probability simplex, inf off it.
+
+        The condition ``sum q = 0`` is met by every gradient and by every combination of gradients,
+        up to rounding; a row is off the simplex when its sum differs from 1 by more than that.
+        """
+        p = q + y
+        inside = np.all(p >= 0.0, axis=1) & (np.abs(p.sum(axis=1) - 1.0) <= 1e-9)
+        p = np.clip(p, 0.0, None)
+        return np.where(inside, np.sum(xlogy(p, p), axis=1), np.inf)
+
+    def dual_bounds(self, y: Array) -> tuple[Array, Array]:
+        """Return ``-y <= q``; the upper bound follows from ``sum q = 0``."""
+        return -y, np.full_like(y, np.inf)
+
+    def baseline(self, y: Array, weights: Array) -> Array:
+        """Return the weighted log priors, centred."""
+        log_prior = np.log(_shrink_to_open_interval(weights @ y / weights.sum()))
+        return log_prior - log_prior.mean()
+
+
+def _shrink_to_open_interval(p: Array) -> Array:
+    """Keep priors off 0 and 1, where log-odds are infinite (a class of weight zero)."""
+    return np.clip(p, 1e-12, 1.0 - 1e-12)

@@ -1,0 +1,294 @@
+"""The chain: each grade reads the features of the one before and fits what the chain leaves over.
+
+    offset_0 = baseline, features_0 = X
+    H_l      = scaled features_{l-1}
+    grade_l  = the optimum of its convex program on (H_l, y, offset_{l-1})
+    offset_l = offset_{l-1} + forward_l(H_l),  features_l = [hidden_l(H_l), X]
+
+(multigrade deep learning: Xu 2023, arXiv 2302.00150). The zero network is feasible in every grade, so
+the training loss cannot rise; it falls strictly unless the grade is trivial, and then the chain ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.preprocessing import StandardScaler
+
+from convexgrade.certificate import Certificate
+from convexgrade.grade import Grade, Report, Settings, certify_grade, fit_grade, state_program
+from convexgrade.losses import Loss
+from convexgrade.network import DeepNetwork, Network, Scaling, read_unscaled, scale_output
+from convexgrade.patterns import Patterns, activation, enumerate_patterns
+from convexgrade.program import Program
+from convexgrade.solution import Status
+
+Array = NDArray[np.float64]
+
+
+class Data(NamedTuple):
+    """Rows, coded targets (n_samples, n_outputs) and weights summing to 1."""
+
+    X: Array
+    y: Array
+    weights: Array
+
+
+class Link(NamedTuple):
+    """A grade and the scaling of the features it reads."""
+
+    scaling: Scaling
+    grade: Grade
+
+
+class Step(NamedTuple):
+    """What one grade meets: its scaled input H and the output of the chain before it."""
+
+    H: Array
+    offset: Array
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Grades fitted so far, in the coordinates of the coded targets.
+
+    Attributes
+    ----------
+    baseline : ndarray of shape (n_outputs,)
+        Best constant prediction.
+    links : tuple of Link
+        The grades with their input scalings.
+    """
+
+    baseline: Array
+    links: tuple[Link, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.links)
+
+    @property
+    def grades(self) -> tuple[Grade, ...]:
+        """The grades alone."""
+        return tuple(link.grade for link in self.links)
+
+    def walk(self, X: Array) -> Iterator[Step]:
+        """Yield what each grade meets, and last what a further grade would: its *unscaled* input."""
+        features = X
+        offset = np.broadcast_to(self.baseline, (len(X), self.baseline.size))
+        for scaling, grade in self.links:
+            H = scaling.apply(features)
+            yield Step(H, offset)
+            offset = offset + grade.network.forward(H)
+            features = np.hstack([grade.network.hidden(H), X])
+        yield Step(features, offset)
+
+    def staged(self, X: Array) -> Iterator[Array]:
+        """Yield the chain's output after each grade, shape (n_samples, n_outputs)."""
+        steps = self.walk(X)
+        next(steps)
+        for step in steps:
+            yield step.offset
+
+    def output(self, X: Array) -> Array:
+        """Return the output of the whole chain."""
+        return list(self.walk(X))[-1].offset
+
+    def network(self, center: Array, scale: Array) -> DeepNetwork:
+        """Return explicit weights, with the output times ``scale`` plus ``center``."""
+        return DeepNetwork(
+            baseline=self.baseline * scale + center,
+            grades=tuple(
+                scale_output(read_unscaled(grade.network, scaling), scale)
+                for scaling, grade in self.links
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class ChainPlan:
+    """How a chain is grown.
+
+    Attributes
+    ----------
+    n_grades : int
+        Most grades.
+    alpha : float
+        Penalty of every new grade.
+    loss : Loss
+        Loss.
+    standardize : bool
+        Whether X is standardised for the first grade.
+    settings : Settings
+        How each grade is fitted.
+    seed : int
+        Determines all randomness; grade l draws from (seed, l) alone, so that a chain grown in two
+        fits equals one grown at once.
+    first_network : Network or None
+        Network from which the search of the first grade starts as well.
+    """
+
+    n_grades: int
+    alpha: float
+    loss: Loss
+    standardize: bool
+    settings: Settings
+    seed: int
+    first_network: Network | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A chain after its newest grade.
+
+    Attributes
+    ----------
+    chain : Chain
+        All grades so far.
+    train_loss, validation_loss : tuple of float
+        Mean loss after each grade; the second empty without a validation set.
+    verdict : str
+        Why the chain ended, empty while it grows.
+    """
+
+    chain: Chain
+    train_loss: tuple[float, ...] = ()
+    validation_loss: tuple[float, ...] = ()
+    verdict: str = ""
+
+    @classmethod
+    def begin(cls, loss: Loss, data: Data) -> Progress:
+        """Return the chain without grades: the best constant."""
+        return cls(Chain(loss.baseline(data.y, data.weights)))
+
+
+def grow(
+    start: Progress,
+    data: Data,
+    plan: ChainPlan,
+    validation: Data | None = None,
+    report: Report = lambda line: None,
+) -> Iterator[Progress]:
+    """Add grades one by one, yielding the chain after each; the last yield has a verdict.
+
+    A generator, so that grades already finished survive an interruption. Grades of ``start`` are not
+    touched.
+    """
+    progress = start
+    while len(progress.chain) < plan.n_grades:
+        chain = _add_grade(progress.chain, data, plan, report)
+        index, grade = len(chain), chain.grades[-1]
+        if grade.certificate.status is Status.TRIVIAL and index > 1:
+            yield replace(progress, verdict=_TRIVIAL.format(index=index, alpha=plan.alpha))
+            return
+        grown = _measured(progress, chain, data, validation, plan.loss)
+        if validation is not None and _stopped_improving(grown.validation_loss):
+            yield replace(progress, verdict=_UNIMPROVED.format(index=index))
+            return
+        progress = grown
+        if grade.certificate.status is Status.TRIVIAL:
+            yield replace(progress, verdict=_TRIVIAL.format(index=index, alpha=plan.alpha))
+            return
+        yield progress
+    yield replace(progress, verdict=f"All {plan.n_grades} grades were fitted.")
+
+
+_TRIVIAL = (
+    "Grade {index} is trivial: no neuron correlates with what is left by more than alpha={alpha:g}."
+)
+_UNIMPROVED = "Grade {index} did not lower the validation loss and was dropped."
+
+
+def _add_grade(chain: Chain, data: Data, plan: ChainPlan, report: Report) -> Chain:
+    *_, (features, offset) = chain.walk(data.X)
+    if chain.links:
+        scaling = _feature_scaling(features, data)
+    elif plan.standardize:
+        scaling = _standard_scaling(features, data.weights)
+    else:
+        scaling = Scaling(np.zeros(features.shape[1]), np.ones(features.shape[1]))
+    program = state_program(
+        scaling.apply(features),
+        data.y,
+        offset,
+        data.weights,
+        plan.loss,
+        plan.alpha,
+        plan.settings,
+    )
+    first = plan.first_network if not chain.links else None
+    grade = fit_grade(program, plan.settings, (plan.seed, len(chain)), first, report)
+    return replace(chain, links=(*chain.links, Link(scaling, grade)))
+
+
+def _standard_scaling(features: Array, weights: Array) -> Scaling:
+    scaler = StandardScaler().fit(features, sample_weight=weights)
+    return Scaling(scaler.mean_, scaler.scale_)
+
+
+def _feature_scaling(features: Array, data: Data) -> Scaling:
+    """Standardise hidden features and inputs, the former divided by sqrt(width / d) as a block.
+
+    A wide grade would otherwise hand on rows of large norm, for which the same alpha is weaker.
+    """
+    scaling = _standard_scaling(features, data.weights)
+    d = data.X.shape[1]
+    width = features.shape[1] - d
+    shrink = np.ones(features.shape[1])
+    shrink[:width] = np.sqrt(max(1.0, width / d))
+    return replace(scaling, scale=scaling.scale * shrink)
+
+
+def _measured(
+    before: Progress, chain: Chain, data: Data, validation: Data | None, loss: Loss
+) -> Progress:
+    held_out = () if validation is None else (_mean_loss(chain, validation, loss),)
+    return Progress(
+        chain,
+        (*before.train_loss, _mean_loss(chain, data, loss)),
+        before.validation_loss + held_out,
+    )
+
+
+def _mean_loss(chain: Chain, data: Data, loss: Loss) -> float:
+    return float(data.weights @ loss.value(chain.output(data.X), data.y))
+
+
+def _stopped_improving(validation_loss: tuple[float, ...]) -> bool:
+    return len(validation_loss) > 1 and validation_loss[-1] >= validation_loss[-2]
+
+
+def certify_chain(chain: Chain, data: Data, plan: ChainPlan) -> list[Certificate]:
+    """Recompute the certificate of every grade from data, given the grades before it."""
+    certificates = []
+    for index, (step, link) in enumerate(zip(chain.walk(data.X), chain.links, strict=False)):
+        program = state_program(
+            step.H,
+            data.y,
+            step.offset,
+            data.weights,
+            plan.loss,
+            link.grade.alpha,
+            plan.settings,
+        )
+        certificates.append(
+            certify_grade(
+                program,
+                link.grade.network,
+                _patterns_again(program, link.grade),
+                link.grade.certificate.status,
+                plan.settings,
+                (plan.seed, index),
+            )
+        )
+    return certificates
+
+
+def _patterns_again(program: Program, grade: Grade) -> Patterns:
+    """Return the patterns of a grade's gates on the rows of a program, all of them if it had all."""
+    if grade.exhaustive:
+        return enumerate_patterns(program.X, limit=10 * max(1, grade.gates.shape[1]))
+    return Patterns.from_gates(program.X, grade.gates)

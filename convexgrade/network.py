@@ -1,0 +1,212 @@
+"""One grade as an explicit network: arrays, nothing else.
+
+A `Network` knows neither loss nor solver nor training rows; ``hidden`` and ``forward`` are all there
+is to predicting with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A one-hidden-layer ReLU network, or gated ReLU network, with d inputs, m neurons, k outputs.
+
+    ``forward(H) = hidden(H) @ output_coef + H @ linear_coef + intercept``, where ``hidden(H)`` is
+    ``max(0, H @ hidden_coef + hidden_intercept)``; with gates, the linear response counts where
+    ``H @ gate_coef + gate_intercept >= 0`` instead.
+
+    Attributes
+    ----------
+    hidden_coef : ndarray of shape (d, m)
+        Input weights of the neurons.
+    hidden_intercept : ndarray of shape (m,)
+        Their biases.
+    output_coef : ndarray of shape (m, k)
+        Output weights.
+    linear_coef : ndarray of shape (d, k)
+        Unpenalised linear term; zero when there is none.
+    intercept : ndarray of shape (k,)
+        Unpenalised intercept; zero when there is none.
+    gate_coef : ndarray of shape (d, m) or None
+        Gates of a gated ReLU network; None for ReLU.
+    gate_intercept : ndarray of shape (m,) or None
+        Their biases.
+    """
+
+    hidden_coef: Array
+    hidden_intercept: Array
+    output_coef: Array
+    linear_coef: Array
+    intercept: Array
+    gate_coef: Array | None = None
+    gate_intercept: Array | None = None
+
+    @property
+    def n_neurons(self) -> int:
+        """Number of neurons, m."""
+        return self.hidden_intercept.size
+
+    @property
+    def vectors(self) -> Array:
+        """The neurons (hidden_coef, hidden_intercept) as columns, shape (d + 1, m)."""
+        return np.vstack([self.hidden_coef, self.hidden_intercept])
+
+    @property
+    def penalty(self) -> float:
+        """``sum_j ||(hidden_coef_j, hidden_intercept_j)|| ||output_coef_j||_1``."""
+        return float(np.linalg.norm(self.vectors, axis=0) @ np.abs(self.output_coef).sum(axis=1))
+
+    def hidden(self, H: Array) -> Array:
+        """Return the hidden features of the rows of H, shape (n_samples, m)."""
+        response = H @ self.hidden_coef + self.hidden_intercept
+        if self.gate_coef is None or self.gate_intercept is None:
+            return np.maximum(response, 0.0)
+        return response * (H @ self.gate_coef + self.gate_intercept >= 0.0)
+
+    def forward(self, H: Array) -> Array:
+        """Return the network's output on the rows of H, shape (n_samples, k)."""
+        return self.hidden(H) @ self.output_coef + H @ self.linear_coef + self.intercept
+
+
+def from_blocks(
+    blocks: Array,
+    sign: Array,
+    output: NDArray[np.intp],
+    unpenalised: Array,
+    gates: Array | None,
+) -> Network:
+    """Turn the vectors of a program into neurons; zero vectors leave none.
+
+    ``v = u a`` with ``u = v / sqrt(||v||)`` and ``a = s sqrt(||v||)``: then ``||u|| |a| = ||v||`` is the
+    vector's penalty and ``(||u||^2 + a^2) / 2`` is too, the least weight decay of the neuron (Pilanci &
+    Ergen 2020, theorem 1).
+
+    Parameters
+    ----------
+    blocks : ndarray of shape (n_groups, d + 1)
+        Vectors v_g, the constant's coefficient last.
+    sign, output : ndarray of shape (n_groups,)
+        Sign and output of each vector.
+    unpenalised : ndarray of shape (d + 1, n_outputs)
+        Linear coefficients, the intercept last.
+    gates : ndarray of shape (d + 1, n_groups) or None
+        Gates, for a gated ReLU network.
+    """
+    norms = np.linalg.norm(blocks, axis=1)
+    active = np.flatnonzero(norms > 0.0)
+    root = np.sqrt(norms[active])
+    vectors = (blocks[active] / root[:, None]).T
+    output_coef = np.zeros((active.size, unpenalised.shape[1]))
+    output_coef[np.arange(active.size), output[active]] = sign[active] * root
+    return Network(
+        hidden_coef=vectors[:-1],
+        hidden_intercept=vectors[-1],
+        output_coef=output_coef,
+        linear_coef=unpenalised[:-1],
+        intercept=unpenalised[-1],
+        gate_coef=None if gates is None else gates[:-1, active],
+        gate_intercept=None if gates is None else gates[-1, active],
+    )
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """An affine change of columns, ``(features - center) / scale``.
+
+    Attributes
+    ----------
+    center, scale : ndarray of shape (n_features,)
+        Both finite, ``scale`` positive.
+    """
+
+    center: Array
+    scale: Array
+
+    def apply(self, features: Array) -> Array:
+        """Return the scaled columns."""
+        return (features - self.center) / self.scale
+
+
+def read_unscaled(network: Network, scaling: Scaling) -> Network:
+    """Return the network that gives on unscaled features what ``network`` gives on scaled ones."""
+
+    def coef(a: Array) -> Array:
+        return a / scaling.scale[:, None]
+
+    def intercept(b: Array, a: Array) -> Array:
+        return b - (scaling.center / scaling.scale) @ a
+
+    gate_coef, gate_intercept = network.gate_coef, network.gate_intercept
+    if gate_coef is not None and gate_intercept is not None:
+        gate_intercept = intercept(gate_intercept, gate_coef)
+        gate_coef = coef(gate_coef)
+    return Network(
+        hidden_coef=coef(network.hidden_coef),
+        hidden_intercept=intercept(network.hidden_intercept, network.hidden_coef),
+        output_coef=network.output_coef,
+        linear_coef=coef(network.linear_coef),
+        intercept=intercept(network.intercept, network.linear_coef),
+        gate_coef=gate_coef,
+        gate_intercept=gate_intercept,
+    )
+
+
+def scale_output(network: Network, scale: Array) -> Network:
+    """Return the network with each output multiplied by ``scale`` (k,)."""
+    return replace(
+        network,
+        output_coef=network.output_coef * scale,
+        linear_coef=network.linear_coef * scale,
+        intercept=network.intercept * scale,
+    )
+
+
+@dataclass(frozen=True)
+class DeepNetwork:
+    """A chain of grades as explicit weights in the units of the data.
+
+    Grade 1 reads X; each later grade reads the hidden features of the one before it, followed by X.
+    The output is ``baseline`` plus the outputs of all grades: predictions for a regressor, log-odds
+    for a classifier.
+
+    Attributes
+    ----------
+    baseline : ndarray of shape (k,)
+        Output of the empty chain.
+    grades : tuple of Network
+        One network a grade.
+
+    Examples
+    --------
+    Predicting with numpy alone:
+
+    >>> import numpy as np
+    >>> from convexgrade import MultigradeRegressor
+    >>> X = np.linspace(-1, 1, 40).reshape(-1, 1)
+    >>> model = MultigradeRegressor(n_grades=2, random_state=0).fit(X, np.abs(X[:, 0]))
+    >>> features, output = X, model.network_.baseline
+    >>> for net in model.network_.grades:
+    ...     hidden = np.maximum(features @ net.hidden_coef + net.hidden_intercept, 0)
+    ...     output = output + hidden @ net.output_coef + features @ net.linear_coef + net.intercept
+    ...     features = np.hstack([hidden, X])
+    >>> np.allclose(output[:, 0], model.predict(X))
+    True
+    """
+
+    baseline: Array
+    grades: tuple[Network, ...]
+
+    def forward(self, X: Array) -> Array:
+        """Return the output on the rows of X, shape (n_samples, k)."""
+        features, output = X, np.broadcast_to(self.baseline, (len(X), self.baseline.size))
+        for network in self.grades:
+            output = output + network.forward(features)
+            features = np.hstack([network.hidden(features), X])
+        return output

@@ -1,0 +1,226 @@
+"""The convex program of one grade.
+
+With patterns D_g = diag(1[X h_g >= 0]), E_g = 2 D_g - I, signs s_g and one vector v_g a group,
+
+    minimise    sum_i w_i loss(o_i + f_i, y_i) + alpha sum_g ||v_g||_2
+    f           = sum_g s_g D_g X v_g e_{k(g)} + Z c
+    subject to  E_g X v_g >= 0 for every g                                     (``cones=True``)
+
+(Pilanci & Ergen 2020, eq. 8, with offset, weights, unpenalised columns Z and several outputs: group
+g feeds output k(g) alone). Without the constraints it is the program of gated ReLU networks (Mishkin,
+Sahiner & Pilanci 2022, eq. 3.1). An optimal v_g != 0 is one neuron: ``network.py`` converts.
+
+The operator v -> sum_g s_g D_g X v_g and its adjoint are products with an (n_samples, n_groups) mask;
+the (n_samples, n_groups * d) matrix behind them is never formed here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convexgrade.cones import largest_norm
+from convexgrade.losses import Loss
+from convexgrade.patterns import Patterns
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which pattern, sign and output each vector of a program belongs to; arrays of one length."""
+
+    pattern: Index
+    sign: Array
+    output: Index
+
+    def __len__(self) -> int:
+        return self.pattern.size
+
+    @classmethod
+    def every(cls, n_patterns: int, n_outputs: int, *, signed: bool) -> Groups:
+        """List all combinations; ``signed=False`` (free vectors) needs one sign only."""
+        signs = np.array([1.0, -1.0]) if signed else np.array([1.0])
+        output, sign, pattern = np.meshgrid(
+            np.arange(n_outputs), signs, np.arange(n_patterns), indexing="ij"
+        )
+        return cls(pattern.ravel(), sign.ravel(), output.ravel())
+
+    def take(self, index: Index | NDArray[np.bool_]) -> Groups:
+        """Return the groups at ``index``."""
+        return Groups(self.pattern[index], self.sign[index], self.output[index])
+
+    def union(self, other: Groups) -> Groups:
+        """Return these groups, then those of ``other`` that are not among them."""
+        known = set(self._keys())
+        new = np.array([key not in known for key in other._keys()], dtype=bool)
+        other = other.take(new)
+        return Groups(
+            np.concatenate([self.pattern, other.pattern]),
+            np.concatenate([self.sign, other.sign]),
+            np.concatenate([self.output, other.output]),
+        )
+
+    def locate(self, other: Groups) -> Index:
+        """Return the position in this list of each group of ``other``, or -1."""
+        position = {key: g for g, key in enumerate(self._keys())}
+        return np.array([position.get(key, -1) for key in other._keys()], dtype=np.intp)
+
+    def _keys(self) -> list[tuple[int, float, int]]:
+        return list(
+            zip(self.pattern.tolist(), self.sign.tolist(), self.output.tolist(), strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Program:
+    """The convex program of one grade over given patterns.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_samples, d)
+        Rows of the grade's input; the last column is the constant 1.
+    free : ndarray of int, shape (q,)
+        Columns of X that also enter unpenalised, Z = X[:, free]: none, the constant (an intercept),
+        or all (a linear term).
+    y : ndarray of shape (n_samples, n_outputs)
+        Coded targets.
+    offset : ndarray of shape (n_samples, n_outputs)
+        The chain's output so far.
+    weights : ndarray of shape (n_samples,)
+        Positive, summing to 1.
+    loss : Loss
+        Mean loss F is ``weights @ loss.value(...)``.
+    alpha : float
+        Penalty.
+    cones : bool
+        Whether E_g X v_g >= 0 is imposed: True for ``relu``, False for ``gated_relu``.
+    patterns : Patterns
+        Patterns of X.
+    groups : Groups
+        The vectors of the program.
+    """
+
+    X: Array
+    free: Index
+    y: Array
+    offset: Array
+    weights: Array
+    loss: Loss
+    alpha: float
+    cones: bool
+    patterns: Patterns
+    groups: Groups
+
+    @property
+    def Z(self) -> Array:
+        """Unpenalised columns, shape (n_samples, q)."""
+        return self.X[:, self.free]
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of outputs."""
+        return self.y.shape[1]
+
+    def over(self, patterns: Patterns, groups: Groups) -> Program:
+        """Return the same problem over other patterns and groups."""
+        return replace(self, patterns=patterns, groups=groups)
+
+    def every_group(self, patterns: Patterns) -> Groups:
+        """Return all groups that ``patterns`` give rise to."""
+        return Groups.every(len(patterns), self.n_outputs, signed=self.cones)
+
+    def masks(self) -> NDArray[np.bool_]:
+        """Return the pattern of each group, shape (n_samples, n_groups)."""
+        return self.patterns.masks[:, self.groups.pattern]
+
+    def routing(self) -> Array:
+        """Return the (n_groups, n_outputs) matrix with s_g in column k(g)."""
+        routing = np.zeros((len(self.groups), self.n_outputs))
+        routing[np.arange(len(self.groups)), self.groups.output] = self.groups.sign
+        return routing
+
+    def predict(self, blocks: Array, unpenalised: Array) -> Array:
+        """Return offset + f, shape (n_samples, n_outputs)."""
+        activations = (self.X @ blocks.T) * self.masks()
+        return self.offset + activations @ self.routing() + self.Z @ unpenalised
+
+    def adjoint(self, theta: Array) -> Array:
+        """Return s_g X^T D_g theta_{k(g)} for every group, shape (n_groups, d)."""
+        return ((theta @ self.routing().T) * self.masks()).T @ self.X
+
+    def mean_loss(self, prediction: Array) -> float:
+        """Return F at a prediction."""
+        return float(self.weights @ self.loss.value(prediction, self.y))
+
+    def penalty(self, blocks: Array) -> float:
+        """Return alpha sum_g ||v_g||."""
+        return self.alpha * float(np.linalg.norm(blocks, axis=1).sum())
+
+    def objective(self, blocks: Array, unpenalised: Array) -> float:
+        """Return F + penalty at a point."""
+        return self.mean_loss(self.predict(blocks, unpenalised)) + self.penalty(blocks)
+
+    def violation(self, blocks: Array) -> float:
+        """Return the largest amount by which E_g X v_g >= 0 fails; 0 without cones."""
+        if not self.cones or len(self.groups) == 0:
+            return 0.0
+        signed = np.where(self.masks(), 1.0, -1.0) * (self.X @ blocks.T)
+        return float(max(0.0, -signed.min()))
+
+    def null_coefficients(self) -> Array:
+        """Return c minimising F(offset + Z c): the grade without neurons, shape (q, n_outputs)."""
+        return fit_unpenalised(self.loss, self.Z, self.y, self.offset, self.weights)
+
+    def alpha_max(self) -> float:
+        """Return the least alpha at which the grade without neurons is optimal.
+
+        With theta = -grad F there, that is max_g ||Proj_K(s_g X^T D_g theta)||, by the optimality
+        conditions 0 in alpha B + (polar cone) - s_g X^T D_g theta.
+        """
+        prediction = self.offset + self.Z @ self.null_coefficients()
+        theta = -self.weights[:, None] * self.loss.gradient(prediction, self.y)
+        return self.largest_dual_norm(self.adjoint(theta))
+
+    def largest_dual_norm(self, correlations: Array, *, above: float = 0.0) -> float:
+        """Return max_g of ||Proj_K(b_g)||, or of ||b_g|| without cones; at least ``above``."""
+        norms = np.linalg.norm(correlations, axis=1)
+        if not self.cones:
+            return max(above, float(norms.max(initial=0.0)))
+        order = np.argsort(-norms, kind="stable")
+        masks = self.patterns.masks
+        return largest_norm(
+            self.X, ((masks[:, self.groups.pattern[g]], correlations[g]) for g in order), above=above
+        )
+
+
+def fit_unpenalised(loss: Loss, Z: Array, y: Array, offset: Array, weights: Array) -> Array:
+    """Minimise ``weights @ loss(offset + Z c)`` over c, shape (q, n_outputs), by Newton's method.
+
+    The result is stationary to rounding where a minimiser exists. On separable classes, where none
+    does, it is the point at which the loss stopped falling.
+    """
+    q, k = Z.shape[1], y.shape[1]
+    c = np.zeros((q, k))
+
+    def mean_loss(c: Array) -> float:
+        return float(weights @ loss.value(offset + Z @ c, y))
+
+    for _ in range(60 if q else 0):
+        f = offset + Z @ c
+        gradient = Z.T @ (weights[:, None] * loss.gradient(f, y))
+        curvature = loss.hessian(f, y) * weights[:, None, None]
+        hessian = np.einsum("ip,ikl,iq->pkql", Z, curvature, Z, optimize=True)
+        newton = np.linalg.lstsq(hessian.reshape(q * k, q * k), gradient.ravel(), rcond=1e-13)[0]
+        value = mean_loss(c)
+        # Quadratic convergence: the step after a decrement this small is exact to rounding.
+        last = float(gradient.ravel() @ newton) <= 1e-10 * value
+        steps = (c - t * newton.reshape(q, k) for t in 0.5 ** np.arange(30))
+        better = (s for s in steps if mean_loss(s) <= value * (1.0 + 1e-14))
+        c, previous = next(better, c), c
+        if last or c is previous:
+            break
+    return c

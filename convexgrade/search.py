@@ -1,0 +1,191 @@
+"""Search for neurons: descent on a whole network, and ascent on the price of one neuron.
+
+Neither claims optimality. Both propose patterns; the convex program decides what they are worth and
+the certificate says how far the result can be from optimal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from convexgrade.network import Network
+from convexgrade.patterns import activation, centred_gates, distinct_columns
+from convexgrade.program import Program
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+_MEMORY = 20  # pairs of L-BFGS
+_NEGLIGIBLE = 1e-6  # norm of a neuron, relative to the largest, below which it proposes no pattern
+
+
+class Neurons(NamedTuple):
+    """Neurons u_j with signed norm: ``sign_j ||u_j|| (x . u_j / ||u_j||)_+`` goes to one output."""
+
+    vectors: Array  # (d, m), the network's v_j = |a_j| u_j
+    sign: Array  # (m,)
+    output: Index  # (m,)
+
+    def join(self, other: Neurons) -> Neurons:
+        """Return these neurons and the others."""
+        return Neurons(
+            np.concatenate([self.vectors, other.vectors], axis=1),
+            np.concatenate([self.sign, other.sign]),
+            np.concatenate([self.output, other.output]),
+        )
+
+    def take(self, index: Index | NDArray[np.bool_]) -> Neurons:
+        """Return the neurons at ``index``."""
+        return Neurons(self.vectors[:, index], self.sign[index], self.output[index])
+
+
+def neurons_of(network: Network) -> Neurons:
+    """Return a network's neurons, one for each output that a neuron feeds."""
+    neuron, output = np.nonzero(network.output_coef)
+    weight = network.output_coef[neuron, output]
+    return Neurons(network.vectors[:, neuron] * np.abs(weight), np.sign(weight), output)
+
+
+def random_neurons(program: Program, n_neurons: int, rng: np.random.Generator) -> Neurons:
+    """Draw small data-centred neurons, signs and outputs spread evenly over them.
+
+    Small, so that a descent finds their directions before it grows them.
+    """
+    gates = centred_gates(program.X, n_neurons, rng)
+    index = np.arange(n_neurons)
+    return Neurons(
+        vectors=0.1 * gates / np.linalg.norm(gates, axis=0),
+        sign=np.where((index // program.n_outputs) % 2 == 0, 1.0, -1.0),
+        output=index % program.n_outputs,
+    )
+
+
+@dataclass(frozen=True)
+class _Balanced:
+    """The balanced network objective, smooth but for the ReLU's kink, and its gradient.
+
+    F(o + sum_j a_j (X u_j)_+ e_{k(j)} + Z c) + alpha / 2 sum_j (||u_j||^2 + a_j^2). Its minimum over
+    scalings of each neuron is the objective of a grade: alpha sum_j |a_j| ||u_j||.
+    """
+
+    program: Program
+    output: Index
+
+    def split(self, flat: Array) -> tuple[Array, Array, Array]:
+        """Return u (d, m), a (m,) and c (q, n_outputs)."""
+        d, m = self.program.X.shape[1], self.output.size
+        u, a, c = np.split(flat, [d * m, d * m + m])
+        return u.reshape(d, m), a, c.reshape(self.program.free.size, self.program.n_outputs)
+
+    def __call__(self, flat: Array) -> tuple[float, Array]:
+        """Return value and gradient at ``flat``."""
+        p = self.program
+        u, a, c = self.split(flat)
+        response = p.X @ u
+        hidden = np.maximum(response, 0.0)
+        routing = np.zeros((a.size, p.n_outputs))
+        routing[np.arange(a.size), self.output] = a
+        f = p.offset + hidden @ routing + p.Z @ c
+        residual = p.weights[:, None] * p.loss.gradient(f, p.y)
+        correlation = hidden.T @ residual
+        grad_u = p.X.T @ ((response > 0.0) * (residual @ routing.T)) + p.alpha * u
+        grad_a = correlation[np.arange(a.size), self.output] + p.alpha * a
+        grad_c = p.Z.T @ residual
+        value = p.mean_loss(f) + 0.5 * p.alpha * float(np.vdot(u, u) + a @ a)
+        return value, np.concatenate([grad_u.ravel(), grad_a, grad_c.ravel()])
+
+
+def descend(program: Program, start: Neurons, unpenalised: Array, *, max_iter: int) -> Neurons:
+    """Descend from ``start`` on the balanced network with L-BFGS; return the neurons that remain."""
+    objective = _Balanced(program, start.output)
+    norms = np.sqrt(np.linalg.norm(start.vectors, axis=0))
+    u = start.vectors / np.maximum(norms, 1e-300)
+    flat = np.concatenate([u.ravel(), start.sign * norms, unpenalised.ravel()])
+    result = minimize(
+        objective,
+        flat,
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": max_iter, "maxfun": 2 * max_iter, "maxcor": _MEMORY, "ftol": 1e-11},
+    )
+    u, a, _ = objective.split(result.x)
+    neurons = Neurons(u * np.abs(a), np.where(a >= 0.0, 1.0, -1.0), start.output)
+    size = np.linalg.norm(neurons.vectors, axis=0)
+    return neurons.take(size > _NEGLIGIBLE * size.max(initial=0.0))
+
+
+def price(program: Program, theta: Array, gates: Array) -> Array:
+    """Return theta_k . (X u)_+ / ||u|| for each output k and gate u, shape (n_outputs, n_gates).
+
+    A grade improves by a neuron u with sign s on output k if s times this exceeds alpha.
+    """
+    norms = np.maximum(np.linalg.norm(gates, axis=0), 1e-300)
+    return theta.T @ np.maximum(program.X @ gates, 0.0) / norms
+
+
+def ascend(
+    program: Program,
+    theta: Array,
+    starts: Array,
+    *,
+    n_steps: int = 30,
+    n_jobs: int | None = None,
+) -> Neurons:
+    """Climb ``|theta_k . (X u)_+|`` over unit u from every start, for each output and both signs.
+
+    Projected gradient ascent, all columns at once; each keeps its own step, which grows on success
+    and shrinks on failure, so that every price rises monotonically.
+
+    Returns
+    -------
+    Neurons
+        The unit vectors reached, with the sign of theirs; by decreasing price.
+    """
+    columns = Parallel(n_jobs=n_jobs, prefer="threads")(
+        delayed(_climb)(program.X, sign * theta[:, k], starts, n_steps)
+        for k in range(program.n_outputs)
+        for sign in (1.0, -1.0)
+    )
+    reached, prices = zip(*columns, strict=True)
+    m = starts.shape[1]
+    index = np.arange(len(columns) * m) // m
+    neurons = Neurons(
+        vectors=np.concatenate(reached, axis=1),
+        sign=np.where(index % 2 == 0, 1.0, -1.0),
+        output=index // 2,
+    )
+    return neurons.take(np.argsort(-np.concatenate(prices), kind="stable"))
+
+
+def _climb(X: Array, theta: Array, starts: Array, n_steps: int) -> tuple[Array, Array]:
+    u = starts / np.maximum(np.linalg.norm(starts, axis=0), 1e-300)
+    response = X @ u
+    height = theta @ np.maximum(response, 0.0)
+    step = np.ones(u.shape[1])
+    for _ in range(n_steps):
+        gradient = X.T @ ((response > 0.0) * theta[:, None])
+        gradient /= np.maximum(np.linalg.norm(gradient, axis=0), 1e-300)
+        trial = u + step * gradient
+        trial /= np.maximum(np.linalg.norm(trial, axis=0), 1e-300)
+        trial_response = X @ trial
+        trial_height = theta @ np.maximum(trial_response, 0.0)
+        better = trial_height > height
+        u = np.where(better, trial, u)
+        response = np.where(better, trial_response, response)
+        height = np.where(better, trial_height, height)
+        step *= np.where(better, 1.5, 0.4)
+    return u, height
+
+
+def best_distinct(program: Program, neurons: Neurons, limit: int) -> Neurons:
+    """Return the first ``limit`` neurons of distinct pattern, sign and output."""
+    masks = activation(program.X, neurons.vectors)
+    tag = np.stack([neurons.sign > 0.0, *(neurons.output == k for k in range(program.n_outputs))])
+    keep = distinct_columns(np.concatenate([masks, tag]))
+    return neurons.take(keep[:limit])

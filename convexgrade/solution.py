@@ -1,0 +1,61 @@
+"""What a solver returns: a status sentence and a point, whatever the algorithm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+class Status(Enum):
+    """How a solve, or a whole grade, ended. The value is the sentence shown to the user."""
+
+    OPTIMAL = "Optimal over its patterns to the requested tolerance; others may lower the objective."
+    NO_BETTER_NEURON = (
+        "Optimal over its patterns to the requested tolerance, and a search found no better neuron."
+    )
+    GLOBALLY_OPTIMAL = "Globally optimal to the requested tolerance: all patterns were enumerated."
+    TRIVIAL = "The zero grade is optimal: no neuron correlates enough with what is left to fit."
+    INACCURATE = "The solver stopped early; the certificate tells how far from optimal the point is."
+    ITERATION_LIMIT = "The iteration limit was reached before the requested tolerance."
+    FAILED = "The solver failed and returned no usable point."
+
+    @property
+    def converged(self) -> bool:
+        """Whether the requested tolerance was met."""
+        return self in _CONVERGED
+
+
+_CONVERGED = frozenset(
+    {Status.OPTIMAL, Status.NO_BETTER_NEURON, Status.GLOBALLY_OPTIMAL, Status.TRIVIAL}
+)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A point of a program, as a solver left it.
+
+    Attributes
+    ----------
+    blocks : ndarray of shape (n_groups, d)
+        One vector v_g a group, signs not folded in.
+    unpenalised : ndarray of shape (q, n_outputs)
+        Coefficients c of the unpenalised columns.
+    multipliers : ndarray of shape (n_samples, n_groups) or None
+        Multipliers rho_g >= 0 of the constraints E_g X v_g >= 0, where the solver has them. They
+        can tighten a certificate; a certificate is valid without them.
+    status : Status
+        How the solve ended.
+    iterations : int
+        Iterations of the algorithm.
+    """
+
+    blocks: Array
+    unpenalised: Array
+    multipliers: Array | None
+    status: Status
+    iterations: int
