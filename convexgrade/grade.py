@@ -28,16 +28,17 @@ from convexgrade.patterns import (
 from convexgrade.program import Groups, Program
 from convexgrade.search import Neurons
 from convexgrade.solution import Status
-from convexgrade.working_set import Point, null_point, solve_over
+from convexgrade.working_set import Point, null_point, solve_groups, solve_over
 
 Array = NDArray[np.float64]
 Report = Callable[[str], None]
 Seed = Sequence[int]
 
 _EXHAUSTIVE_LIMIT = 20_000  # patterns; a few minutes at n = 140 in rank 3
-_DESCENT_STEPS = 300  # quasi-Newton steps of one descent
+_DESCENT_STEPS = 1000  # quasi-Newton steps of one descent
 _STARTS = 64  # random starts of a price search
 _NEW_NEURONS = 32  # neurons a search hands to the next descent
+_GATES_DRAWN = 20  # gates drawn for one that a gated grade keeps
 
 
 @dataclass(frozen=True)
@@ -182,8 +183,11 @@ def certify_grade(
     prediction = program.offset + network.forward(program.X[:, :-1])
     point = dual_point(program, prediction)
     found = 0.0
-    if program.cones and not patterns.exhaustive:
-        found = _best_price(program, point, _search(program, point, network.vectors, rng, settings.n_jobs))
+    if not patterns.exhaustive and program.cones:
+        neurons = _search(program, point, network.vectors, rng, settings.n_jobs)
+        found = _best_price(program, point, neurons)
+    elif not patterns.exhaustive:
+        found = float(_price_gates(program, point, settings, rng)[1].max(initial=0.0))
     certificate = certify_network(
         program, network, patterns, status=status, point=point, price=found
     )
@@ -231,28 +235,71 @@ def _adaptive(
     rng: np.random.Generator,
     report: Report,
 ) -> Point:
-    """Alternate descent, convex program and price search until the search finds nothing better.
+    """Alternate proposals and the convex program until nothing better is proposed.
 
     Each round's program holds the patterns of the last point, so the objective cannot rise.
     """
-    width = settings.max_neurons or settings.n_patterns
     point = null_point(program, program.patterns)
     enough = settings.tol * point.objective
-    start = search.random_neurons(program, max(width, 2 * program.n_outputs), rng)
-    if first is not None:
-        start = search.neurons_of(first).join(start)
+    propose = _propose_by_descent if program.cones else _propose_gates
     for i in range(settings.max_iter):
-        neurons = search.descend(program, start, point.unpenalised, max_iter=_DESCENT_STEPS)
+        neurons = propose(program, point, first if i == 0 else None, settings, rng)
+        if neurons is None:
+            break
         last, point = point, _harvest(program, point, neurons, settings)
         report(f"round {i + 1}: objective {point.objective:.6g}, {len(point.groups)} neurons")
         if last.objective - point.objective <= enough:
             break
+    return point
+
+
+def _propose_by_descent(
+    program: Program,
+    point: Point,
+    first: Network | None,
+    settings: Settings,
+    rng: np.random.Generator,
+) -> Neurons | None:
+    """Descend from the point and, as seeds, the neurons of highest price; None if none is too high.
+
+    From the empty grade it starts at random neurons instead, and at those of ``first``.
+    """
+    if len(point.groups) == 0:
+        width = max(settings.max_neurons or settings.n_patterns, 2 * program.n_outputs)
+        start = search.random_neurons(program, width, rng)
+        if first is not None:
+            start = search.neurons_of(first).join(start)
+    else:
         dual = dual_point(program, point.prediction(program))
         found = _search(program, dual, point.blocks.T, rng, settings.n_jobs)
         if _best_price(program, dual, found) <= (1.0 + settings.tol) * program.alpha:
-            break
+            return None
         start = _neurons(point).join(_seeds(found, point))
-    return point
+    return search.descend(program, start, point.unpenalised, max_iter=_DESCENT_STEPS)
+
+
+def _propose_gates(
+    program: Program,
+    point: Point,
+    first: Network | None,
+    settings: Settings,
+    rng: np.random.Generator,
+) -> Neurons | None:
+    """Draw many gates and return those of highest price; None if no price is above alpha."""
+    dual = dual_point(program, point.prediction(program))
+    neurons, prices = _price_gates(program, dual, settings, rng)
+    best = np.argsort(-prices, kind="stable")[: settings.n_patterns]
+    best = best[prices[best] > (1.0 + settings.tol) * program.alpha]
+    return neurons.take(best) if best.size else None
+
+
+def _price_gates(
+    program: Program, dual: DualPoint, settings: Settings, rng: np.random.Generator
+) -> tuple[Neurons, Array]:
+    gates = centred_gates(program.X, _GATES_DRAWN * settings.n_patterns, rng)
+    prices = search.gate_prices(program, dual.theta, gates)
+    output, gate = np.divmod(np.arange(prices.size), gates.shape[1])
+    return Neurons(gates[:, gate], np.ones(prices.size), output), prices.ravel()
 
 
 _SOURCES = {"adaptive": _adaptive, "sampled": _sampled, "exhaustive": _exhaustive}
@@ -276,22 +323,38 @@ def _harvest(program: Program, point: Point, neurons: Neurons, settings: Setting
 
 
 def _within_width(program: Program, point: Point, settings: Settings) -> Point:
-    """Solve again over the patterns of the largest neurons until at most ``max_neurons`` are left.
-
-    The certificate of a width-limited grade speaks of the patterns that survive.
-    """
+    """Cut a point to ``max_neurons``; an adaptive one descends once more at that width."""
     limit = settings.max_neurons
-    if limit is None:
+    if limit is None or len(point.groups) <= limit:
         return point
+    point = _cut(program, point, limit, settings)
+    if settings.patterns == "adaptive" and program.cones:
+        neurons = search.descend(
+            program, _neurons(point), point.unpenalised, max_iter=_DESCENT_STEPS
+        )
+        refined = _cut(program, _harvest(program, point, neurons, settings), limit, settings)
+        point = min(point, refined, key=lambda p: p.objective)
+    return point
+
+
+def _cut(program: Program, point: Point, limit: int, settings: Settings) -> Point:
+    """Solve again over the patterns of the largest neurons until at most ``limit`` are left.
+
+    The certificate then speaks of the patterns that survive. Where even one pattern needs more
+    neurons (both signs, several outputs), only the largest are kept, and the gap shows it.
+    """
     while len(point.groups) > limit:
+        norms = np.linalg.norm(point.blocks, axis=1)
         size = np.zeros(len(point.patterns))
-        np.maximum.at(size, point.groups.pattern, np.linalg.norm(point.blocks, axis=1))
-        n_kept = max(1, min(limit, np.count_nonzero(size) - 1))
-        kept = np.sort(np.argsort(-size, kind="stable")[:n_kept])
+        np.maximum.at(size, point.groups.pattern, norms)
+        n_patterns = min(limit, np.count_nonzero(size) - 1)
+        if n_patterns == 0:
+            largest = np.argsort(-norms, kind="stable")[:limit]
+            groups = point.groups.take(largest)
+            return solve_groups(program, point.patterns, groups, solver=settings.solver)
+        kept = np.sort(np.argsort(-size, kind="stable")[:n_patterns])
         patterns = Patterns(point.patterns.gates[:, kept], point.patterns.masks[:, kept])
         point = solve_over(program, patterns, None, solver=settings.solver, tol=settings.tol)
-        if n_kept == 1:
-            break
     return point
 
 

@@ -129,6 +129,17 @@ def price(program: Program, theta: Array, gates: Array) -> Array:
     return theta.T @ np.maximum(program.X @ gates, 0.0) / norms
 
 
+def gate_prices(program: Program, theta: Array, gates: Array) -> Array:
+    """Return ``||X^T D_h theta_k||`` for each output k and gate h, shape (n_outputs, n_gates).
+
+    The price of a gated neuron: its vector is free, so the best one is along the correlation.
+    """
+    masks = activation(program.X, gates)
+    return np.stack(
+        [np.linalg.norm((masks * t[:, None]).T @ program.X, axis=1) for t in theta.T]
+    )
+
+
 def ascend(
     program: Program,
     theta: Array,

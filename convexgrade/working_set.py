@@ -25,6 +25,7 @@ Array = NDArray[np.float64]
 _SOLVE_WHOLE = 120  # groups up to which a program goes to the solver as it is
 _BATCH = 60  # groups that join a working set at a time
 _DROP = 1e-7  # norm of a block, relative to the largest, below which it is no neuron
+_SMALL = 1e-3  # and below which a solution without it is tried
 _ROUNDS = 50  # rounds of pricing and solving, far above what column generation takes
 
 
@@ -98,7 +99,7 @@ def solve_over(
     solver : str
         Name of a solver.
     tol : float
-        Stop when no group's price exceeds alpha by more than a tenth of this fraction.
+        Stop when no group's price exceeds alpha by more than this fraction.
 
     Returns
     -------
@@ -113,9 +114,7 @@ def solve_over(
     else:
         working = full.groups.locate(start)
     for _ in range(_ROUNDS):
-        restricted = program.over(patterns, full.groups.take(working))
-        solution = solvers.solve(restricted, solver=solver)
-        point = _clean(restricted, solution)
+        point = solve_groups(program, patterns, full.groups.take(working), solver=solver)
         if point.objective > best.objective:
             return _with_status(best, Status.INACCURATE)
         best = point
@@ -124,7 +123,30 @@ def solve_over(
         if violated.size == 0:
             break
         working = np.concatenate([working, violated])
-    return best
+    return _sparse(full, best, solver=solver, tol=tol)
+
+
+def _sparse(full: Program, point: Point, *, solver: str, tol: float) -> Point:
+    """Solve once more without the smallest neurons; keep the result if it is optimal all the same.
+
+    Optimal neurons are rarely unique, and an interior point method returns the middle of all optimal
+    solutions: many small neurons where fewer do as well.
+    """
+    norms = np.linalg.norm(point.blocks, axis=1)
+    large = norms > _SMALL * norms.max(initial=0.0)
+    if large.all():
+        return point
+    fewer = solve_groups(full, point.patterns, point.groups.take(large), solver=solver)
+    enough = point.objective + 0.1 * tol * full.mean_loss(full.offset)
+    if fewer.objective > enough or _violated(full, np.arange(len(full.groups)), fewer, tol).size:
+        return point
+    return fewer
+
+
+def solve_groups(program: Program, patterns: Patterns, groups: Groups, *, solver: str) -> Point:
+    """Minimise over the given groups of ``patterns`` alone."""
+    restricted = program.over(patterns, groups)
+    return _clean(restricted, solvers.solve(restricted, solver=solver))
 
 
 def _most_correlated(full: Program, null: Point) -> NDArray[np.intp]:
@@ -142,7 +164,7 @@ def _violated(
     theta = dual_point(full, point.prediction(full)).theta
     program = full.over(full.patterns, full.groups.take(outside))
     correlations = program.adjoint(theta)
-    threshold = full.alpha * (1.0 + 0.1 * tol)
+    threshold = full.alpha * (1.0 + tol)
     prices = np.linalg.norm(correlations, axis=1)
     if full.cones:
         masks = program.masks()

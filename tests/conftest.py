@@ -1,0 +1,11 @@
+"""Settings for every test: one BLAS thread a worker, no window system."""
+
+import os
+
+# Before numpy is imported: workers run side by side, and results must not depend on the core count.
+for _name in ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM", "NUMEXPR", "RAYON"):
+    os.environ[f"{_name}_NUM_THREADS"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+
+# Run by hand, not with the tests: `python -m tests.benchmarks.<name>`.
+collect_ignore = ["benchmarks"]

@@ -1,0 +1,173 @@
+"""Certificates and the projections behind them, against brute force and against CVXPY."""
+
+import numpy as np
+import pytest
+
+from convexgrade.certificate import certify_network, dual_point
+from convexgrade.cones import project
+from convexgrade.network import from_blocks
+from convexgrade.patterns import Patterns, activation, enumerate_patterns, sample_patterns
+from convexgrade.solution import Status
+from convexgrade.solvers import cvx
+from convexgrade.working_set import null_point, solve_over
+from tests.bank import KNOWN, brute_force_dual_norm, make_program, random_program
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_projection_norm_is_the_support_of_the_cone(seed):
+    rng = np.random.default_rng(seed)
+    n, d = int(rng.integers(1, 9)), int(rng.integers(1, 4))
+    X = rng.integers(-2, 3, (n, d)).astype(float) if seed % 2 else rng.standard_normal((n, d))
+    mask = activation(X, rng.standard_normal((d, 1)))[:, 0]
+    b = rng.standard_normal(d)
+    found = project(X, mask, b)
+    assert found.norm == pytest.approx(brute_force_dual_norm(X, mask, b), abs=1e-10)
+    signed = np.where(mask, 1.0, -1.0)[:, None] * X
+    assert np.all(signed @ found.point >= -1e-12)
+    assert np.all(found.rho >= 0.0)
+    np.testing.assert_allclose(found.point, b + signed[found.rows].T @ found.rho, atol=1e-12)
+
+
+def test_projection_stopped_early_is_still_an_upper_bound():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 5))
+    mask = activation(X, rng.standard_normal((5, 1)))[:, 0]
+    b = rng.standard_normal(5)
+    exact = project(X, mask, b).norm
+    for enough in (0.0, 0.5 * exact, 1.1 * exact, 10.0):
+        assert project(X, mask, b, enough=enough).norm >= exact - 1e-12
+
+
+def _network_at(program, blocks, unpenalised):
+    coefficients = np.zeros((program.X.shape[1], program.n_outputs))
+    coefficients[program.free] = unpenalised
+    gates = None if program.cones else program.patterns.gates[:, program.groups.pattern]
+    groups = program.groups
+    return from_blocks(blocks, groups.sign, groups.output, coefficients, gates)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "binary", "softmax"])
+@pytest.mark.parametrize("cones", [True, False])
+@pytest.mark.parametrize("free", [True, False])
+def test_gap_closes_at_the_optimum_and_bounds_the_optimum_everywhere(loss, cones, free):
+    program = random_program(3, loss=loss, cones=cones, k=3 if loss == "softmax" else 1, free=free)
+    solved = solve_over(program, program.patterns, None, solver="clarabel", tol=1e-8)
+    best = certify_network(
+        program, solved.network(program), program.patterns, status=Status.OPTIMAL
+    )
+    reference = cvx.solve(program, solver="clarabel")
+    optimum = program.objective(reference.blocks, reference.unpenalised)
+    assert best.primal == pytest.approx(optimum, rel=1e-6)
+    assert -1e-12 <= best.gap <= 1e-6
+    assert best.dual == pytest.approx(optimum, abs=1e-6)
+    assert best.violation <= 1e-12
+    assert best.price == pytest.approx(program.alpha, rel=1e-4)
+
+    rng = np.random.default_rng(0)
+    for scale in (0.0, 0.1, 1.0, 10.0):
+        blocks = solved.blocks * scale
+        c = solved.unpenalised + 0.1 * rng.standard_normal(solved.unpenalised.shape)
+        point = program.over(solved.patterns, solved.groups)
+        other = certify_network(
+            program, _network_at(point, blocks, c), program.patterns, status=Status.INACCURATE
+        )
+        assert other.dual <= optimum + 1e-7
+        assert other.primal >= optimum - 1e-7
+        assert other.gap == other.primal - other.dual
+
+
+WITH_CONSTANT = [p for p in KNOWN if np.all(p.program.X[:, -1] == 1.0)]
+
+
+@pytest.mark.parametrize("problem", WITH_CONSTANT, ids=str)
+def test_bound_equals_the_known_optimum(problem):
+    program = problem.program
+    solved = solve_over(program, program.patterns, None, solver="clarabel", tol=1e-8)
+    certificate = certify_network(
+        program, solved.network(program), program.patterns, status=Status.OPTIMAL
+    )
+    assert certificate.primal == pytest.approx(problem.optimum, abs=1e-6)
+    assert certificate.dual == pytest.approx(problem.optimum, abs=1e-6)
+    assert certificate.gap >= -1e-12
+    assert certificate.price_is_exact
+
+
+def test_network_objective_equals_program_objective():
+    for seed in range(5):
+        program = random_program(seed, n=15, d=3)
+        solved = solve_over(program, program.patterns, None, solver="clarabel", tol=1e-6)
+        network = solved.network(program)
+        prediction = program.offset + network.forward(program.X[:, :-1])
+        np.testing.assert_allclose(prediction, solved.prediction(program), atol=1e-12)
+        objective = program.mean_loss(prediction) + program.alpha * network.penalty
+        assert objective == pytest.approx(solved.objective, rel=1e-12)
+        # Balanced neurons: |a| = ||u||, so weight decay alpha / 2 costs the same.
+        np.testing.assert_allclose(
+            np.linalg.norm(network.vectors, axis=0), np.abs(network.output_coef).sum(axis=1)
+        )
+
+
+def test_a_neuron_outside_all_patterns_brings_its_own():
+    program = random_program(0, n=10, d=2)
+    known = sample_patterns(program.X, 2, np.random.default_rng(0))
+    solved = solve_over(program, program.patterns, None, solver="clarabel", tol=1e-8)
+    network = solved.network(program)
+    certificate = certify_network(program, network, known, status=Status.OPTIMAL)
+    assert certificate.n_patterns > len(known)
+    assert certificate.gap >= -1e-12
+    assert certificate.violation <= 1e-12
+
+
+def test_dual_point_stays_in_the_domain_when_projection_leaves_it():
+    # Saturated logits: gradients at the edge of [-y, 1 - y], and a projection that pushes them out.
+    program = random_program(1, loss="binary", n=10)
+    prediction = 40.0 * (2.0 * program.y - 1.0) + np.linspace(0.0, 3.0, 10)[:, None]
+    prediction[0] *= -1.0
+    point = dual_point(program, prediction)
+    lower, upper = program.loss.dual_bounds(program.y)
+    assert np.all((point.q >= lower) & (point.q <= upper))
+    np.testing.assert_allclose(program.Z.T @ point.theta, 0.0, atol=1e-12)
+    assert np.isfinite(program.loss.conjugate(point.q, program.y)).all()
+
+
+@pytest.mark.parametrize("cones", [True, False])
+@pytest.mark.parametrize("loss", ["squared_error", "binary"])
+def test_solution_is_zero_exactly_from_alpha_max_on(cones, loss):
+    base = random_program(5, loss=loss, cones=cones, n=10)
+    alpha_max = base.alpha_max()
+    for factor, trivial in ((1.0 + 1e-6, True), (1.0 - 1e-3, False)):
+        program = make_program(
+            base.X,
+            base.y,
+            alpha=factor * alpha_max,
+            loss=base.loss,
+            cones=cones,
+            weights=base.weights,
+            offset=base.offset,
+            free=base.free,
+        )
+        null = null_point(program, program.patterns)
+        certificate = certify_network(
+            program, null.network(program), program.patterns, status=Status.OPTIMAL
+        )
+        assert (certificate.gap <= 1e-12) == trivial
+        solution = cvx.solve(program, solver="clarabel")
+        size = np.linalg.norm(solution.blocks, axis=1).max()
+        assert (size < 1e-4) == trivial
+
+
+def test_exhaustive_patterns_of_other_rows_do_not_prove_anything_about_these():
+    program = random_program(0, n=10, d=2)
+    solved = solve_over(program, program.patterns, None, solver="clarabel", tol=1e-8)
+    few = Patterns(program.patterns.gates[:, :3], program.patterns.masks[:, :3])
+    certificate = certify_network(
+        program, solved.network(program), few, status=Status.OPTIMAL
+    )
+    assert not certificate.price_is_exact
+    full = certify_network(
+        program,
+        solved.network(program),
+        enumerate_patterns(program.X, limit=1000),
+        status=Status.OPTIMAL,
+    )
+    assert full.dual <= certificate.dual + 1e-12

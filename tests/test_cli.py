@@ -1,0 +1,403 @@
+"""The command line, mostly in this process: what it prints, what it writes, how it refuses."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from convexgrade import MultigradeRegressor, cli
+from convexgrade.cli import main
+from convexgrade.export import load_model
+
+ROOT = Path(__file__).parents[1]
+FAST = ["--alpha", "0.05", "--n-grades", "2", "--n-patterns", "5", "--max-iter", "2"]
+FAST += ["--random-state", "0"]
+
+
+def _table(n=40):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"size": rng.normal(size=n), "colour": rng.choice(["red", "blue"], size=n)}
+    )
+    frame["price"] = frame["size"].abs() + (frame["colour"] == "red")
+    frame["kind"] = np.where(frame["price"] > 1, "dear", "cheap")
+    frame["stars"] = (frame["price"] > 1) + 3
+    frame["fair"] = frame["price"] > 1
+    return frame
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty current directory with one table."""
+    monkeypatch.chdir(tmp_path)
+    _table().to_csv("data.csv", index=False)
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder, capsys):
+    def run(*arguments):
+        status = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def fails(run):
+    """Run a command that must be refused in one line; return that line."""
+
+    def fails(*arguments):
+        status, _, err = run(*arguments)
+        assert status == 2
+        assert err.startswith("convexgrade: error: ")
+        assert err.count("\n") == 1
+        return err
+
+    return fails
+
+
+def test_fit_prints_a_line_a_grade_and_saves_the_model(run):
+    status, out, err = run("fit", "data.csv", "--target", "price", *FAST)
+    assert (status, err) == (0, "")
+    assert "Task: regression" in out
+    header, *rows = [
+        line.split()
+        for line in out.splitlines()
+        if "grade" in line[:5] or line[:5].strip().isdigit()
+    ]
+    assert header[:3] == ["grade", "patterns", "neurons"]
+    assert [row[0] for row in rows[:2]] == ["1", "2"]
+    assert "Certified from data and weights alone" in out
+    assert out.splitlines()[-1] == "Model saved: model.npz"
+    assert len(load_model("model.npz").grades) == 2
+
+
+def test_the_model_is_that_of_one_fit_with_these_parameters(run):
+    run("fit", "data.csv", "--target", "price", *FAST)
+    model = load_model("model.npz")
+    frame = _table()
+    from convexgrade.export import encode
+
+    estimator = MultigradeRegressor(0.05, n_grades=2, n_patterns=5, max_iter=2, random_state=0).fit(
+        encode(model.columns, frame), frame["price"]
+    )
+    np.testing.assert_allclose(
+        model.predict(frame), estimator.predict(encode(model.columns, frame)), rtol=0, atol=1e-10
+    )
+    assert model.parameters == estimator.get_params()
+
+
+def test_predict_writes_one_column_named_after_the_target(run):
+    run("fit", "data.csv", "--target", "price", *FAST)
+    _, out, _ = run("predict", "model.npz", "data.csv")
+    lines = out.splitlines()
+    assert lines[0] == "price"
+    expected = load_model("model.npz").predict(_table())
+    np.testing.assert_allclose(np.array(lines[1:], dtype=float), expected)
+    status, out, _ = run("predict", "model.npz", "data.csv", "--out", "predictions.csv")
+    assert (status, out) == (0, "40 predictions saved: predictions.csv\n")
+    assert Path("predictions.csv").read_text().splitlines() == lines
+
+
+def test_probabilities_are_added_for_classifiers(run):
+    run("fit", "data.csv", "--target", "kind", *FAST)
+    status, _, _ = run("predict", "model.npz", "data.csv", "--proba", "--out", "p.csv")
+    table = pd.read_csv("p.csv")
+    assert status == 0
+    assert list(table) == ["kind", "proba_cheap", "proba_dear"]
+    assert ((table["proba_dear"] > 0.5) == (table["kind"] == "dear")).all()
+
+
+def test_probabilities_of_a_regression_are_refused(run, fails):
+    run("fit", "data.csv", "--target", "price", *FAST)
+    assert "no probabilities" in fails("predict", "model.npz", "data.csv", "--proba")
+
+
+def test_categories_that_look_like_numbers_stay_text(run):
+    frame = _table().assign(colour=lambda f: f["colour"].map({"red": "01", "blue": "x"}))
+    frame.to_csv("data.csv", index=False)
+    run("fit", "data.csv", "--target", "price", *FAST)
+    red = frame[frame["colour"] == "01"]
+    red.to_csv("red.csv", index=False)
+    _, out, _ = run("predict", "model.npz", "red.csv")
+    expected = load_model("model.npz").predict(frame)[frame["colour"] == "01"]
+    np.testing.assert_allclose(np.array(out.splitlines()[1:], dtype=float), expected)
+
+
+def test_describe_says_what_the_model_is(run):
+    run("fit", "data.csv", "--target", "kind", *FAST)
+    status, out, _ = run("describe", "model.npz")
+    assert status == 0
+    assert "classification of cheap, dear: 'kind' from 5 columns" in out
+
+
+@pytest.mark.parametrize(
+    ("target", "task"),
+    [
+        ("price", "regression"),
+        ("kind", "classification"),
+        ("stars", "classification"),
+        ("fair", "classification"),
+    ],
+)
+def test_the_task_follows_from_the_target(target, task, run):
+    _, out, _ = run("fit", "data.csv", "--target", target, *FAST)
+    assert f"Task: {task}, as '{target}' has" in out
+    assert load_model("model.npz").task == task
+
+
+def test_many_integers_are_a_regression(run):
+    _table().assign(price=range(40)).to_csv("data.csv", index=False)
+    _, out, _ = run("fit", "data.csv", "--target", "price", *FAST)
+    assert "Task: regression" in out
+
+
+def test_integers_with_gaps_are_still_integers(run):
+    frame = _table()
+    frame["stars"] = frame["stars"].astype("Int64").mask(frame.index == 3)
+    frame.to_csv("data.csv", index=False)
+    _, out, _ = run("fit", "data.csv", "--target", "stars", *FAST)
+    assert "Rows dropped for having no value of 'stars': 1." in out
+    assert load_model("model.npz").classes == (3, 4)
+
+
+def test_the_task_can_be_chosen(run):
+    _, out, _ = run("fit", "data.csv", "--target", "stars", "--task", "regression", *FAST)
+    assert "Task:" not in out
+    assert load_model("model.npz").task == "regression"
+
+
+def test_columns_that_teach_nothing_are_dropped(run):
+    frame = _table().assign(void=np.nan, name=[f"n{i}" for i in range(40)])
+    frame.to_csv("data.csv", index=False)
+    _, out, _ = run("fit", "data.csv", "--target", "price", *FAST)
+    assert "Dropped column 'void' without any value." in out
+    assert "Dropped column 'name' of texts all different." in out
+    assert not {"void", "name"} & {column.name for column in load_model("model.npz").columns}
+
+
+def test_a_chain_that_ends_early_says_why(run):
+    status, out, _ = run("fit", "data.csv", "--target", "price", *FAST, "--alpha", "30")
+    assert status == 0
+    assert "is trivial" in out
+    assert len(load_model("model.npz").grades) == 1
+
+
+def test_a_grade_short_of_the_tolerance_is_no_error(run):
+    status, out, _ = run(
+        "fit", "data.csv", "--target", "price", *FAST, "--tol", "1e-14", "--solver", "scs"
+    )
+    assert status == 0
+    assert "Certified" in out
+
+
+def test_every_parameter_can_be_given(run):
+    status, *_ = run(
+        *("fit", "data.csv", "--target", "price", *FAST, "--patterns", "sampled"),
+        *("--early-stopping", "true", "--validation-fraction", "0.2", "--max-neurons", "none"),
+        *("--linear-term", "True", "--standardize", "false", "--activation", "gated_relu"),
+    )
+    parameters = load_model("model.npz").parameters
+    assert status == 0
+    assert parameters["patterns"] == "sampled"
+    assert parameters["early_stopping"] is parameters["linear_term"] is True
+    assert parameters["standardize"] is False
+    assert parameters["max_neurons"] is None
+    assert parameters["n_grades"] == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        (
+            "--alpha",
+            "-1",
+            "The 'alpha' parameter of MultigradeRegressor must be a float in the range",
+        ),
+        ("--alpha", "much", "Got 'much' instead."),
+        ("--n-grades", "2.5", "The 'n_grades' parameter of MultigradeRegressor must be an int"),
+        (
+            "--patterns",
+            "all",
+            "The 'patterns' parameter of MultigradeRegressor must be a str among",
+        ),
+        ("--random-state", "-1", "must be an int in the range [0, 4294967295]"),
+        ("--warm-start", "true", "unrecognized arguments: --warm-start true"),
+        ("--task", "guess", "invalid choice: 'guess'"),
+        ("--patterns", "exhaustive", "patterns"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(option, value, message, fails):
+    _table().assign(size=np.random.default_rng(1).normal(size=40)).to_csv("data.csv", index=False)
+    assert message in fails("fit", "data.csv", "--target", "price", *FAST, option, value)
+    assert not Path("model.npz").exists()
+
+
+def test_a_missing_file_is_named(fails):
+    assert "error: none.csv: No such file" in fails("fit", "none.csv", "--target", "price")
+    assert "error: none.npz: No such file" in fails("describe", "none.npz")
+    assert "error: none.npz: No such file" in fails("predict", "none.npz", "data.csv")
+
+
+def test_an_unknown_target_is_refused_with_the_columns_there_are(fails):
+    message = fails("fit", "data.csv", "--target", "prize")
+    assert "There is no column 'prize', only columns 'size', 'colour', 'price'" in message
+
+
+def test_regression_of_text_is_refused(fails):
+    message = fails("fit", "data.csv", "--target", "kind", "--task", "regression")
+    assert "Column 'kind' is not numeric" in message
+
+
+def test_classification_of_real_numbers_is_refused(fails):
+    message = fails("fit", "data.csv", "--target", "price", "--task", "classification", *FAST)
+    assert "continuous" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "No columns to parse"),
+        ("x,y\n", "data.csv has no rows."),
+        ("x,y\n1,2\n1,2,3,4\n", "data.csv: "),
+        ("x,y\n1,2,3\n1,2,3\n", "data.csv: "),
+        ("x,y\n1,\n2,\n", "Column 'y' has no value."),
+        ("y\n1\n2\n", "No column is left to predict 'y' from."),
+        ("x,y\n,1\n,2\n", "No column is left to predict 'y' from."),
+        ("x,y\ninf,1.5\n2,2.5\n", "Column 'x' holds infinite values."),
+        ("x,y\n1,a\n2,a\n", "at least two classes"),
+        ("x,y\n1,1.5\n2,inf\n", "infinity"),
+    ],
+)
+def test_tables_without_use_are_refused(text, message, fails):
+    Path("data.csv").write_text(text)
+    assert message in fails("fit", "data.csv", "--target", "y", *FAST)
+    assert not Path("model.npz").exists()
+
+
+def test_binary_files_are_no_tables(fails):
+    Path("data.csv").write_bytes(bytes(range(256)))
+    assert "data.csv: " in fails("fit", "data.csv", "--target", "y")
+
+
+def test_missing_columns_are_named(run, fails):
+    run("fit", "data.csv", "--target", "price", *FAST)
+    _table()[["size", "kind"]].to_csv("less.csv", index=False)
+    message = fails("predict", "model.npz", "less.csv")
+    assert "lacks columns 'colour', 'stars', 'fair'" in message
+
+
+def test_a_file_that_is_no_model_is_refused(fails):
+    assert "data.csv is no convexgrade model" in fails("describe", "data.csv")
+    assert "data.csv is no convexgrade model" in fails("predict", "data.csv", "data.csv")
+
+
+@pytest.mark.parametrize("out", ["nowhere/model.npz", "."])
+def test_an_impossible_output_is_refused_before_the_fit(out, fails, monkeypatch):
+    monkeypatch.setattr(MultigradeRegressor, "fit", lambda *_: pytest.fail("it was fitted"))
+    assert "--out" in fails("fit", "data.csv", "--target", "price", "--out", out)
+
+
+def test_unknown_commands_are_refused(fails):
+    assert "invalid choice: 'guess'" in fails("guess")
+
+
+def test_help_is_no_error(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["fit", "--help"])
+    assert exit_.value.code == 0
+    assert "--n-grades" in capsys.readouterr().out
+
+
+def test_an_interrupted_fit_saves_nothing(run, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MultigradeRegressor, "fit", interrupted)
+    status, _, err = run("fit", "data.csv", "--target", "price")
+    assert (status, err) == (130, "convexgrade: interrupted; nothing was saved.\n")
+    assert os.listdir() == ["data.csv"]
+
+
+def test_too_little_memory_is_reported(fails, monkeypatch):
+    def exhausted(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(MultigradeRegressor, "fit", exhausted)
+    assert "not enough memory" in fails("fit", "data.csv", "--target", "price")
+
+
+@pytest.fixture
+def small_job(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 3))
+    y = np.abs(X[:, 0]) + X[:, 1] + 1.0
+    monkeypatch.setattr(cli, "load_concrete", lambda **_: (X, y))
+    monkeypatch.setattr(
+        cli, "_CHAIN", {"alpha": 0.05, "n_grades": 2, "n_patterns": 5, "random_state": 0}
+    )
+
+
+def test_without_arguments_the_main_job_runs(run, small_job, folder):
+    status, out, err = run()
+    assert (status, err) == (0, "")
+    for expected in (
+        "lower bound",
+        "train RMSE",
+        "test RMSE",
+        "MLPRegressor",
+        "Ridge",
+        "Certified",
+    ):
+        assert expected in out
+    assert f"Picture: {folder / 'convexgrade.png'}" in out
+    assert Path("convexgrade.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_the_main_job_says_so(run, small_job, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    status, out, _ = run()
+    assert status == 0
+    assert "pip install matplotlib" in out
+    assert not Path("convexgrade.png").exists()
+
+
+def _python(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "convexgrade", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **options,
+    )
+
+
+def test_python_m_convexgrade(folder):
+    done = _python("fit", "data.csv", "--target", "price", *FAST)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Model saved: model.npz" in done.stdout
+    done = _python("fit", "data.csv", "--target", "prize")
+    assert done.returncode == 2
+    assert done.stderr.startswith("convexgrade: error: ")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(folder, run):
+    pd.concat([_table()] * 500).to_csv("long.csv", index=False)
+    run("fit", "data.csv", "--target", "price", *FAST)
+    command = f"'{sys.executable}' -m convexgrade predict model.npz long.csv | head -n 1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "price\n", "")

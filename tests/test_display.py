@@ -1,0 +1,83 @@
+"""Displays compute what the chain predicts, and draw it."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from sklearn.metrics import root_mean_squared_error
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
+
+from convexgrade import ConvexReLURegressor, MultigradeClassifier, MultigradeRegressor
+from convexgrade.display import GradesDisplay
+
+FAST = {"alpha": 0.05, "n_grades": 2, "n_patterns": 5, "max_iter": 2, "random_state": 0}
+X = np.random.default_rng(0).normal(size=(40, 2))
+Y = np.abs(X[:, 0]) + 0.5 * X[:, 1]
+
+
+@pytest.fixture
+def ax():
+    return Figure().add_subplot()
+
+
+@pytest.fixture(scope="module")
+def chain():
+    return MultigradeRegressor(**FAST).fit(X, Y)
+
+
+def test_errors_are_those_of_the_staged_predictions(chain, ax):
+    display = GradesDisplay.from_estimator(chain, X, Y, ax=ax)
+    expected = [root_mean_squared_error(Y, predicted) for predicted in chain.staged_predict(X)]
+    np.testing.assert_allclose(display.errors, expected)
+    np.testing.assert_allclose(display.line_.get_ydata(), expected)
+    np.testing.assert_array_equal(display.line_.get_xdata(), [1, 2])
+    assert display.ax_ is ax
+    assert display.figure_ is ax.figure
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Number of grades", "RMSE")
+    assert ax.get_legend() is None
+
+
+def test_classifiers_show_the_error_rate(ax):
+    y = np.where(Y > 0.5, "high", "low")
+    model = MultigradeClassifier(**FAST).fit(X, y)
+    display = GradesDisplay.from_estimator(model, X, y, ax=ax)
+    assert display.errors[-1] == pytest.approx(1.0 - model.score(X, y))
+    assert ax.get_ylabel() == "error rate"
+
+
+def test_two_displays_share_axes(chain, ax):
+    GradesDisplay.from_estimator(chain, X, Y, ax=ax, name="training")
+    second = GradesDisplay.from_estimator(chain, X, Y + 3.0, ax=ax, name="shifted", color="red")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["training", "shifted"]
+    assert second.line_.get_color() == "red"
+    low, high = ax.get_ylim()
+    assert low == 0.0
+    assert high > second.errors.max()
+
+
+def test_plot_can_be_called_again_with_another_name(chain, ax):
+    display = GradesDisplay.from_estimator(chain, X, Y, ax=ax, name="one")
+    other = Figure().add_subplot()
+    assert display.plot(ax=other, name="two") is display
+    assert other.get_legend().get_texts()[0].get_text() == "two"
+    assert display.ax_ is other
+
+
+def test_axes_are_made_where_none_are_given(chain):
+    import matplotlib.pyplot as plt
+
+    display = GradesDisplay.from_estimator(chain, X, Y)
+    assert display.ax_.lines
+    plt.close(display.figure_)
+
+
+@pytest.mark.parametrize("steps", [(), (MinMaxScaler(),)])
+def test_pipelines_are_followed_to_their_chain(steps, ax):
+    pipeline = make_pipeline(*steps, MultigradeRegressor(**FAST)).fit(X, Y)
+    display = GradesDisplay.from_estimator(pipeline, X, Y, ax=ax)
+    assert display.errors[-1] == pytest.approx(root_mean_squared_error(Y, pipeline.predict(X)))
+
+
+def test_an_estimator_without_stages_is_refused():
+    with pytest.raises(TypeError, match="ConvexReLURegressor is no chain"):
+        GradesDisplay.from_estimator(ConvexReLURegressor(), X, Y)

@@ -1,0 +1,399 @@
+"""The estimators as scikit-learn citizens, and the chain behind them."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from convexgrade import (
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    MultigradeClassifier,
+    MultigradeRegressor,
+    certify,
+)
+from convexgrade.datasets import load_energy
+from convexgrade.solution import Status
+
+REGRESSORS = [ConvexReLURegressor, MultigradeRegressor]
+CLASSIFIERS = [ConvexReLUClassifier, MultigradeClassifier]
+ESTIMATORS = REGRESSORS + CLASSIFIERS
+CHAINS = [MultigradeRegressor, MultigradeClassifier]
+
+
+def make_data(n=60, d=2, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    y = np.abs(X[:, 0]) + 0.5 * X[:, -1] + 0.05 * rng.standard_normal(n)
+    return X, y
+
+
+def targets(estimator, y, n_classes=2):
+    if estimator in REGRESSORS:
+        return y
+    return np.digitize(y, np.quantile(y, np.arange(1, n_classes) / n_classes))
+
+
+def small(estimator, **parameters):
+    return estimator(**{"alpha": 0.02, "n_patterns": 20, "random_state": 0, **parameters})
+
+
+@parametrize_with_checks([estimator() for estimator in ESTIMATORS])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_two_fits_with_one_random_state_are_identical(estimator):
+    X, y = make_data()
+    y = targets(estimator, y)
+    first, second = (small(estimator).fit(X, y) for _ in range(2))
+    for a, b in zip(first.network_.grades, second.network_.grades, strict=True):
+        np.testing.assert_array_equal(a.hidden_coef, b.hidden_coef)
+        np.testing.assert_array_equal(a.output_coef, b.output_coef)
+    threaded = small(estimator, n_jobs=2).fit(X, y)
+    np.testing.assert_array_equal(threaded.transform(X), first.transform(X))
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_pickling_cloning_and_numpy_weights_give_the_same_predictions(estimator):
+    X, y = make_data()
+    model = small(estimator).fit(X, targets(estimator, y))
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+    assert clone(model).get_params() == model.get_params()
+    output = model.network_.forward(X)
+    expected = model.predict(X) if estimator in REGRESSORS else model.decision_function(X)
+    np.testing.assert_allclose(output[:, 0], expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_certify_reproduces_the_certificates_of_the_fit(estimator):
+    X, y = make_data()
+    weights = np.random.default_rng(1).uniform(0.0, 2.0, len(X))
+    weights[:3] = 0.0
+    y = targets(estimator, y, n_classes=3)
+    model = small(estimator).fit(X, y, sample_weight=weights)
+    again = certify(model, X, y, sample_weight=weights)
+    assert len(again) == model.n_grades_
+    for fitted, recomputed in zip(model.certificates_, again, strict=True):
+        for field in ("primal", "dual", "price"):
+            assert getattr(recomputed, field) == pytest.approx(getattr(fitted, field), rel=1e-6)
+        assert recomputed.n_patterns == fitted.n_patterns
+        assert recomputed.status is fitted.status
+        assert fitted.gap >= -1e-12
+        assert fitted.relative_gap < 1e-4
+
+
+def test_certify_on_other_data_is_a_valid_bound_there():
+    X, y = make_data()
+    model = small(ConvexReLURegressor, patterns="exhaustive").fit(X[:30], y[:30])
+    elsewhere = certify(model, X[30:], y[30:])[0]
+    assert elsewhere.gap > 1e-3
+    best = small(ConvexReLURegressor, patterns="exhaustive").fit(X[30:], y[30:])
+    assert best.certificate_.relative_gap < 1e-4
+
+
+def test_certify_needs_a_fitted_estimator_of_this_package():
+    X, y = make_data()
+    with pytest.raises(TypeError, match="convexgrade estimator; got Ridge"):
+        certify(Ridge().fit(X, y), X, y)
+    with pytest.raises(NotFittedError):
+        certify(ConvexReLURegressor(), X, y)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_doubling_a_weight_is_duplicating_the_row(estimator):
+    X, y = make_data(30)
+    y = targets(estimator, y)
+    weights = np.ones(30)
+    weights[:10] = 2.0
+    rows = np.concatenate([np.arange(30), np.arange(10)])
+    parameters = {"patterns": "exhaustive"} if estimator not in CHAINS else {"n_grades": 1}
+    weighted = small(estimator, **parameters).fit(X, y, sample_weight=weights)
+    doubled = small(estimator, **parameters).fit(X[rows], y[rows])
+    for a, b in zip(weighted.certificates_, doubled.certificates_, strict=True):
+        assert a.primal == pytest.approx(b.primal, rel=1e-4)
+
+
+@pytest.mark.parametrize("estimator", CHAINS)
+def test_training_loss_never_rises_and_bounds_hold(estimator):
+    X, y = make_data(80)
+    model = small(estimator, n_grades=4).fit(X, targets(estimator, y))
+    losses = np.concatenate([[np.inf], model.train_loss_])
+    for k, certificate in enumerate(model.certificates_):
+        assert losses[k + 1] <= losses[k] + max(certificate.gap, 0.0)
+        assert certificate.primal >= losses[k + 1]
+    assert model.n_grades_ == len(model.train_loss_) >= 2
+    assert model.stop_reason_ == "All 4 grades were fitted."
+
+
+@pytest.mark.parametrize("estimator", CHAINS)
+def test_warm_start_adds_grades_without_touching_the_old(estimator):
+    X, y = make_data()
+    y = targets(estimator, y)
+    model = small(estimator, n_grades=1, warm_start=True).fit(X, y)
+    first = model.grades_[0]
+    model.set_params(n_grades=3).fit(X, y)
+    assert model.grades_[0] is first
+    cold = small(estimator, n_grades=3).fit(X, y)
+    np.testing.assert_allclose(model.predict(X), cold.predict(X))
+    np.testing.assert_allclose(model.train_loss_, cold.train_loss_)
+    with pytest.raises(ValueError, match=r"n_grades=2 must be at least the 3 grades"):
+        model.set_params(n_grades=2).fit(X, y)
+
+
+def test_warm_start_of_one_grade_starts_from_its_neurons():
+    X, y = make_data()
+    model = small(ConvexReLURegressor, warm_start=True, max_iter=1).fit(X, y)
+    before = model.certificate_.primal
+    model.set_params(random_state=1).fit(X, y)
+    assert model.certificate_.primal <= before * (1.0 + 1e-6)
+
+
+@pytest.mark.parametrize("estimator", CHAINS)
+def test_staged_predictions_end_at_the_prediction(estimator):
+    X, y = make_data()
+    model = small(estimator, n_grades=3).fit(X, targets(estimator, y, n_classes=3))
+    staged = list(model.staged_predict(X))
+    assert len(staged) == model.n_grades_
+    np.testing.assert_array_equal(staged[-1], model.predict(X))
+    if estimator is MultigradeClassifier:
+        probabilities = list(model.staged_predict_proba(X))
+        np.testing.assert_array_equal(probabilities[-1], model.predict_proba(X))
+        np.testing.assert_allclose(probabilities[0].sum(axis=1), 1.0)
+
+
+@pytest.mark.parametrize("estimator", CHAINS)
+def test_a_trivial_grade_ends_the_chain_and_says_so(estimator):
+    X, y = make_data()
+    model = small(estimator, alpha=100.0, n_grades=5).fit(X, targets(estimator, y))
+    assert model.n_grades_ == 1
+    assert model.grades_[0].n_neurons == 0
+    assert model.certificates_[0].status is Status.TRIVIAL
+    assert "Grade 1 is trivial" in model.stop_reason_
+
+
+@pytest.mark.parametrize("estimator", CHAINS)
+def test_early_stopping_keeps_the_grades_that_helped(estimator):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((80, 3))
+    y = targets(estimator, X[:, 0] + 2.0 * rng.standard_normal(80))
+    model = small(estimator, n_grades=6, alpha=1e-3, early_stopping=True).fit(X, y)
+    assert model.n_grades_ < 6
+    assert "did not lower the validation loss" in model.stop_reason_
+    assert len(model.validation_loss_) == model.n_grades_
+    assert np.all(np.diff(model.validation_loss_) < 0.0)
+
+
+def test_no_validation_loss_without_early_stopping():
+    X, y = make_data()
+    assert small(MultigradeRegressor).fit(X, y).validation_loss_.size == 0
+
+
+def test_an_interrupted_fit_keeps_finished_grades(monkeypatch):
+    from convexgrade import multigrade
+
+    X, y = make_data()
+    original, calls = multigrade.fit_grade, []
+
+    def interrupted(*args):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(args)
+        return original(*args)
+
+    monkeypatch.setattr(multigrade, "fit_grade", interrupted)
+    model = small(MultigradeRegressor, n_grades=5)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, y)
+    assert model.n_grades_ == 2
+    assert model.stop_reason_ == ""
+    assert model.score(X, y) > 0.9
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("alpha", 0.0),
+        ("alpha", "small"),
+        ("activation", "tanh"),
+        ("patterns", "all"),
+        ("n_patterns", 0),
+        ("max_neurons", 0),
+        ("loss", "zero_one"),
+        ("solver", "mosek"),
+        ("tol", -1.0),
+        ("max_iter", 0),
+        ("n_jobs", 1.5),
+    ],
+)
+def test_a_parameter_out_of_range_names_itself(estimator, name, value):
+    X, y = make_data()
+    message = rf"The '{name}' parameter of {estimator.__name__} must be .* Got {value!r}"
+    with pytest.raises(ValueError, match=message):
+        estimator(**{name: value}).fit(X, targets(estimator, y))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("n_grades", 0), ("validation_fraction", 1.0), ("early_stopping", "yes")]
+)
+@pytest.mark.parametrize("estimator", CHAINS)
+def test_a_chain_parameter_out_of_range_names_itself(estimator, name, value):
+    X, y = make_data()
+    with pytest.raises(ValueError, match=f"The '{name}' parameter of {estimator.__name__} must"):
+        estimator(**{name: value}).fit(X, targets(estimator, y))
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_bad_data_is_refused_by_name(estimator):
+    X, y = make_data(20)
+    y = targets(estimator, y)
+    model = small(estimator)
+    for bad in (np.nan, np.inf):
+        broken = X.copy()
+        broken[3, 1] = bad
+        with pytest.raises(ValueError, match="Input X contains"):
+            model.fit(broken, y)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        model.fit(X, y[:-1])
+    with pytest.raises(ValueError, match="Negative values in"):
+        model.fit(X, y, sample_weight=-np.ones(20))
+    with pytest.raises(ValueError, match="at least one must be positive|must not be all zero|zero"):
+        model.fit(X, y, sample_weight=np.zeros(20))
+    with pytest.raises(NotFittedError):
+        small(estimator).predict(X)
+    model.fit(X, y)
+    with pytest.raises(ValueError, match="expecting 2 features"):
+        model.predict(X[:, :1])
+
+
+@pytest.mark.parametrize("estimator", CLASSIFIERS)
+def test_one_class_is_refused(estimator):
+    with pytest.raises(ValueError, match="at least two classes .* one class: 'a'"):
+        small(estimator).fit(np.ones((3, 1)), ["a", "a", "a"])
+    with pytest.raises(ValueError, match="at least two classes"):
+        small(estimator).fit(np.ones((3, 1)), ["a", "a", "b"], sample_weight=[1.0, 1.0, 0.0])
+
+
+def test_too_many_patterns_to_enumerate_is_an_error_with_the_count():
+    X, y = make_data(60, d=8)
+    with pytest.raises(ValueError, match=r"would list up to \d+ patterns \(60 distinct rows of rank 9"):
+        ConvexReLURegressor(patterns="exhaustive").fit(X, y)
+
+
+def test_an_unmet_tolerance_warns_with_gap_and_tolerance():
+    X, y = make_data()
+    with pytest.warns(ConvergenceWarning, match=r"relative gap \d.* above tol=1e-15"):
+        small(ConvexReLURegressor, tol=1e-15).fit(X, y)
+
+
+@pytest.mark.parametrize("estimator", REGRESSORS)
+def test_odd_shapes_fit(estimator):
+    rng = np.random.default_rng(0)
+    one = small(estimator).fit([[1.0, 2.0]], [3.0])
+    assert one.predict([[5.0, 5.0]]) == pytest.approx([3.0])
+    constant = small(estimator).fit(np.ones((10, 2)), np.arange(10.0))
+    np.testing.assert_allclose(constant.predict(np.ones((1, 2))), 4.5)
+    flat = small(estimator).fit(rng.standard_normal((10, 2)), np.full(10, 7.0))
+    np.testing.assert_allclose(flat.predict(np.zeros((1, 2))), 7.0)
+    wide = small(estimator).fit(rng.standard_normal((5, 12)), rng.standard_normal(5))
+    assert all(c.relative_gap < 1e-4 for c in wide.certificates_)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_scale_of_the_data_does_not_matter(estimator, scale):
+    X, y = make_data(40)
+    y = targets(estimator, y)
+    plain = small(estimator).fit(X, y)
+    scaled = small(estimator).fit(scale * X, y)
+    np.testing.assert_allclose(scaled.train_loss_, plain.train_loss_, rtol=1e-3)
+    if estimator in REGRESSORS:
+        rescaled = small(estimator).fit(X, scale * y)
+        np.testing.assert_allclose(rescaled.predict(X), scale * plain.predict(X), rtol=1e-4)
+
+
+@pytest.mark.parametrize("estimator", REGRESSORS)
+def test_several_outputs(estimator):
+    X, y = make_data()
+    Y = np.column_stack([y, -2.0 * y + 1.0, X[:, 0]])
+    model = small(estimator).fit(X, Y)
+    assert model.predict(X).shape == (60, 3)
+    assert model.score(X, Y) > 0.9
+    assert all(c.relative_gap < 1e-4 for c in model.certificates_)
+
+
+@pytest.mark.parametrize("estimator", CLASSIFIERS)
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_classifiers_predict_labels_and_probabilities(estimator, n_classes):
+    X, y = make_data(90)
+    names = np.array(["low", "mid", "top"])[targets(estimator, y, n_classes)]
+    model = small(estimator).fit(X, names)
+    assert model.score(X, names) > 0.85
+    probabilities = model.predict_proba(X)
+    assert probabilities.shape == (90, n_classes)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+    np.testing.assert_array_equal(model.classes_[probabilities.argmax(axis=1)], model.predict(X))
+    assert model.decision_function(X).shape == ((90,) if n_classes == 2 else (90, 3))
+
+
+@pytest.mark.parametrize("library", [pd, pl])
+def test_data_frames_bring_names_and_set_output_returns_them(library):
+    X, y = make_data()
+    frame = library.DataFrame({"first": X[:, 0], "second": X[:, 1]})
+    model = small(ConvexReLURegressor).fit(frame, y)
+    np.testing.assert_array_equal(model.feature_names_in_, ["first", "second"])
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.predict(frame[["second", "first"]])
+    kind = "pandas" if library is pd else "polars"
+    hidden = model.set_output(transform=kind).transform(frame)
+    assert isinstance(hidden, library.DataFrame)
+    assert list(hidden.columns)[0] == "convexrelurelregressor0" or len(hidden.columns) > 0
+    assert hidden.shape[1] == model.grades_[0].n_neurons
+
+
+def test_grid_search_over_a_pipeline_routes_sample_weights():
+    X, y = make_data(40)
+    with config_context(enable_metadata_routing=True):
+        model = MultigradeRegressor(n_grades=1, n_patterns=10, random_state=0)
+        model.set_fit_request(sample_weight=True).set_score_request(sample_weight=False)
+        search = GridSearchCV(
+            make_pipeline(StandardScaler(), model),
+            {"multigraderegressor__alpha": [0.01, 1000.0]},
+            cv=2,
+        )
+        search.fit(X, y, sample_weight=np.ones(40))
+    assert search.best_params_ == {"multigraderegressor__alpha": 0.01}
+
+
+def test_real_data_beats_a_linear_model():
+    X, y = load_energy(return_X_y=True)
+    rows = np.random.default_rng(0).permutation(len(X))[:300]
+    model = MultigradeRegressor(alpha=0.01, n_grades=1, n_patterns=30, random_state=0)
+    ours = cross_val_score(model, X[rows], y[rows], cv=2)
+    linear = cross_val_score(Ridge(), X[rows], y[rows], cv=2)
+    assert np.mean(ours) > np.mean(linear) + 0.02
+
+
+def test_progress_is_printed_when_asked(capsys):
+    X, y = make_data(30)
+    small(MultigradeRegressor, n_grades=2, verbose=1).fit(X, y)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Grade 1: ")
+    assert "relative gap" in lines[0]
+    assert lines[-1] == "All 2 grades were fitted."
+    small(MultigradeRegressor, n_grades=1).fit(X, y)
+    assert capsys.readouterr().out == ""

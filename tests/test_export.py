@@ -1,0 +1,315 @@
+"""Models of tables: encoding, the file, and what is refused."""
+
+import contextlib
+import io
+import json
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from convexgrade import ConvexReLURegressor, MultigradeClassifier, MultigradeRegressor
+from convexgrade.export import (
+    TableModel,
+    encode,
+    learn_columns,
+    load_model,
+    save_model,
+    written_whole,
+)
+
+FAST = {"alpha": 0.05, "n_grades": 2, "n_patterns": 5, "max_iter": 2, "random_state": 0}
+
+
+def _table(n=40):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "size": rng.normal(size=n),
+            "colour": rng.choice(["red", "blue", "green"], size=n),
+            "rooms": rng.integers(1, 6, size=n),
+            "sold": rng.random(n) > 0.5,
+        }
+    )
+    frame.loc[2, "size"] = np.nan
+    frame.loc[[3, 4], "colour"] = None
+    return frame
+
+
+def _labels(frame, values):
+    rank = frame["size"].fillna(0).rank(method="first") * len(values) // (len(frame) + 1)
+    return np.array(values)[rank.to_numpy(dtype=int)]
+
+
+def _number(frame):
+    return np.abs(frame["size"].fillna(0)).to_numpy() + (frame["colour"] == "red") * 1.0
+
+
+def _fitted(estimator, frame, y, target="price"):
+    columns = learn_columns(frame)
+    estimator.fit(encode(columns, frame), y)
+    return TableModel.from_estimator(estimator, columns, target)
+
+
+@pytest.fixture(scope="module")
+def model():
+    frame = _table()
+    return _fitted(MultigradeRegressor(**FAST), frame, _number(frame))
+
+
+@pytest.fixture
+def path(model, tmp_path):
+    save_model(model, tmp_path / "model.npz")
+    return tmp_path / "model.npz"
+
+
+def test_columns_hold_the_imputation_values_and_the_categories_of_the_table():
+    size, colour, rooms, sold = learn_columns(_table())
+    assert size.fill == _table()["size"].median()
+    assert size.categories is rooms.categories is sold.categories is None
+    assert colour.categories == ("blue", "green", "red")
+    assert colour.fill == _table()["colour"].mode()[0]
+
+
+def test_encoding_puts_numbers_first_then_indicators():
+    frame = pd.DataFrame({"kind": ["a", "b", None, "c"], "x": [1.0, None, 3.0, 5.0]})
+    rows = encode(learn_columns(frame.iloc[:3]), frame)
+    np.testing.assert_array_equal(rows, [[1, 1, 0], [2, 0, 1], [3, 1, 0], [5, 0, 0]])
+
+
+def test_an_unknown_category_has_no_indicator_set(model):
+    columns = [column for column in model.columns if column.name == "colour"]
+    assert not encode(columns, pd.DataFrame({"colour": ["violet"]})).any()
+
+
+@pytest.mark.parametrize("kind", ["numeric", "categorical"])
+def test_tables_of_one_kind_of_columns(kind):
+    frame = _table()[["size", "rooms"] if kind == "numeric" else ["colour"]]
+    assert encode(learn_columns(frame), frame).shape == (40, 2 if kind == "numeric" else 3)
+
+
+def test_categories_are_compared_as_text():
+    frame = pd.DataFrame({"code": ["1", "2", "x"], 7: [1, 2, 3]})
+    columns = learn_columns(frame)
+    numbers = pd.DataFrame({"code": [2, 1, 2], "7": [1, 2, 3]})
+    np.testing.assert_array_equal(
+        encode(columns, numbers)[:, 1:], [[0, 1, 0], [1, 0, 0], [0, 1, 0]]
+    )
+
+
+def test_a_column_without_any_value_is_refused():
+    frame = _table().assign(void=np.nan)
+    with pytest.raises(ValueError, match="No value at all in column 'void'"):
+        learn_columns(frame)
+
+
+def test_infinite_values_are_refused():
+    with pytest.raises(ValueError, match="'size' holds infinite"):
+        learn_columns(_table().assign(size=np.inf))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "values"),
+    [
+        (MultigradeRegressor(**FAST), None),
+        (MultigradeRegressor(**FAST, activation="gated_relu", linear_term=True), None),
+        (MultigradeClassifier(**FAST), ["dear", "cheap"]),
+        (MultigradeClassifier(**FAST), ["a", "b", "c"]),
+        (MultigradeClassifier(**FAST), [False, True]),
+        (MultigradeClassifier(**FAST), [3, 5]),
+    ],
+)
+def test_predictions_survive_the_file(estimator, values, tmp_path):
+    frame = _table()
+    y = _number(frame) if values is None else _labels(frame, values)
+    model = _fitted(estimator, frame, y)
+    save_model(model, tmp_path / "model.npz")
+    loaded = load_model(tmp_path / "model.npz")
+    X = encode(model.columns, frame)
+    if values is None:
+        np.testing.assert_allclose(loaded.predict(frame), estimator.predict(X), rtol=0, atol=1e-10)
+        with pytest.raises(ValueError, match="'price' is a number"):
+            loaded.predict_proba(frame)
+    else:
+        np.testing.assert_array_equal(loaded.predict(frame), estimator.predict(X))
+        assert loaded.predict(frame).dtype.kind == y.dtype.kind
+        np.testing.assert_allclose(
+            loaded.predict_proba(frame), estimator.predict_proba(X), rtol=0, atol=1e-10
+        )
+    assert loaded.describe() == model.describe()
+    assert loaded.task == ("regression" if values is None else "classification")
+    assert loaded.grades == model.grades
+    assert loaded.columns == model.columns
+    assert loaded.parameters == model.parameters == estimator.get_params()
+
+
+def test_columns_may_come_in_any_order_and_company(model):
+    frame = _table()
+    shuffled = frame[["sold", "rooms", "colour", "size"]].assign(extra="?")
+    np.testing.assert_array_equal(model.predict(shuffled), model.predict(frame))
+
+
+def test_missing_values_are_imputed_as_at_the_fit(model):
+    frame = _table()
+    fills = {column.name: column.fill for column in model.columns if column.name != "sold"}
+    np.testing.assert_array_equal(model.predict(frame), model.predict(frame.fillna(fills)))
+
+
+def test_missing_columns_are_named(model):
+    with pytest.raises(ValueError, match="lacks columns 'colour', 'sold'"):
+        model.predict(_table().drop(columns=["colour", "sold"]))
+
+
+def test_text_in_a_numeric_column_is_refused(model):
+    with pytest.raises(ValueError, match="Column 'rooms' must hold numbers"):
+        model.predict(_table().assign(rooms="many"))
+
+
+def test_the_description_holds_columns_parameters_and_certificates(model):
+    text = model.describe()
+    for expected in (
+        "regression: 'price' from 4 columns",
+        "colour: 3 categories (blue, green, red), missing becomes",
+        "MultigradeRegressor(",
+        "alpha=0.05",
+        "relative gap",
+        model.grades[1].certificate.status.value,
+    ):
+        assert expected in text
+
+
+def test_parameters_that_are_no_plain_values_become_text():
+    frame = _table()
+    estimator = ConvexReLURegressor(
+        np.float64(0.1), n_patterns=5, random_state=np.random.RandomState(0)
+    )
+    parameters = _fitted(estimator, frame, _number(frame)).parameters
+    assert parameters["alpha"] == 0.1
+    assert parameters["random_state"].startswith("RandomState")
+    json.dumps(parameters)
+
+
+def test_a_model_has_one_target():
+    frame = _table()
+    y = np.column_stack([_number(frame), _number(frame)])
+    with pytest.raises(ValueError, match="does not fit"):
+        _fitted(ConvexReLURegressor(alpha=0.1, n_patterns=5, random_state=0), frame, y)
+
+
+def test_an_interrupted_write_leaves_the_old_file(path):
+    before = path.read_bytes()
+    with pytest.raises(TypeError), written_whole(path) as file:  # noqa: PT012
+        file.write(b"half")
+        file.write("a half that is no bytes")
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_device_is_written_to_directly():
+    with written_whole("/dev/null") as file:
+        file.write(b"anything")
+    with open("/dev/null", "rb") as file:
+        assert file.read() == b""
+
+
+def test_a_missing_file_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load_model(tmp_path / "model.npz")
+
+
+def _bytes_of(save, *values):
+    buffer = io.BytesIO()
+    save(buffer, *values)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"a,b\n1,2\n",
+        b"PK\x03\x04 and nothing else",
+        pickle.dumps({"a": 1}),
+        _bytes_of(np.save, np.zeros(3)),
+        _bytes_of(np.savez, np.zeros(3)),
+    ],
+    ids=["empty", "text", "broken zip", "pickle", "npy", "foreign npz"],
+)
+def test_foreign_files_are_refused(content, tmp_path):
+    path = tmp_path / "foreign.npz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"foreign\.npz is no convexgrade model: "):
+        load_model(path)
+
+
+class _Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("the file ran code",))
+
+
+def test_nothing_in_a_file_is_unpickled(path):
+    _rewrite(path, lambda arrays, about: arrays.update(baseline=np.array([_Bomb()], dtype=object)))
+    with pytest.raises(ValueError, match=r"is no convexgrade model: .*allow_pickle"):
+        load_model(path)
+
+
+def _rewrite(path, change):
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    about = json.loads(str(arrays["about"]))
+    change(arrays, about)
+    arrays["about"] = np.array(json.dumps(about))
+    np.savez(path, **arrays)
+
+
+def _set(key, value):
+    return lambda arrays, about: about.__setitem__(key, value)
+
+
+def _weights(key, change):
+    return lambda arrays, about: arrays.__setitem__(key, change(arrays[key]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _set("format", "something else"),
+        _set("version", 2),
+        _set("version", None),
+        _set("classes", ["a", "b", "c"]),
+        _set("classes", ["a"]),
+        _set("columns", []),
+        _set("columns", [{"name": "x", "fill": 0.0, "categories": None, "surprise": 1}]),
+        _set("grades", [{}]),
+        _set("parameters", None),
+        lambda arrays, about: about.pop("target"),
+        lambda arrays, about: about["grades"].pop(),
+        lambda arrays, about: about["grades"][0]["certificate"].update(status="EXCELLENT"),
+        lambda arrays, about: about["grades"][0]["certificate"].update(relative_gap="none"),
+        lambda arrays, about: about["columns"][0].update(fill="middling"),
+        lambda arrays, about: arrays.pop("grade_1_hidden_coef"),
+        _weights("grade_1_hidden_coef", lambda a: a[:-1]),
+        _weights("grade_2_hidden_coef", lambda a: np.full_like(a, np.nan)),
+        _weights("grade_2_output_coef", lambda a: a.astype(str)),
+        _weights("baseline", lambda a: a[0]),
+    ],
+)
+def test_tampered_files_are_refused(change, path):
+    _rewrite(path, change)
+    with pytest.raises(ValueError, match=r"model\.npz is no convexgrade model: "):
+        load_model(path)
+
+
+def test_damaged_files_are_refused_or_harmless(model, path):
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for position in rng.integers(len(content), size=40):
+        path.write_bytes(content[:position])
+        with pytest.raises(ValueError, match="is no convexgrade model"):
+            load_model(path)
+        flipped = bytearray(content)
+        flipped[position] ^= 0xFF
+        path.write_bytes(flipped)
+        with contextlib.suppress(ValueError):  # not all bytes of an archive matter
+            load_model(path)

@@ -1,0 +1,136 @@
+"""One grade: adaptive against exhaustive and against descent, widths, statuses."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from convexgrade.grade import Settings, fit_grade, state_program
+from convexgrade.losses import SquaredError
+from convexgrade.solution import Status
+from tests.benchmarks.datasets import load
+
+
+def small_problem(seed, *, d=2, n=30):
+    rng = np.random.default_rng(seed)
+    H = rng.standard_normal((n, d))
+    y = np.abs(H[:, 0]) + np.maximum(H @ rng.standard_normal(d), 0.0) + 0.1 * rng.standard_normal(n)
+    return H, ((y - y.mean()) / y.std())[:, None]
+
+
+def fit(H, y, *, alpha=0.01, seed=0, **settings):
+    chosen = Settings(**settings)
+    n = len(H)
+    program = state_program(
+        H, y, np.zeros_like(y), np.full(n, 1.0 / n), SquaredError(), alpha, chosen
+    )
+    return program, fit_grade(program, chosen, (seed, 0))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_adaptive_reaches_the_exhaustive_optimum(seed):
+    H, y = small_problem(seed)
+    _, exhaustive = fit(H, y, patterns="exhaustive")
+    _, adaptive = fit(H, y, patterns="adaptive")
+    assert exhaustive.certificate.status is Status.GLOBALLY_OPTIMAL
+    assert exhaustive.certificate.price_is_exact
+    best = exhaustive.certificate
+    assert best.relative_gap < 1e-5
+    assert best.dual - 1e-9 <= adaptive.certificate.primal <= best.primal * (1.0 + 1e-4)
+    assert not adaptive.certificate.price_is_exact
+
+
+def test_sampled_bound_speaks_of_its_patterns_only():
+    H, y = small_problem(0)
+    program, grade = fit(H, y, patterns="sampled", n_patterns=10)
+    certificate = grade.certificate
+    assert certificate.status is Status.OPTIMAL
+    assert certificate.n_patterns == 10
+    assert certificate.relative_gap < 1e-5
+    assert certificate.price > 1.01 * program.alpha  # the search sees that others would help
+    _, exhaustive = fit(H, y, patterns="exhaustive")
+    assert certificate.dual > exhaustive.certificate.primal
+
+
+@pytest.mark.parametrize("patterns", ["adaptive", "sampled", "exhaustive"])
+@pytest.mark.parametrize("limit", [1, 3])
+def test_width_limit_holds_and_is_certified(patterns, limit):
+    H, y = small_problem(1)
+    _, grade = fit(H, y, patterns=patterns, max_neurons=limit, n_patterns=20)
+    assert 1 <= grade.n_neurons <= limit
+    assert grade.certificate.gap >= -1e-12
+    if limit > 1:  # one pattern can need two neurons, one of each sign; then the gap shows it
+        assert grade.certificate.relative_gap < 1e-4
+    _, wide = fit(H, y, patterns=patterns, n_patterns=20)
+    assert wide.certificate.primal <= grade.certificate.primal + 1e-9
+
+
+@pytest.mark.parametrize("activation", ["relu", "gated_relu"])
+@pytest.mark.parametrize("patterns", ["adaptive", "sampled", "exhaustive"])
+def test_alpha_above_alpha_max_gives_a_trivial_grade(activation, patterns):
+    H, y = small_problem(2)
+    _, grade = fit(H, y, alpha=100.0, activation=activation, patterns=patterns)
+    assert grade.n_neurons == 0
+    assert grade.certificate.status is Status.TRIVIAL
+    assert grade.certificate.primal == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("solver", ["clarabel", "ecos", "scs"])
+def test_a_solver_of_choice_reaches_the_same_grade(solver):
+    H, y = small_problem(3, n=15)
+    _, chosen = fit(H, y, patterns="exhaustive", solver=solver)
+    _, auto = fit(H, y, patterns="exhaustive")
+    assert chosen.certificate.primal == pytest.approx(auto.certificate.primal, abs=1e-6)
+    assert chosen.certificate.relative_gap < 1e-4
+
+
+@pytest.mark.parametrize("linear_term", [True, False])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_unpenalised_columns_reach_the_network(linear_term, fit_intercept):
+    H, y = small_problem(4)
+    program, grade = fit(H, y + 1.0, linear_term=linear_term, fit_intercept=fit_intercept)
+    assert program.free.size == 2 * linear_term + fit_intercept
+    assert np.any(grade.network.linear_coef != 0.0) == linear_term
+    assert np.any(grade.network.intercept != 0.0) == fit_intercept
+    assert grade.certificate.relative_gap < 1e-4
+    assert grade.certificate.gap >= -1e-12
+
+
+def lbfgs_objective(H, y, alpha, seed, width=100):
+    """Objective of a network of ``width`` neurons trained by scipy's L-BFGS on the same problem."""
+    rng = np.random.default_rng(seed)
+    X = np.column_stack([H, np.ones(len(H))])
+    n, d = X.shape
+    start = np.concatenate(
+        [
+            rng.standard_normal(d * width) / np.sqrt(d),
+            rng.standard_normal(width) / np.sqrt(width),
+            [0.0],
+        ]
+    )
+
+    def split(p):
+        return p[: d * width].reshape(d, width), p[d * width : -1], p[-1]
+
+    def balanced(p):
+        u, a, c = split(p)
+        hidden = np.maximum(X @ u, 0.0)
+        residual = (hidden @ a + c - y) / n
+        value = 0.5 * n * residual @ residual + 0.5 * alpha * (p[:-1] @ p[:-1])
+        grad_u = X.T @ ((hidden > 0.0) * np.outer(residual, a)) + alpha * u
+        grad_a = hidden.T @ residual + alpha * a
+        return value, np.concatenate([grad_u.ravel(), grad_a, [residual.sum()]])
+
+    options = {"maxiter": 2000, "maxfun": 10_000}
+    u, a, c = split(minimize(balanced, start, jac=True, method="L-BFGS-B", options=options).x)
+    residual = np.maximum(X @ u, 0.0) @ a + c - y
+    return 0.5 * np.mean(residual**2) + alpha * np.linalg.norm(u, axis=0) @ np.abs(a)
+
+
+@pytest.mark.parametrize("name", ["yacht", "concrete"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_adaptive_is_at_least_as_good_as_a_descent_on_real_data(name, seed):
+    X, y, _, _ = load(name, split=0)
+    H, y = (X - X.mean(axis=0)) / X.std(axis=0), (y - y.mean()) / y.std()
+    _, grade = fit(H, y[:, None], alpha=0.01, seed=seed)
+    assert grade.certificate.primal <= lbfgs_objective(H, y, 0.01, seed)
+    assert grade.certificate.relative_gap < 1e-4

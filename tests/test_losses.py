@@ -1,0 +1,74 @@
+"""Losses: derivatives against differences, conjugates against Fenchel's inequality."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from convexgrade.losses import BinaryLogLoss, SoftmaxLogLoss, SquaredError
+
+
+def _case(name, rng, n=20):
+    if name == "squared_error":
+        return SquaredError(), rng.standard_normal((n, 2)), rng.standard_normal((n, 2))
+    if name == "binary":
+        return BinaryLogLoss(), 3 * rng.standard_normal((n, 1)), (np.arange(n) % 2.0)[:, None]
+    return SoftmaxLogLoss(), 3 * rng.standard_normal((n, 3)), np.eye(3)[np.arange(n) % 3]
+
+
+LOSSES = ["squared_error", "binary", "softmax"]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradient_and_hessian_are_the_derivatives(name):
+    loss, f, y = _case(name, np.random.default_rng(0))
+    h = 1e-6
+    for k in range(f.shape[1]):
+        step = np.zeros_like(f)
+        step[:, k] = h
+        slope = (loss.value(f + step, y) - loss.value(f - step, y)) / (2 * h)
+        np.testing.assert_allclose(loss.gradient(f, y)[:, k], slope, atol=1e-8)
+        bend = (loss.gradient(f + step, y) - loss.gradient(f - step, y)) / (2 * h)
+        np.testing.assert_allclose(loss.hessian(f, y)[:, :, k], bend, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_conjugate_meets_fenchel_with_equality_at_the_gradient(name):
+    loss, f, y = _case(name, np.random.default_rng(1))
+    q = loss.gradient(f, y)
+    np.testing.assert_allclose(
+        loss.conjugate(q, y), np.sum(q * f, axis=1) - loss.value(f, y), atol=1e-12
+    )
+    other = f + np.random.default_rng(2).standard_normal(f.shape)
+    assert np.all(loss.conjugate(q, y) >= np.sum(q * other, axis=1) - loss.value(other, y) - 1e-12)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_lie_in_the_dual_bounds_and_the_bounds_are_sharp(name):
+    loss, f, y = _case(name, np.random.default_rng(3))
+    lower, upper = loss.dual_bounds(y)
+    q = loss.gradient(f, y)
+    assert np.all((q >= lower) & (q <= upper))
+    if name != "squared_error":
+        assert np.all(np.isinf(loss.conjugate(lower - 1e-3, y)))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_baseline_is_the_best_constant(name):
+    rng = np.random.default_rng(4)
+    loss, f, y = _case(name, rng)
+    weights = rng.uniform(0.1, 1.0, len(y))
+
+    def mean_loss(c):
+        return weights @ loss.value(np.broadcast_to(c, f.shape), y)
+
+    found = mean_loss(loss.baseline(y, weights))
+    best = minimize(mean_loss, np.zeros(f.shape[1]), tol=1e-12).fun
+    assert found <= best + 1e-10
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_large_predictions_stay_finite(name):
+    loss, f, y = _case(name, np.random.default_rng(5))
+    big = 1e4 * np.sign(f)
+    for quantity in (loss.value(big, y), loss.gradient(big, y), loss.hessian(big, y)):
+        assert np.all(np.isfinite(quantity))

@@ -1,0 +1,103 @@
+"""Patterns: enumeration against brute force, sampling, bookkeeping."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+from convexgrade.patterns import (
+    Patterns,
+    activation,
+    count_patterns,
+    enumerate_patterns,
+    sample_patterns,
+)
+
+
+def brute_force_patterns(X):
+    """All sign vectors s for which some h has s_i x_i . h > 0 in every row, by linear programming."""
+    n, d = X.shape
+    found = set()
+    for signs in product([1.0, -1.0], repeat=n):
+        s = np.array(signs)
+        margin = linprog(
+            np.append(np.zeros(d), -1.0),
+            A_ub=np.column_stack([-s[:, None] * X, np.ones(n)]),
+            b_ub=np.zeros(n),
+            bounds=[(-1.0, 1.0)] * d + [(None, 1.0)],
+        )
+        if -margin.fun > 1e-9:
+            found.add(tuple(s > 0.0))
+    found.discard((False,) * n)
+    return found
+
+
+def _rows(case):
+    rng = np.random.default_rng(case)
+    n, d = int(rng.integers(2, 8)), 1 + case % 3
+    if case % 2:
+        features = rng.standard_normal((n, d - 1))
+    else:  # ties: parallel rows, three lines through a point, duplicates
+        features = rng.integers(-2, 3, (n, d - 1)).astype(float)
+    return np.column_stack([features, np.ones(n)])
+
+
+@pytest.mark.parametrize("case", range(18))
+def test_enumeration_agrees_with_brute_force(case):
+    X = _rows(case)
+    patterns = enumerate_patterns(X, limit=1000)
+    assert patterns.exhaustive
+    assert {tuple(mask) for mask in patterns.masks.T} == brute_force_patterns(X)
+    np.testing.assert_array_equal(patterns.masks, activation(X, patterns.gates))
+
+
+def test_enumeration_in_rank_four_agrees_with_brute_force():
+    X = np.random.default_rng(0).standard_normal((7, 4))
+    patterns = enumerate_patterns(X, limit=1000)
+    assert {tuple(mask) for mask in patterns.masks.T} == brute_force_patterns(X)
+
+
+@pytest.mark.parametrize(("n", "rank"), [(40, 2), (60, 3), (15, 4)])
+def test_enumeration_in_general_position_meets_covers_count(n, rank):
+    X = np.random.default_rng(1).standard_normal((n, rank))
+    found = enumerate_patterns(X, limit=10_000).masks
+    n_empty = int((~found.any(axis=0)).sum())
+    complement = {tuple(~m) for m in found.T} | {tuple(m) for m in found.T}
+    assert n_empty == 0
+    assert len(complement) == count_patterns(n, rank)
+
+
+def test_enumeration_sees_rank_behind_many_columns_and_duplicate_rows():
+    rng = np.random.default_rng(2)
+    rows = rng.standard_normal((5, 2))
+    X = np.repeat(rows, 2, axis=0) @ rng.standard_normal((2, 9))
+    assert len(enumerate_patterns(X, limit=1000)) == len(enumerate_patterns(rows, limit=1000))
+
+
+def test_enumeration_refuses_with_the_count():
+    X = np.random.default_rng(0).standard_normal((50, 3))
+    message = f"'exhaustive' would list up to {count_patterns(50, 3)} patterns"
+    with pytest.raises(ValueError, match=message):
+        enumerate_patterns(X, limit=100)
+
+
+def test_sampled_patterns_are_distinct_reproducible_and_stop_when_there_are_no_more():
+    X = np.column_stack([np.random.default_rng(0).standard_normal((30, 4)), np.ones(30)])
+    patterns = sample_patterns(X, 50, np.random.default_rng(7))
+    again = sample_patterns(X, 50, np.random.default_rng(7))
+    assert len(patterns) == 50
+    assert len({m.tobytes() for m in patterns.masks.T.copy()}) == 50
+    np.testing.assert_array_equal(patterns.gates, again.gates)
+    few = sample_patterns(np.array([[0.0, 1.0], [1.0, 1.0]]), 50, np.random.default_rng(0))
+    assert 1 <= len(few) <= 3
+
+
+def test_extend_keeps_positions_and_find_locates():
+    X = np.column_stack([np.linspace(-1, 1, 9), np.ones(9)])
+    patterns = sample_patterns(X, 4, np.random.default_rng(0))
+    longer = patterns.extend(X, np.column_stack([patterns.gates, [1.0, 0.05]]))
+    np.testing.assert_array_equal(longer.masks[:, :4], patterns.masks)
+    np.testing.assert_array_equal(longer.find(patterns.masks), np.arange(4))
+    assert Patterns.from_gates(X, np.array([[0.0], [-1.0]])).masks.shape == (9, 0)
+    np.testing.assert_array_equal(patterns.find(np.zeros((9, 1), dtype=bool)), [-1])
