@@ -73,6 +73,8 @@ class Grade:
         Whether those are all patterns of the training rows.
     alpha : float
         Penalty it was fitted with.
+    n_rounds : int
+        Rounds of proposing and solving.
     seconds : float
         Wall-clock time of the fit.
     """
@@ -82,6 +84,7 @@ class Grade:
     gates: Array
     exhaustive: bool
     alpha: float
+    n_rounds: int
     seconds: float
 
     @property
@@ -151,7 +154,7 @@ def fit_grade(
     """
     start = time.perf_counter()
     rng = np.random.default_rng([*seed, 0])
-    point = _SOURCES[settings.patterns](program, settings, first, rng, report)
+    point, n_rounds = _SOURCES[settings.patterns](program, settings, first, rng, report)
     point = _within_width(program, point, settings)
     network = point.network(program)
     return Grade(
@@ -162,6 +165,7 @@ def fit_grade(
         gates=point.patterns.gates,
         exhaustive=point.patterns.exhaustive,
         alpha=program.alpha,
+        n_rounds=n_rounds,
         seconds=time.perf_counter() - start,
     )
 
@@ -212,9 +216,9 @@ def _sampled(
     first: Network | None,
     rng: np.random.Generator,
     report: Report,
-) -> Point:
+) -> tuple[Point, int]:
     patterns = sample_patterns(program.X, settings.n_patterns, rng)
-    return solve_over(program, patterns, None, solver=settings.solver, tol=settings.tol)
+    return solve_over(program, patterns, None, solver=settings.solver, tol=settings.tol), 1
 
 
 def _exhaustive(
@@ -223,9 +227,9 @@ def _exhaustive(
     first: Network | None,
     rng: np.random.Generator,
     report: Report,
-) -> Point:
+) -> tuple[Point, int]:
     patterns = enumerate_patterns(program.X, limit=_EXHAUSTIVE_LIMIT)
-    return solve_over(program, patterns, None, solver=settings.solver, tol=settings.tol)
+    return solve_over(program, patterns, None, solver=settings.solver, tol=settings.tol), 1
 
 
 def _adaptive(
@@ -234,7 +238,7 @@ def _adaptive(
     first: Network | None,
     rng: np.random.Generator,
     report: Report,
-) -> Point:
+) -> tuple[Point, int]:
     """Alternate proposals and the convex program until nothing better is proposed.
 
     Each round's program holds the patterns of the last point, so the objective cannot rise.
@@ -242,15 +246,15 @@ def _adaptive(
     point = null_point(program, program.patterns)
     enough = settings.tol * point.objective
     propose = _propose_by_descent if program.cones else _propose_gates
-    for i in range(settings.max_iter):
-        neurons = propose(program, point, first if i == 0 else None, settings, rng)
+    for n_rounds in range(1, settings.max_iter + 1):
+        neurons = propose(program, point, first if n_rounds == 1 else None, settings, rng)
         if neurons is None:
             break
         last, point = point, _harvest(program, point, neurons, settings)
-        report(f"round {i + 1}: objective {point.objective:.6g}, {len(point.groups)} neurons")
+        report(f"round {n_rounds}: objective {point.objective:.6g}, {len(point.groups)} neurons")
         if last.objective - point.objective <= enough:
             break
-    return point
+    return point, n_rounds
 
 
 def _propose_by_descent(

@@ -23,7 +23,7 @@ from convexgrade.certificate import Certificate
 from convexgrade.grade import Grade, Report, Settings, certify_grade, fit_grade, state_program
 from convexgrade.losses import Loss
 from convexgrade.network import DeepNetwork, Network, Scaling, read_unscaled, scale_output
-from convexgrade.patterns import Patterns, activation, enumerate_patterns
+from convexgrade.patterns import Patterns, enumerate_patterns
 from convexgrade.program import Program
 from convexgrade.solution import Status
 

@@ -18,6 +18,7 @@ from convexgrade.cones import project
 from convexgrade.network import Network, from_blocks
 from convexgrade.patterns import Patterns
 from convexgrade.program import Groups, Program
+from convexgrade.pruning import prune
 from convexgrade.solution import Solution, Status
 
 Array = NDArray[np.float64]
@@ -109,6 +110,8 @@ def solve_over(
     best = null_point(program, patterns)
     full = program.over(patterns, program.every_group(patterns))
     every = np.arange(len(full.groups))
+    if _violated(full, every, best, tol).size == 0:
+        return best
     if start is None:
         working = _most_correlated(full, best)
     else:
@@ -127,12 +130,13 @@ def solve_over(
 
 
 def _sparse(full: Program, point: Point, *, solver: str, tol: float) -> Point:
-    """Solve once more without the smallest neurons; keep the result if it is optimal all the same.
+    """Solve once more without dispensable neurons; keep the result if it is optimal all the same.
 
     Optimal neurons are rarely unique, and an interior point method returns the middle of all optimal
     solutions: many small neurons where fewer do as well.
     """
-    norms = np.linalg.norm(point.blocks, axis=1)
+    pruned = prune(full.over(point.patterns, point.groups), point.blocks)
+    norms = np.linalg.norm(pruned, axis=1)
     large = norms > _SMALL * norms.max(initial=0.0)
     if large.all():
         return point

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from convexgrade import MultigradeRegressor, cli
 from convexgrade.cli import main
-from convexgrade.export import load_model
+from convexgrade.export import encode, load_model
 
 ROOT = Path(__file__).parents[1]
 FAST = ["--alpha", "0.05", "--n-grades", "2", "--n-patterns", "5", "--max-iter", "2"]
@@ -81,9 +82,7 @@ def test_fit_prints_a_line_a_grade_and_saves_the_model(run):
 def test_the_model_is_that_of_one_fit_with_these_parameters(run):
     run("fit", "data.csv", "--target", "price", *FAST)
     model = load_model("model.npz")
-    frame = _table()
-    from convexgrade.export import encode
-
+    frame = pd.read_csv("data.csv")
     estimator = MultigradeRegressor(0.05, n_grades=2, n_patterns=5, max_iter=2, random_state=0).fit(
         encode(model.columns, frame), frame["price"]
     )
@@ -333,12 +332,26 @@ def test_too_little_memory_is_reported(fails, monkeypatch):
     assert "not enough memory" in fails("fit", "data.csv", "--target", "price")
 
 
+def test_a_warning_is_one_line(run, monkeypatch):
+    def warned(*_):
+        warnings.warn("the solver\nwas replaced", RuntimeWarning, stacklevel=1)
+        raise ValueError("and that failed")
+
+    monkeypatch.setattr(MultigradeRegressor, "fit", warned)
+    warnings.simplefilter("default")
+    _, _, err = run("fit", "data.csv", "--target", "price")
+    assert err.splitlines() == [
+        "convexgrade: warning: the solver was replaced",
+        "convexgrade: error: and that failed",
+    ]
+
+
 @pytest.fixture
 def small_job(monkeypatch):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(80, 3))
     y = np.abs(X[:, 0]) + X[:, 1] + 1.0
-    monkeypatch.setattr(cli, "load_concrete", lambda **_: (X, y))
+    monkeypatch.setattr(cli, "load_energy", lambda **_: (X, y))
     monkeypatch.setattr(
         cli, "_CHAIN", {"alpha": 0.05, "n_grades": 2, "n_patterns": 5, "random_state": 0}
     )

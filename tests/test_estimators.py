@@ -188,12 +188,12 @@ def test_a_trivial_grade_ends_the_chain_and_says_so(estimator):
 @pytest.mark.parametrize("estimator", CHAINS)
 def test_early_stopping_keeps_the_grades_that_helped(estimator):
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((80, 3))
-    y = targets(estimator, X[:, 0] + 2.0 * rng.standard_normal(80))
-    model = small(estimator, n_grades=6, alpha=1e-3, early_stopping=True).fit(X, y)
+    X = rng.standard_normal((100, 2))
+    y = targets(estimator, X[:, 0] + rng.standard_normal(100))
+    model = small(estimator, n_grades=6, early_stopping=True, validation_fraction=0.5).fit(X, y)
     assert model.n_grades_ < 6
     assert "did not lower the validation loss" in model.stop_reason_
-    assert len(model.validation_loss_) == model.n_grades_
+    assert len(model.validation_loss_) == model.n_grades_ == len(model.train_loss_)
     assert np.all(np.diff(model.validation_loss_) < 0.0)
 
 
@@ -265,13 +265,13 @@ def test_bad_data_is_refused_by_name(estimator):
     for bad in (np.nan, np.inf):
         broken = X.copy()
         broken[3, 1] = bad
-        with pytest.raises(ValueError, match="Input X contains"):
+        with pytest.raises(ValueError, match=r"Input X contains"):
             model.fit(broken, y)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         model.fit(X, y[:-1])
     with pytest.raises(ValueError, match="Negative values in"):
         model.fit(X, y, sample_weight=-np.ones(20))
-    with pytest.raises(ValueError, match="at least one must be positive|must not be all zero|zero"):
+    with pytest.raises(ValueError, match=r"zero"):
         model.fit(X, y, sample_weight=np.zeros(20))
     with pytest.raises(NotFittedError):
         small(estimator).predict(X)
@@ -282,7 +282,7 @@ def test_bad_data_is_refused_by_name(estimator):
 
 @pytest.mark.parametrize("estimator", CLASSIFIERS)
 def test_one_class_is_refused(estimator):
-    with pytest.raises(ValueError, match="at least two classes .* one class: 'a'"):
+    with pytest.raises(ValueError, match=r"at least two classes .* one class: 'a'"):
         small(estimator).fit(np.ones((3, 1)), ["a", "a", "a"])
     with pytest.raises(ValueError, match="at least two classes"):
         small(estimator).fit(np.ones((3, 1)), ["a", "a", "b"], sample_weight=[1.0, 1.0, 0.0])
@@ -313,17 +313,17 @@ def test_odd_shapes_fit(estimator):
     assert all(c.relative_gap < 1e-4 for c in wide.certificates_)
 
 
-@pytest.mark.parametrize("scale", [1e-8, 1e8])
+@pytest.mark.parametrize("scale", [2.0**-27, 2.0**27])  # powers of two: the same digits
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_scale_of_the_data_does_not_matter(estimator, scale):
     X, y = make_data(40)
     y = targets(estimator, y)
     plain = small(estimator).fit(X, y)
     scaled = small(estimator).fit(scale * X, y)
-    np.testing.assert_allclose(scaled.train_loss_, plain.train_loss_, rtol=1e-3)
+    np.testing.assert_allclose(scaled.train_loss_, plain.train_loss_, rtol=1e-9)
     if estimator in REGRESSORS:
         rescaled = small(estimator).fit(X, scale * y)
-        np.testing.assert_allclose(rescaled.predict(X), scale * plain.predict(X), rtol=1e-4)
+        np.testing.assert_allclose(rescaled.predict(X), scale * plain.predict(X), rtol=1e-9)
 
 
 @pytest.mark.parametrize("estimator", REGRESSORS)
@@ -361,8 +361,8 @@ def test_data_frames_bring_names_and_set_output_returns_them(library):
     kind = "pandas" if library is pd else "polars"
     hidden = model.set_output(transform=kind).transform(frame)
     assert isinstance(hidden, library.DataFrame)
-    assert list(hidden.columns)[0] == "convexrelurelregressor0" or len(hidden.columns) > 0
-    assert hidden.shape[1] == model.grades_[0].n_neurons
+    expected = [f"convexreluregressor{j}" for j in range(model.grades_[0].n_neurons)]
+    assert list(hidden.columns) == expected
 
 
 def test_grid_search_over_a_pipeline_routes_sample_weights():
@@ -371,7 +371,7 @@ def test_grid_search_over_a_pipeline_routes_sample_weights():
         model = MultigradeRegressor(n_grades=1, n_patterns=10, random_state=0)
         model.set_fit_request(sample_weight=True).set_score_request(sample_weight=False)
         search = GridSearchCV(
-            make_pipeline(StandardScaler(), model),
+            make_pipeline(StandardScaler().set_fit_request(sample_weight=False), model),
             {"multigraderegressor__alpha": [0.01, 1000.0]},
             cv=2,
         )

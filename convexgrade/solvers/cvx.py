@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -38,18 +37,18 @@ LOSSES: Mapping[str, Callable[[cp.Expression, Array, Array], cp.Expression]] = {
     "log_loss": _log_loss,
 }
 
-SOLVERS = ("clarabel", "ecos", "scs")
+# Each at the accuracy it reaches, where the next digit starts to fail: a gap is of first order in the
+# error of the dual, so that a certificate asks for more digits than the objective shows.
+_OPTIONS: Mapping[str, dict[str, float]] = {
+    "clarabel": {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11},
+    "ecos": {"abstol": 1e-9, "reltol": 1e-9, "feastol": 1e-9},
+    "scs": {"eps_abs": 1e-10, "eps_rel": 1e-10},
+}
 
+# SCS is a first-order method: thousands of cheap iterations for one of the others.
+_LIMITS = {"clarabel": ("max_iter", 1), "ecos": ("max_iters", 1), "scs": ("max_iters", 500)}
 
-def _options(solver: str, tol: float, max_iter: int) -> dict[str, Any]:
-    """Translate one tolerance and one iteration limit into each solver's own words."""
-    table: dict[str, dict[str, Any]] = {
-        "clarabel": {"tol_gap_abs": tol, "tol_gap_rel": tol, "tol_feas": tol, "max_iter": max_iter},
-        "ecos": {"abstol": tol, "reltol": tol, "feastol": tol, "max_iters": max_iter},
-        # SCS is a first-order method: thousands of cheap iterations for one of the others.
-        "scs": {"eps_abs": tol, "eps_rel": tol, "max_iters": 500 * max_iter},
-    }
-    return table[solver]
+SOLVERS = tuple(_OPTIONS)
 
 
 _STATUS = {
@@ -59,7 +58,7 @@ _STATUS = {
 }
 
 
-def solve(program: Program, *, solver: str, tol: float = 1e-9, max_iter: int = 200) -> Solution:
+def solve(program: Program, *, solver: str, max_iter: int = 200) -> Solution:
     """Solve a program with one of CVXPY's solvers.
 
     Parameters
@@ -68,8 +67,6 @@ def solve(program: Program, *, solver: str, tol: float = 1e-9, max_iter: int = 2
         The program of a grade; with at least one group or unpenalised column.
     solver : {"clarabel", "ecos", "scs"}
         Solver that CVXPY calls.
-    tol : float, default=1e-9
-        Absolute and relative tolerance handed to it.
     max_iter : int, default=200
         Iteration limit (of an interior point method; SCS gets 500 times as many).
 
@@ -86,11 +83,16 @@ def solve(program: Program, *, solver: str, tol: float = 1e-9, max_iter: int = 2
         )
     V = cp.Variable((program.X.shape[1], len(program.groups)))
     c = cp.Variable((program.free.size, program.n_outputs)) if program.free.size else None
-    problem, cone = _state(program, V, c)
+    # Sums over rows instead of means: ECOS needs numbers near 1 where there are exponential cones.
+    scale = float(len(program.X)) if solver == "ecos" else 1.0
+    problem, cone = _state(program, V, c, scale)
+    limit, factor = _LIMITS[solver]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "may be inaccurate": the status says it
-            problem.solve(solver=solver.upper(), **_options(solver, tol, max_iter))
+            problem.solve(
+                solver=solver.upper(), **_OPTIONS[solver], **{limit: factor * max_iter}
+            )
     except cp.SolverError:
         return _failure(program)
     if V.value is None:
@@ -98,16 +100,16 @@ def solve(program: Program, *, solver: str, tol: float = 1e-9, max_iter: int = 2
     return Solution(
         blocks=np.ascontiguousarray(V.value.T),
         unpenalised=c.value if c is not None else np.zeros((0, program.n_outputs)),
-        multipliers=None if cone is None else np.maximum(cone.dual_value, 0.0),
+        multipliers=None if cone is None else np.maximum(cone.dual_value, 0.0) / scale,
         status=_STATUS.get(problem.status, Status.INACCURATE),
         iterations=int(problem.solver_stats.num_iters or 0),
     )
 
 
 def _state(
-    program: Program, V: cp.Variable, c: cp.Variable | None
+    program: Program, V: cp.Variable, c: cp.Variable | None, scale: float
 ) -> tuple[cp.Problem, cp.Constraint | None]:
-    """State the program; return it with its cone constraint E_g X v_g >= 0, if it has one."""
+    """State ``scale`` times the program; return it with its constraint E_g X v_g >= 0, if any."""
     masks = program.masks()
     scores = program.X @ V
     f = program.offset + cp.multiply(masks.astype(float), scores) @ program.routing()
@@ -116,7 +118,7 @@ def _state(
     loss = LOSSES[program.loss.name](f, program.y, program.weights)
     penalty = program.alpha * cp.sum(cp.norm(V, 2, axis=0))
     cone = cp.multiply(2.0 * masks - 1.0, scores) >= 0 if program.cones else None
-    return cp.Problem(cp.Minimize(loss + penalty), [] if cone is None else [cone]), cone
+    return cp.Problem(cp.Minimize(scale * (loss + penalty)), [] if cone is None else [cone]), cone
 
 
 def _failure(program: Program) -> Solution:

@@ -39,6 +39,11 @@ from convexgrade.solvers import SOLVERS
 Array = NDArray[np.float64]
 
 
+# What `loss` may be.
+REGRESSION: dict[str, list[Any]] = {"loss": [StrOptions({"squared_error"})]}
+CLASSIFICATION: dict[str, list[Any]] = {"loss": [StrOptions({"log_loss"})]}
+
+
 class Coding(NamedTuple):
     """How targets relate to a chain's output: its loss, and ``target = output * scale + center``."""
 
@@ -86,7 +91,11 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     verbose: int
     n_jobs: int | None
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    _seed: int
+    _coding: Coding
+    _progress: Progress
+
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the chain, grade by grade.
 
@@ -111,13 +120,13 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             If a parameter, X, y or the weights are not as described.
         """
         continues = self._continues()
-        X, y = self._validate(X, y, reset=not continues)
-        X, y, weights = _positive_rows(X, y, sample_weight)
+        rows, targets = self._validate(X, y, reset=not continues)
+        rows, targets, weights = _weighted_rows(rows, targets, sample_weight)
         first_network = None if continues else self._first_network()
         if not continues:
             self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-            self._coding = self._learn_coding(y, weights)
-        train, validation = self._split(X, y, weights)
+            self._coding = self._learn_coding(targets, weights)
+        train, validation = self._split(rows, targets, weights)
         start = self._progress if continues else Progress.begin(self._coding.loss, train)
         for progress in grow(
             start, train, self._plan(first_network), validation, self._reporter(level=2)
@@ -140,8 +149,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         ndarray of shape (n_samples, n_neurons)
             Output of each neuron of the last grade.
         """
-        X = self._validate_rows(X)
-        *_, last, _ = self._progress.chain.walk(X)
+        *_, last, _ = self._progress.chain.walk(self._validate_rows(X))
         return self.grades_[-1].network.hidden(last.H)
 
     @property
@@ -172,6 +180,11 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return self.grades_[-1].n_neurons
 
     @property
+    def n_iter_(self) -> int:
+        """Rounds of search and solve of the grade that took most; at most ``max_iter``."""
+        return max(grade.n_rounds for grade in self.grades_)
+
+    @property
     def train_loss_(self) -> Array:
         """Mean training loss after each grade, in the units of the standardised targets."""
         check_is_fitted(self)
@@ -188,9 +201,9 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _outputs(self, X: ArrayLike) -> Iterator[Array]:
         """Yield the chain's output after each grade in the units of the data."""
-        X = self._validate_rows(X)
+        rows = self._validate_rows(X)
         scaling = self._coding.scaling
-        for output in self._progress.chain.staged(X):
+        for output in self._progress.chain.staged(rows):
             yield output * scaling.scale + scaling.center
 
     def _last_output(self, X: ArrayLike) -> Array:
@@ -254,9 +267,9 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
     ) -> list[Certificate]:
         check_is_fitted(self)
-        X, y = self._validate(X, y, reset=False)
-        X, y, weights = _positive_rows(X, y, sample_weight)
-        return certify_chain(self._progress.chain, self._data(X, y, weights), self._plan())
+        rows, targets = self._validate(X, y, reset=False)
+        data = self._data(*_weighted_rows(rows, targets, sample_weight))
+        return certify_chain(self._progress.chain, data, self._plan())
 
     def _reporter(self, level: int) -> Callable[[str], None]:
         return print if self.verbose >= level else lambda line: None
@@ -275,8 +288,6 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
 class RegressorTargets(RegressorMixin):
     """Real targets, standardised column by column."""
-
-    _losses: ClassVar[dict[str, type[Loss]]] = {"squared_error": SquaredError}
 
     def predict(self: Any, X: ArrayLike) -> Array:
         """Predict targets.
@@ -297,15 +308,15 @@ class RegressorTargets(RegressorMixin):
         return output[:, 0] if self._one_dimensional else output
 
     def _validate(self: Any, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[Array, Array]:
-        X, y = validate_data(
+        rows, targets = validate_data(
             self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, reset=reset
         )
-        return X, np.asarray(y, dtype=np.float64)
+        return rows, np.asarray(targets, dtype=np.float64)
 
     def _learn_coding(self: Any, y: Array, weights: Array) -> Coding:
         self._one_dimensional = y.ndim == 1
         scaler = StandardScaler().fit(_as_columns(y), sample_weight=weights)
-        return Coding(self._losses[self.loss](), Scaling(scaler.mean_, scaler.scale_))
+        return Coding(SquaredError(), Scaling(scaler.mean_, scaler.scale_))
 
     def _coded(self: Any, y: Array) -> Array:
         return self._coding.scaling.apply(_as_columns(y))
@@ -371,16 +382,16 @@ class ClassifierTargets(ClassifierMixin):
     def _validate(
         self: Any, X: ArrayLike, y: ArrayLike, *, reset: bool
     ) -> tuple[Array, NDArray[Any]]:
-        X, y = validate_data(self, X, y, dtype=np.float64, reset=reset)
-        check_classification_targets(y)
-        return X, y
+        rows, labels = validate_data(self, X, y, dtype=np.float64, reset=reset)
+        check_classification_targets(labels)
+        return rows, labels
 
     def _learn_coding(self: Any, y: NDArray[Any], weights: Array) -> Coding:
         classes = np.unique(y)
         if classes.size < 2:
             raise ValueError(
                 f"{type(self).__name__} needs samples of at least two classes of positive weight; "
-                f"y has one class: {classes[0]!r}."
+                f"y has one class: {classes.tolist()[0]!r}."
             )
         self.classes_ = classes
         k = 1 if classes.size == 2 else classes.size
@@ -402,15 +413,23 @@ def _as_columns(y: Array) -> Array:
     return y.reshape(len(y), -1)
 
 
-def _positive_rows(
+def _weighted_rows(
     X: Array, y: NDArray[Any], sample_weight: ArrayLike | None
 ) -> tuple[Array, NDArray[Any], Array]:
-    """Return rows of positive weight: a row of weight 0 must not shape patterns or scalings."""
+    """Return the distinct rows of positive weight, sorted, with the weight of all their copies.
+
+    A row of weight 0 must not shape patterns or scalings, and a row twice is a row of weight 2. The
+    order of the rows then does not matter either: the search visits the same points whatever it was.
+    """
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     positive = weights > 0.0
     if not positive.any():
         raise ValueError("sample_weight is zero for every row; at least one must be positive.")
-    return X[positive], y[positive], weights[positive]
+    X, y, weights = X[positive], y[positive], weights[positive]
+    _, code = np.unique(y, axis=0, return_inverse=True)
+    table = np.column_stack([X, code])
+    _, first, copy_of = np.unique(table, axis=0, return_index=True, return_inverse=True)
+    return X[first], y[first], np.bincount(copy_of, weights=weights)
 
 
 def _summary(progress: Progress) -> str:

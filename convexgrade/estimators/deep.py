@@ -1,4 +1,4 @@
-"""The public estimators: one grade, and the chain, for regression and classification."""
+"""The chain: certified ReLU networks stacked, for regression and for classification."""
 
 from __future__ import annotations
 
@@ -9,37 +9,26 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import train_test_split
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from convexgrade.base import BaseChain, ClassifierTargets, RegressorTargets, probabilities
-from convexgrade.certificate import Certificate
+from convexgrade.estimators.base import (
+    CLASSIFICATION,
+    REGRESSION,
+    BaseChain,
+    ClassifierTargets,
+    RegressorTargets,
+    probabilities,
+)
 from convexgrade.multigrade import Data
-from convexgrade.network import Network
 
 Array = NDArray[np.float64]
 
-_REGRESSION: dict[str, list[Any]] = {"loss": [StrOptions({"squared_error"})]}
-_CLASSIFICATION: dict[str, list[Any]] = {"loss": [StrOptions({"log_loss"})]}
 _DEPTH: dict[str, list[Any]] = {
     "n_grades": [Interval(Integral, 1, None, closed="left")],
     "early_stopping": ["boolean"],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
 }
-
-
-class _OneGrade(BaseChain):
-    """One grade; ``warm_start`` starts the search from the neurons of the last fit."""
-
-    @property
-    def certificate_(self) -> Certificate:
-        """The certificate of the grade."""
-        return self.certificates_[0]
-
-    def _first_network(self) -> Network | None:
-        if not (self.warm_start and self.__sklearn_is_fitted__()):
-            return None
-        return self.grades_[0].network
 
 
 class _ManyGrades(BaseChain):
@@ -85,248 +74,6 @@ class _ManyGrades(BaseChain):
     def _strata(self, y: Any) -> Any:
         """Return what the validation split keeps the proportions of."""
         return None
-
-
-class ConvexReLURegressor(RegressorTargets, _OneGrade):
-    """One-hidden-layer ReLU network for regression, trained to certified optimality.
-
-    Solves the convex reformulation of the network over activation patterns (Pilanci & Ergen 2020),
-
-        min  mean loss + alpha * sum_j ||u_j||_2 |a_j|,    f(x) = sum_j a_j max(0, u_j . x) + c,
-
-    which has the same optimum as weight decay alpha / 2 on all weights, and certifies the result by a
-    lower bound recomputed from the data. No learning rate, no epochs, no initialisation luck.
-
-    Parameters
-    ----------
-    alpha : float, default=1e-3
-        Penalty, positive; unitless, since targets are standardised.
-    activation : {"relu", "gated_relu"}, default="relu"
-        Neurons ``a (u . x)_+``, or ``a (u . x) 1[h . x >= 0]`` with gates h fixed by the patterns.
-    patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
-        Where activation patterns come from: searched by descent and pricing; sampled from Gaussian
-        gates; or all of them (rank of X at most 3 or 4, counting the constant), which makes the
-        certificate a statement about every network.
-    n_patterns : int, default=100
-        Patterns to sample, or neurons of the first search.
-    max_neurons : int, default=None
-        Width limit; None sets none.
-    loss : {"squared_error"}, default="squared_error"
-        Half the squared error of the standardised targets.
-    solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
-        Solver of the convex program; the last three through CVXPY.
-    standardize : bool, default=True
-        Standardise the columns of X.
-    fit_intercept : bool, default=True
-        Fit an unpenalised intercept.
-    linear_term : bool, default=False
-        Fit an unpenalised linear term.
-    tol : float, default=1e-4
-        Relative gap, as a fraction of the loss before the grade, at which a grade counts as optimal.
-    max_iter : int, default=10
-        Most rounds of search and solve.
-    warm_start : bool, default=False
-        Start the search from the neurons of the last fit, for instance along a path of alpha.
-    random_state : int, RandomState instance or None, default=None
-        Determines patterns and starts.
-    verbose : int, default=0
-        1 prints a line a grade, 2 a line a round.
-    n_jobs : int or None, default=None
-        Threads of the search for better neurons. The result does not depend on it.
-
-    Attributes
-    ----------
-    certificate_ : Certificate
-        How far from optimal the network can be.
-    grades_ : tuple of Grade
-        The one grade, with ``network``, ``certificate``, ``n_neurons`` and ``seconds``.
-    network_ : DeepNetwork
-        Explicit weights in the units of the data.
-    train_loss_ : ndarray of shape (1,)
-        Mean training loss.
-    n_features_in_ : int
-        Number of columns of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Their names, if X had names.
-
-    See Also
-    --------
-    MultigradeRegressor : A chain of such grades.
-    certify : Recompute the certificates.
-
-    References
-    ----------
-    .. [1] M. Pilanci, T. Ergen, "Neural Networks are Convex Regularizers", ICML 2020,
-       arXiv 2002.10553, theorem 1.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from convexgrade import ConvexReLURegressor
-    >>> X = np.linspace(-2, 2, 30).reshape(-1, 1)
-    >>> model = ConvexReLURegressor(patterns="exhaustive").fit(X, np.abs(X[:, 0]))
-    >>> bool(model.score(X, np.abs(X[:, 0])) > 0.99)
-    True
-    >>> model.certificate_.status.name
-    'GLOBALLY_OPTIMAL'
-    """
-
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseChain._parameter_constraints,
-        **_REGRESSION,
-    }
-
-    def __init__(
-        self,
-        alpha: float = 1e-3,
-        *,
-        activation: str = "relu",
-        patterns: str = "adaptive",
-        n_patterns: int = 100,
-        max_neurons: int | None = None,
-        loss: str = "squared_error",
-        solver: str = "auto",
-        standardize: bool = True,
-        fit_intercept: bool = True,
-        linear_term: bool = False,
-        tol: float = 1e-4,
-        max_iter: int = 10,
-        warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
-        n_jobs: int | None = None,
-    ) -> None:
-        self.alpha = alpha
-        self.activation = activation
-        self.patterns = patterns
-        self.n_patterns = n_patterns
-        self.max_neurons = max_neurons
-        self.loss = loss
-        self.solver = solver
-        self.standardize = standardize
-        self.fit_intercept = fit_intercept
-        self.linear_term = linear_term
-        self.tol = tol
-        self.max_iter = max_iter
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.verbose = verbose
-        self.n_jobs = n_jobs
-
-
-class ConvexReLUClassifier(ClassifierTargets, _OneGrade):
-    """One-hidden-layer ReLU network for classification, trained to certified optimality.
-
-    The network of `ConvexReLURegressor` under the log loss: one logit for two classes, one logit a
-    class (softmax) for more. Patterns are shared by the logits; each has its own neurons.
-
-    Parameters
-    ----------
-    alpha : float, default=1e-3
-        Penalty, positive.
-    activation : {"relu", "gated_relu"}, default="relu"
-        As in `ConvexReLURegressor`, like all parameters below.
-    patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
-        Where activation patterns come from.
-    n_patterns : int, default=100
-        Patterns to sample, or neurons of the first search.
-    max_neurons : int, default=None
-        Width limit; None sets none.
-    loss : {"log_loss"}, default="log_loss"
-        Negative log-likelihood.
-    solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
-        Solver of the convex program.
-    standardize : bool, default=True
-        Standardise the columns of X.
-    fit_intercept : bool, default=True
-        Fit an unpenalised intercept.
-    linear_term : bool, default=False
-        Fit an unpenalised linear term.
-    tol : float, default=1e-4
-        Relative gap at which a grade counts as optimal.
-    max_iter : int, default=10
-        Most rounds of search and solve.
-    warm_start : bool, default=False
-        Start the search from the neurons of the last fit.
-    random_state : int, RandomState instance or None, default=None
-        Determines patterns and starts.
-    verbose : int, default=0
-        1 prints a line a grade, 2 a line a round.
-    n_jobs : int or None, default=None
-        Threads of the search for better neurons.
-
-    Attributes
-    ----------
-    classes_ : ndarray of shape (n_classes,)
-        Class labels.
-    certificate_ : Certificate
-        How far from optimal the network can be.
-    grades_ : tuple of Grade
-        The one grade.
-    network_ : DeepNetwork
-        Explicit weights in the units of the data.
-    train_loss_ : ndarray of shape (1,)
-        Mean training loss.
-    n_features_in_ : int
-        Number of columns of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Their names, if X had names.
-
-    See Also
-    --------
-    MultigradeClassifier : A chain of such grades.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_iris
-    >>> from convexgrade import ConvexReLUClassifier
-    >>> X, y = load_iris(return_X_y=True)
-    >>> model = ConvexReLUClassifier(alpha=0.01, random_state=0).fit(X[::3], y[::3])
-    >>> bool(model.score(X, y) > 0.9)
-    True
-    """
-
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseChain._parameter_constraints,
-        **_CLASSIFICATION,
-    }
-
-    def __init__(
-        self,
-        alpha: float = 1e-3,
-        *,
-        activation: str = "relu",
-        patterns: str = "adaptive",
-        n_patterns: int = 100,
-        max_neurons: int | None = None,
-        loss: str = "log_loss",
-        solver: str = "auto",
-        standardize: bool = True,
-        fit_intercept: bool = True,
-        linear_term: bool = False,
-        tol: float = 1e-4,
-        max_iter: int = 10,
-        warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
-        n_jobs: int | None = None,
-    ) -> None:
-        self.alpha = alpha
-        self.activation = activation
-        self.patterns = patterns
-        self.n_patterns = n_patterns
-        self.max_neurons = max_neurons
-        self.loss = loss
-        self.solver = solver
-        self.standardize = standardize
-        self.fit_intercept = fit_intercept
-        self.linear_term = linear_term
-        self.tol = tol
-        self.max_iter = max_iter
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.verbose = verbose
-        self.n_jobs = n_jobs
 
 
 class MultigradeRegressor(RegressorTargets, _ManyGrades):
@@ -417,7 +164,7 @@ class MultigradeRegressor(RegressorTargets, _ManyGrades):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseChain._parameter_constraints,
-        **_REGRESSION,
+        **REGRESSION,
         **_DEPTH,
     }
 
@@ -564,7 +311,7 @@ class MultigradeClassifier(ClassifierTargets, _ManyGrades):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseChain._parameter_constraints,
-        **_CLASSIFICATION,
+        **CLASSIFICATION,
         **_DEPTH,
     }
 
@@ -645,55 +392,3 @@ class MultigradeClassifier(ClassifierTargets, _ManyGrades):
 
     def _strata(self, y: Any) -> Any:
         return y
-
-
-def certify(
-    estimator: BaseChain,
-    X: ArrayLike,
-    y: ArrayLike,
-    sample_weight: ArrayLike | None = None,
-) -> list[Certificate]:
-    """Recompute the certificate of every grade of a fitted estimator from data.
-
-    Uses the network, the gates of its patterns and the data alone; which solver ran does not matter.
-    On the training data and weights it reproduces ``certificates_`` (with ``early_stopping`` the fit
-    held out some rows: certify on those it kept).
-
-    Parameters
-    ----------
-    estimator : estimator
-        A fitted estimator of this package.
-    X : array-like of shape (n_samples, n_features)
-        Rows.
-    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        Targets.
-    sample_weight : array-like of shape (n_samples,), default=None
-        Weights.
-
-    Returns
-    -------
-    list of Certificate
-        One a grade. Each bounds the distance of that grade from its optimum over the patterns which
-        its gates (and neurons) have on X, given the grades before it.
-
-    Raises
-    ------
-    TypeError
-        If ``estimator`` is not one of this package's.
-    sklearn.exceptions.NotFittedError
-        If it is not fitted.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from convexgrade import MultigradeRegressor, certify
-    >>> X = np.linspace(-2, 2, 40).reshape(-1, 1)
-    >>> model = MultigradeRegressor(n_grades=2, alpha=0.01, random_state=0).fit(X, np.cos(X[:, 0]))
-    >>> [bool(c.gap >= -1e-12 and c.relative_gap < 1e-4) for c in certify(model, X, np.cos(X[:, 0]))]
-    [True, True]
-    """
-    if not isinstance(estimator, BaseChain):
-        raise TypeError(
-            f"certify needs a fitted convexgrade estimator; got {type(estimator).__name__}."
-        )
-    return estimator._certify(X, y, sample_weight)

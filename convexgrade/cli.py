@@ -1,0 +1,371 @@
+"""The command line: fit a table, predict, describe a model; without arguments, a demonstration."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import re
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import Ridge
+from sklearn.metrics import PredictionErrorDisplay, root_mean_squared_error
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from convexgrade.certificate import Certificate
+from convexgrade.datasets import load_energy
+from convexgrade.display import GradesDisplay, error_metric
+from convexgrade.estimators import MultigradeClassifier, MultigradeRegressor
+from convexgrade.export import (
+    TableModel,
+    encode,
+    learn_columns,
+    listed,
+    load_model,
+    save_model,
+    written_whole,
+)
+
+_ESTIMATORS = {"regression": MultigradeRegressor, "classification": MultigradeClassifier}
+_PARAMETERS = tuple(
+    name
+    for name in dict.fromkeys(
+        p for e in _ESTIMATORS.values() for p in inspect.signature(e).parameters
+    )
+    if name != "warm_start"  # it speaks of a second fit of the same object
+)
+_FEW = 20  # integer targets of at most so many values are taken for classes
+
+_PICTURE = Path("convexgrade.png")
+_CHAIN: dict[str, Any] = {"n_grades": 4, "n_patterns": 30, "max_iter": 2, "random_state": 0}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : sequence of str, default=None
+        Arguments; None takes those of the process.
+
+    Returns
+    -------
+    int
+        Exit status: 0, 2 after an error that was reported in one line, 130 after an interruption.
+
+    Examples
+    --------
+    >>> from convexgrade.cli import main
+    >>> main(["describe", "no-such-model.npz"])
+    2
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            arguments = _parser().parse_args(argv)
+            arguments.run(arguments)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _complain("interrupted; nothing was saved.", 130)
+    except BrokenPipeError:  # the reader, say `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _complain(f"error: {error.filename}: {error.strerror}")
+    except (MemoryError, ValueError) as error:
+        return _complain(f"error: {str(error) or 'not enough memory.'}")
+    return 0
+
+
+def _complain(message: str, status: int = 2) -> int:
+    print("convexgrade:", " ".join(message.split()), file=sys.stderr)
+    return status
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    _complain(f"warning: {message}")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="convexgrade", description=__doc__, allow_abbrev=False)
+    parser.set_defaults(run=_demonstrate)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(run: Callable[[Any], None], name: str, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.set_defaults(run=run)
+        return sub
+
+    fit = command(_fit, "fit", "Fit a table and save the model.")
+    fit.add_argument("data", type=Path, help="CSV file with a header line")
+    fit.add_argument("--target", required=True, metavar="COLUMN", help="column to predict")
+    fit.add_argument("--task", choices=["auto", *_ESTIMATORS], default="auto")
+    fit.add_argument("--out", type=Path, default=Path("model.npz"), help="default: %(default)s")
+    _add_parameters(fit.add_argument_group("parameters of the estimator"))
+    predict = command(_predict, "predict", "Predict the rows of a table.")
+    predict.add_argument("model", type=Path, help="file that `fit` saved")
+    predict.add_argument("data", type=Path, help="CSV file with the model's columns")
+    predict.add_argument("--out", type=Path, help="CSV file to write; default: standard output")
+    predict.add_argument("--proba", action="store_true", help="add class probabilities")
+    describe = command(_describe, "describe", "Say what a model is and what is certified of it.")
+    describe.add_argument("model", type=Path, help="file that `fit` saved")
+    return parser
+
+
+def _add_parameters(group: Any) -> None:
+    """Offer every parameter of the estimators, which check the values themselves."""
+    documented = re.compile(r"^    (\w+) : (.+)$", re.MULTILINE)
+    kinds = dict(documented.findall(MultigradeRegressor.__doc__ or ""))
+    for name in _PARAMETERS:
+        group.add_argument(
+            "--" + name.replace("_", "-"),
+            dest=name,
+            type=_value,
+            default=argparse.SUPPRESS,
+            metavar="VALUE",
+            help=kinds.get(name, "").replace("%", "%%"),
+        )
+
+
+def _value(text: str) -> Any:
+    words = {"none": None, "true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _read_table(path: Path, text_columns: Sequence[str] = ()) -> Any:
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # lines longer than the header
+        try:
+            frame = pd.read_csv(
+                path,
+                dtype=dict.fromkeys(text_columns, "string"),
+                dtype_backend="numpy_nullable",  # integers stay integers where one is missing
+                index_col=False,
+            )
+        except (ValueError, pd.errors.ParserWarning) as error:
+            raise ValueError(f"{path}: {error}") from error
+    if frame.empty:
+        raise ValueError(f"{path} has no rows.")
+    return frame
+
+
+def _fit(arguments: argparse.Namespace) -> None:
+    if not arguments.out.resolve().parent.is_dir() or arguments.out.is_dir():
+        raise ValueError(f"--out {arguments.out} is a folder, or in a folder that does not exist.")
+    frame, values = _split_target(_read_table(arguments.data), arguments.target)
+    task = _task(values, arguments.target, arguments.task)
+    estimator = _ESTIMATORS[task](**_given_parameters(arguments, _ESTIMATORS[task]))
+    estimator._validate_params()
+    y = np.array(values.tolist(), dtype=np.float64 if task == "regression" else None)
+    columns = learn_columns(frame)
+    X = encode(columns, frame)
+    print(f"{len(X)} rows, {len(columns)} columns that become {X.shape[1]} inputs\n", flush=True)
+    _fit_and_tell(estimator, X, y, {"training": (X, y)})
+    save_model(TableModel.from_estimator(estimator, columns, arguments.target), arguments.out)
+    print(f"Model saved: {arguments.out}")
+
+
+def _split_target(frame: Any, target: str) -> tuple[Any, Any]:
+    """Return inputs and target, less rows and columns that teach nothing; say which."""
+    if target not in frame:
+        raise ValueError(f"There is no column {target!r}, only {listed(list(frame.columns))}.")
+    known = frame[target].notna()
+    if not known.any():
+        raise ValueError(f"Column {target!r} has no value.")
+    if not known.all():
+        print(f"Rows dropped for having no value of {target!r}: {(~known).sum()}.")
+    frame = frame[known]
+    values = frame.pop(target)
+    empty = [name for name in frame if frame[name].isna().all()]
+    # Texts that are all different tell nothing about a new row.
+    names = [
+        n for n in frame if frame[n].dtype == "string" and frame[n].nunique() == len(frame) > 1
+    ]
+    for reason, dropped in (("without any value", empty), ("of texts all different", names)):
+        if dropped:
+            print(f"Dropped {listed(dropped)} {reason}.")
+    frame = frame.drop(columns=[*empty, *names])
+    if not len(frame.columns):
+        raise ValueError(f"No column is left to predict {target!r} from.")
+    return frame, values
+
+
+def _task(values: Any, target: str, task: str) -> str:
+    from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
+
+    is_number = is_numeric_dtype(values) and not is_bool_dtype(values)
+    if task == "regression" and not is_number:
+        raise ValueError(f"Column {target!r} is not numeric: regression is impossible.")
+    if task == "auto":
+        n_values = values.nunique()
+        few = is_integer_dtype(values) and n_values <= _FEW
+        task = "classification" if few or not is_number else "regression"
+        print(f"Task: {task}, as {target!r} has {n_values} distinct values of type {values.dtype}.")
+    return task
+
+
+def _given_parameters(arguments: argparse.Namespace, estimator: Any) -> dict[str, Any]:
+    given = {name: getattr(arguments, name) for name in _PARAMETERS if name in arguments}
+    for name in set(given) - set(inspect.signature(estimator).parameters):
+        raise ValueError(f"{estimator.__name__} has no parameter {name!r}.")
+    return given
+
+
+def _fit_and_tell(estimator: Any, X: Any, y: Any, shown: dict[str, tuple[Any, Any]]) -> None:
+    """Fit a chain, printing a line a grade as it comes: the certificate and errors on tables."""
+    metric, error = error_metric(estimator)
+    header = ["grade", "patterns", "neurons", "  objective", "lower bound", "relative gap"]
+    header += [*(f"{name} {metric}" for name in shown), "seconds"]
+    _print_row(header, header)
+    for index, fitted in enumerate(_grade_by_grade(estimator, X, y)):
+        grade, c = fitted.grades_[index], fitted.certificates_[index]
+        cells = [str(index + 1), str(c.n_patterns), str(grade.n_neurons)]
+        cells += [f"{c.primal:.6g}", f"{c.dual:.6g}", f"{c.relative_gap:.1e}"]
+        cells += [f"{error(known, fitted.predict(rows)):.4g}" for rows, known in shown.values()]
+        _print_row(header, [*cells, f"{grade.seconds:.1f}"])
+    print(f"\n{estimator.stop_reason_}")
+    for index, certificate in enumerate(estimator.certificates_):
+        print(f"Grade {index + 1}: {certificate.status.value}")
+    print(textwrap.fill(_claim(estimator.certificates_), width=100), flush=True)
+
+
+def _print_row(header: list[str], cells: list[str]) -> None:
+    print("  ".join(c.rjust(len(name)) for name, c in zip(header, cells, strict=True)), flush=True)
+
+
+def _grade_by_grade(estimator: Any, X: Any, y: Any) -> Iterator[Any]:
+    """Yield the chain after each new grade; the result is that of one fit."""
+    depth = estimator.n_grades
+    estimator.set_params(warm_start=True)
+    for n_grades in range(1, depth + 1):
+        with warnings.catch_warnings():
+            # The line of the grade says how close it came to the optimum.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            estimator.set_params(n_grades=n_grades).fit(X, y)
+        if estimator.n_grades_ < n_grades:
+            break
+        yield estimator
+    estimator.set_params(n_grades=depth, warm_start=False)
+
+
+def _claim(certificates: Sequence[Certificate]) -> str:
+    """Say in one sentence what the certificates of a chain prove, and no more."""
+    gap = max(0.0, *(certificate.relative_gap for certificate in certificates))
+    if all(certificate.price_is_exact for certificate in certificates):
+        rivals = "any one-hidden-layer network of any width"
+    else:
+        rivals = "any network with that grade's activation patterns"
+    return (
+        f"Certified from data and weights alone: given the grades before it, the objective of each "
+        f"grade on the training rows is above the lowest that {rivals} can reach by at most "
+        f"{gap:.1e} of the loss before it."
+    )
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    import pandas as pd
+
+    model = load_model(arguments.model)
+    texts = [column.name for column in model.columns if column.categories is not None]
+    frame = _read_table(arguments.data, texts)
+    table = pd.DataFrame({model.target: model.predict(frame)})
+    if arguments.proba:
+        for label, probability in zip(model.classes, model.predict_proba(frame).T, strict=True):
+            table[f"proba_{label}"] = probability
+    text = table.to_csv(index=False)
+    if arguments.out is None:
+        print(text, end="")
+        return
+    with written_whole(arguments.out) as file:
+        file.write(text.encode())
+    print(f"{len(table)} predictions saved: {arguments.out}")
+
+
+def _describe(arguments: argparse.Namespace) -> None:
+    print(load_model(arguments.model).describe())
+
+
+def _demonstrate(arguments: argparse.Namespace) -> None:
+    X, y = load_energy(return_X_y=True)
+    parts = train_test_split(X, y, random_state=0)
+    X_train, X_test, y_train, y_test = parts
+    chain = MultigradeRegressor(**_CHAIN)
+    print(f"Heating load of buildings, {len(X_train)} training rows and {len(X_test)} test rows.")
+    print("A chain of ReLU networks; the training of each is a convex program:\n", flush=True)
+    _fit_and_tell(chain, X_train, y_train, {"train": (X_train, y_train), "test": (X_test, y_test)})
+    errors = {"MultigradeRegressor": root_mean_squared_error(y_test, chain.predict(X_test))}
+    for name, rival in _rivals().items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            rival.fit(X_train, y_train)
+        errors[name] = root_mean_squared_error(y_test, rival.predict(X_test))
+    print("\nTest RMSE: " + ", ".join(f"{name} {error:.3g}" for name, error in errors.items()))
+    try:
+        _draw(chain, parts, errors["MLPRegressor"])
+    except ImportError:
+        print("No picture was drawn: it needs matplotlib (`pip install matplotlib`).")
+    else:
+        print(f"Picture: {_PICTURE.resolve()}")
+
+
+def _rivals() -> dict[str, Any]:
+    # lbfgs: on a table of this size it ends lower than the default solver.
+    network = MLPRegressor(
+        hidden_layer_sizes=(100, 100), solver="lbfgs", max_iter=2000, random_state=0
+    )
+    return {
+        "MLPRegressor": make_pipeline(
+            StandardScaler(), TransformedTargetRegressor(network, transformer=StandardScaler())
+        ),
+        "Ridge": make_pipeline(StandardScaler(), Ridge()),
+    }
+
+
+def _draw(chain: Any, parts: Sequence[NDArray[Any]], mlp_error: float) -> None:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import AutoLocator
+
+    X_train, X_test, y_train, y_test = parts
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    points = {"s": 16, "alpha": 0.6}
+    GradesDisplay.from_estimator(chain, X_train, y_train, name="training rows", ax=left)
+    GradesDisplay.from_estimator(chain, X_test, y_test, name="test rows", ax=left)
+    left.axhline(mlp_error, color="0.4", linestyle="--", label="MLPRegressor, test rows")
+    left.set(title="What is left over, by grade", ylabel="RMSE (kWh/m²)")
+    left.set_ylim(0.0, 1.35 * max(mlp_error, left.get_ylim()[1]))
+    left.legend(loc="upper right")
+    PredictionErrorDisplay.from_predictions(
+        y_test, chain.predict(X_test), kind="actual_vs_predicted", ax=right, scatter_kwargs=points
+    )
+    right.set(title="Test rows", xlabel="Predicted (kWh/m²)", ylabel="Observed (kWh/m²)")
+    right.xaxis.set_major_locator(AutoLocator())
+    right.yaxis.set_major_locator(AutoLocator())
+    with written_whole(_PICTURE) as file:
+        figure.savefig(file, format="png", dpi=150)

@@ -1,0 +1,155 @@
+"""Pictures of chains, in the manner of scikit-learn's displays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import is_classifier
+from sklearn.metrics import root_mean_squared_error, zero_one_loss
+from sklearn.pipeline import Pipeline
+
+Array = NDArray[np.float64]
+Metric = Callable[[Any, Any], float]
+
+
+def error_metric(estimator: Any) -> tuple[str, Metric]:
+    """Return name and function of the error shown for an estimator.
+
+    Examples
+    --------
+    >>> from convexgrade import MultigradeClassifier
+    >>> from convexgrade.display import error_metric
+    >>> name, metric = error_metric(MultigradeClassifier())
+    >>> name, float(metric(["a", "b"], ["a", "a"]))
+    ('error rate', 0.5)
+    """
+    if is_classifier(estimator):
+        return "error rate", zero_one_loss
+    return "RMSE", root_mean_squared_error
+
+
+class GradesDisplay:
+    """Error of a chain after each of its grades.
+
+    It is best made by `from_estimator`. Training and test rows go into one picture by drawing the
+    second display on the axes of the first.
+
+    Parameters
+    ----------
+    errors : ndarray of shape (n_grades,)
+        Error of the chain after each grade.
+    metric : str
+        What the errors are.
+    name : str, default=None
+        Label of the line; None for none.
+
+    Attributes
+    ----------
+    line_ : matplotlib Line2D
+        The line, after `plot`.
+    ax_ : matplotlib Axes
+        Axes that were drawn on.
+    figure_ : matplotlib Figure
+        Figure of the axes.
+
+    See Also
+    --------
+    sklearn.metrics.PredictionErrorDisplay : Predicted against observed values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexgrade import MultigradeRegressor
+    >>> from convexgrade.display import GradesDisplay
+    >>> X = np.linspace(-2, 2, 40).reshape(-1, 1)
+    >>> y = np.sin(3 * X[:, 0])
+    >>> model = MultigradeRegressor(n_grades=2, alpha=0.01, random_state=0).fit(X, y)
+    >>> display = GradesDisplay.from_estimator(model, X, y, name="training")
+    >>> display.errors.shape, display.ax_.get_ylabel()
+    ((2,), 'RMSE')
+    """
+
+    def __init__(self, *, errors: Array, metric: str, name: str | None = None) -> None:
+        self.errors = errors
+        self.metric = metric
+        self.name = name
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        name: str | None = None,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Compute and draw the error after each grade.
+
+        Parameters
+        ----------
+        estimator : estimator or Pipeline
+            A fitted chain, or a fitted pipeline that ends in one.
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+        y : array-like of shape (n_samples,)
+            Their targets.
+        name : str, default=None
+            Label of the line.
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None makes a figure.
+        **kwargs : dict
+            Passed on to `plot`.
+
+        Returns
+        -------
+        GradesDisplay
+        """
+        if isinstance(estimator, Pipeline):
+            X = estimator[:-1].transform(X) if len(estimator) > 1 else X
+            estimator = estimator[-1]
+        if not hasattr(estimator, "staged_predict"):
+            raise TypeError(f"{type(estimator).__name__} is no chain: it has no staged_predict.")
+        metric, error = error_metric(estimator)
+        errors = np.array([error(y, predicted) for predicted in estimator.staged_predict(X)])
+        return cls(errors=errors, metric=metric, name=name).plot(ax=ax, **kwargs)
+
+    def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> Self:
+        """Draw the error against the number of grades.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None makes a figure.
+        name : str, default=None
+            Label of the line; None takes the display's own.
+        **kwargs : dict
+            Passed on to matplotlib's ``plot``.
+
+        Returns
+        -------
+        GradesDisplay
+            Itself.
+        """
+        from matplotlib.ticker import MaxNLocator
+
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            _, ax = plt.subplots(layout="constrained")
+        name = self.name if name is None else name
+        style = {"marker": "o", "label": name} | kwargs
+        grades = np.arange(1, len(self.errors) + 1)
+        (self.line_,) = ax.plot(grades, self.errors, **style)
+        ax.set(xlabel="Number of grades", ylabel=self.metric)
+        ax.autoscale(axis="y")
+        ax.set_ylim(bottom=0.0)  # a cut axis would flatter the chain
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if name is not None:
+            ax.legend()
+        self.ax_, self.figure_ = ax, ax.figure
+        return self

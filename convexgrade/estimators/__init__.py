@@ -1,0 +1,13 @@
+"""The estimators: `shallow` has one grade, `deep` the chain, `base` what they share."""
+
+from convexgrade.estimators.certify import certify
+from convexgrade.estimators.deep import MultigradeClassifier, MultigradeRegressor
+from convexgrade.estimators.shallow import ConvexReLUClassifier, ConvexReLURegressor
+
+__all__ = [
+    "ConvexReLUClassifier",
+    "ConvexReLURegressor",
+    "MultigradeClassifier",
+    "MultigradeRegressor",
+    "certify",
+]

@@ -1,0 +1,60 @@
+"""Certificates of a fitted estimator, recomputed from data."""
+
+from __future__ import annotations
+
+from numpy.typing import ArrayLike
+
+from convexgrade.certificate import Certificate
+from convexgrade.estimators.base import BaseChain
+
+
+def certify(
+    estimator: BaseChain,
+    X: ArrayLike,
+    y: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+) -> list[Certificate]:
+    """Recompute the certificate of every grade of a fitted estimator from data.
+
+    Uses the network, the gates of its patterns and the data alone; which solver ran does not matter.
+    On the training data and weights it reproduces ``certificates_`` (with ``early_stopping`` the fit
+    held out some rows: certify on those it kept).
+
+    Parameters
+    ----------
+    estimator : estimator
+        A fitted estimator of this package.
+    X : array-like of shape (n_samples, n_features)
+        Rows.
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Targets.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights.
+
+    Returns
+    -------
+    list of Certificate
+        One a grade. Each bounds the distance of that grade from its optimum over the patterns which
+        its gates (and neurons) have on X, given the grades before it.
+
+    Raises
+    ------
+    TypeError
+        If ``estimator`` is not one of this package's.
+    sklearn.exceptions.NotFittedError
+        If it is not fitted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexgrade import MultigradeRegressor, certify
+    >>> X = np.linspace(-2, 2, 40).reshape(-1, 1)
+    >>> model = MultigradeRegressor(n_grades=2, alpha=0.01, random_state=0).fit(X, np.cos(X[:, 0]))
+    >>> [bool(c.gap >= -1e-12 and c.relative_gap < 1e-4) for c in certify(model, X, np.cos(X[:, 0]))]
+    [True, True]
+    """
+    if not isinstance(estimator, BaseChain):
+        raise TypeError(
+            f"certify needs a fitted convexgrade estimator; got {type(estimator).__name__}."
+        )
+    return estimator._certify(X, y, sample_weight)

@@ -1,0 +1,405 @@
+"""Linear algebra of the interior point method: its Newton systems.
+
+A system has one positive definite block B_g (d x d) a group, coupled by the curvature of the loss:
+
+    (B + A^T H A) x = r,    A (v, c) = sum_g s_g D_g X v_g e_{k(g)} + Z c,    H = diag(H_i).
+
+Groups of one pattern and output differ in sign alone and reach the prediction through one vector,
+u = sum_g s_g v_g. Such a pair is a *channel* here. With B_g = L_g L_g^T, s_g v_g = L_g^-T e_g, and the
+QR factorisation of the L_g^-1 of a channel, one below the other,
+
+    [L_g^-1]_g = Q [T; 0],   Q square, T d x d,   so that   u = T^T y,   [y; y'] = Q^T e,
+
+the system separates into y' = its right side, and with K the matrix of all D X T^T into
+
+    (I + K^T H K) y = right side,              right sides Q^T [s_g L_g^-1 r_g]_g.
+
+Nothing cancels in this, however small or large the blocks become. The system in y is solved where it
+is smaller: as it stands, or over the rows as I + S K K^T S with S^2 = H. Unpenalised columns have no
+block; they are given a small one, a proximal term whose effect the caller's refinement removes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations, combinations_with_replacement
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_solve
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+Outputs = tuple[int, ...]
+
+MAX_FLOATS = 64_000_000  # size of the largest array that is ever formed: half a gigabyte
+_COLUMNS_A_ROW = 1.2  # from this many on, the system over the rows is the cheaper one
+_PROXIMAL = 1e-12  # block of an unpenalised column, relative to its curvature
+_ROUNDED_AWAY = 1e-9  # a term this small, relative to the others, is too inexact in their sum
+_RIDGES = (0.0, 1e-16, 1e-15, 1e-14, 1e-12, 1e-10, 1e-8)  # tried in turn, relative to the diagonal
+
+
+class TooLarge(np.linalg.LinAlgError):
+    """A Newton system would need an array of more than `MAX_FLOATS`."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """The linear map A of a program, through its channels; these are sorted by output.
+
+    Attributes
+    ----------
+    X, Z : ndarray of shape (n_samples, d), (n_samples, q)
+        Rows and unpenalised columns.
+    masks : ndarray of shape (n_samples, n_channels)
+        Pattern of each channel, in zeros and ones.
+    spans : tuple of slice
+        Channels of each output.
+    channel, slot : ndarray of int, shape (n_groups,)
+        Channel of each group, and its place among the groups of that channel.
+    sign : ndarray of shape (n_groups,)
+        Sign of each group.
+    """
+
+    X: Array
+    Z: Array
+    masks: Array
+    spans: tuple[slice, ...]
+    channel: Index
+    slot: Index
+    sign: Array
+
+    @classmethod
+    def build(
+        cls, X: Array, Z: Array, masks: NDArray[np.bool_], routing: Array, pattern: Index
+    ) -> Operator:
+        """Find the channels of groups with ``s_g`` in column ``k(g)`` of ``routing``."""
+        pairs = np.stack([np.argmax(np.abs(routing), axis=1), pattern])
+        (output, pattern), channel = np.unique(pairs, axis=1, return_inverse=True)
+        order = np.argsort(channel, kind="stable")
+        slot = np.empty_like(order)
+        slot[order] = np.arange(order.size) - np.searchsorted(channel[order], channel[order])
+        edges = np.searchsorted(output, np.arange(routing.shape[1] + 1)).tolist()
+        return cls(
+            X=X,
+            Z=Z,
+            masks=masks[:, pattern].astype(float),
+            spans=tuple(slice(a, b) for a, b in zip(edges, edges[1:], strict=False)),
+            channel=channel,
+            slot=slot,
+            sign=routing.sum(axis=1),
+        )
+
+    def columns(self, outputs: Outputs) -> int:
+        """Return the number of columns of A that lead to some outputs."""
+        n_channels = sum(self.spans[k].stop - self.spans[k].start for k in outputs)
+        return n_channels * self.X.shape[1] + len(outputs) * self.Z.shape[1]
+
+    def forward(self, v: Array, c: Array) -> Array:
+        """Return A (v, c), shape (n_samples, n_outputs)."""
+        u = np.zeros((self.masks.shape[1], v.shape[1]))
+        np.add.at(u, self.channel, self.sign[:, None] * v)
+        activations = (self.X @ u.T) * self.masks
+        f = [activations[:, span].sum(axis=1) for span in self.spans]
+        return np.stack(f, axis=1) + self.Z @ c
+
+    def adjoint(self, theta: Array) -> tuple[Array, Array]:
+        """Return A^T theta: s_g X^T D_g theta_{k(g)} for every group, and Z^T theta."""
+        weighted = [self.masks[:, span] * theta[:, k, None] for k, span in enumerate(self.spans)]
+        channels = np.concatenate(weighted, axis=1).T @ self.X
+        return self.sign[:, None] * channels[self.channel], self.Z.T @ theta
+
+    def stack(self, blocks: Array) -> Array:
+        """Put the blocks of each channel's groups below each other, zeros where there are fewer."""
+        rows, columns = blocks.shape[1:]
+        n_channels, n_slots = self.masks.shape[1], int(self.slot.max()) + 1
+        stacked = np.zeros((n_channels, n_slots, rows, columns))
+        stacked[self.channel, self.slot] = blocks
+        return stacked.reshape(n_channels, n_slots * rows, columns)
+
+    def unstack(self, stacked: Array, rows: int) -> Array:
+        """Return the blocks that `stack` put below each other."""
+        blocks = stacked.reshape(stacked.shape[0], -1, rows, stacked.shape[2])
+        return np.asarray(blocks[self.channel, self.slot])
+
+
+def coupled(curvature: Array) -> list[Outputs]:
+    """Return the sets of outputs that a curvature couples: each by itself, or all together."""
+    k = curvature.shape[1]
+    if np.any(curvature[:, ~np.eye(k, dtype=bool)]):
+        return [tuple(range(k))]
+    return [(m,) for m in range(k)]
+
+
+class Grams:
+    """A^T H A of coupled outputs, kept until H changes: for the squared error it never does."""
+
+    def __init__(self, operator: Operator) -> None:
+        self._operator = operator
+        self._curvature = np.empty(0)
+        self._kept: dict[Outputs, Array] = {}
+
+    def at(self, curvature: Array, outputs: Outputs) -> Array:
+        """Return A^T H A restricted to the columns of A that lead to ``outputs``."""
+        if not np.array_equal(self._curvature, curvature):
+            self._curvature, self._kept = np.array(curvature), {}
+        if outputs not in self._kept:
+            self._kept[outputs] = self._form(curvature, outputs)
+        return self._kept[outputs]
+
+    def _form(self, curvature: Array, outputs: Outputs) -> Array:
+        size = self._operator.columns(outputs)
+        step = max(1, MAX_FLOATS // (4 * size))
+        edges = np.cumsum([0, *(self._operator.columns((k,)) for k in outputs)]).tolist()
+        own = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        gram = np.zeros((size, size))
+        for first in range(0, len(curvature), step):
+            rows = slice(first, first + step)
+            J = [self._columns(rows, k) for k in outputs]
+            for a, b in combinations_with_replacement(range(len(outputs)), 2):
+                weights = curvature[rows, outputs[a], outputs[b]]
+                gram[own[a], own[b]] += _weighted(J[a], weights, J[b])
+        for a, b in combinations(own, 2):
+            gram[b, a] = gram[a, b].T
+        return gram
+
+    def _columns(self, rows: slice, output: int) -> Array:
+        op = self._operator
+        X, masks = op.X[rows], op.masks[rows, op.spans[output]]
+        channels = (masks[:, :, None] * X[:, None, :]).reshape(len(X), -1)
+        return np.concatenate([channels, op.Z[rows]], axis=1)
+
+
+def _weighted(left: Array, weights: Array, right: Array) -> Array:
+    """Return left^T diag(weights) right; a symmetric one costs half."""
+    if left is right:
+        root = np.sqrt(weights)[:, None] * left
+        return np.asarray(root.T @ root)
+    return np.asarray(left.T @ (weights[:, None] * right))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The columns of K that lead to one output: X T^T under the masks of its channels, scaled Z."""
+
+    X: Array
+    Z: Array
+    masks: Array  # (n_samples, n_channels)
+    T: Array  # (n_channels, d, d)
+    scale: Array  # (q,)
+
+    @property
+    def split(self) -> int:
+        """Number of columns before the unpenalised ones."""
+        return self.T.shape[0] * self.T.shape[1]
+
+    def forward(self, y: Array) -> Array:
+        """Return K y."""
+        u = np.einsum("cij,ci->cj", self.T, y[: self.split].reshape(self.T.shape[:2]))
+        return ((self.X @ u.T) * self.masks).sum(axis=1) + self.Z @ (self.scale * y[self.split :])
+
+    def adjoint(self, theta: Array) -> Array:
+        """Return K^T theta."""
+        u = (theta[:, None] * self.masks).T @ self.X
+        channels = np.einsum("cij,cj->ci", self.T, u)
+        return np.concatenate([channels.ravel(), self.scale * (self.Z.T @ theta)])
+
+    def outer(self) -> Array:
+        """Return K K^T, from a bounded number of columns at a time."""
+        n, d = self.X.shape
+        step = max(1, MAX_FLOATS // (4 * n * d))
+        free = self.Z * self.scale
+        total = free @ free.T
+        for first in range(0, len(self.T), step):
+            T = self.T[first : first + step]
+            panel = (self.X @ T.reshape(-1, d).T).reshape(n, -1, d)
+            panel *= self.masks[:, first : first + step, None]
+            panel = panel.reshape(n, -1)
+            total += panel @ panel.T
+        return np.asarray(total)
+
+    def scale_rows(self, matrix: Array) -> Array:
+        """Return diag(T, scale) times a matrix that has one row a column of A."""
+        width = matrix.shape[1]
+        blocks = self.T @ matrix[: self.split].reshape(*self.T.shape[:2], width)
+        free = self.scale[:, None] * matrix[self.split :]
+        return np.concatenate([blocks.reshape(self.split, width), free])
+
+
+class _System(Protocol):
+    """A factorisation of I + K^T H K for coupled outputs."""
+
+    def solve(self, right: list[Array]) -> list[Array]:
+        """Return the solution, one vector an output."""
+
+
+@dataclass(frozen=True)
+class _ColumnSystem:
+    """I + K^T H K as it stands."""
+
+    factor: Array
+
+    @classmethod
+    def build(cls, parts: list[_Part], gram: Array) -> _ColumnSystem:
+        """Scale A^T H A from both sides, add I and factor."""
+        edges = np.cumsum([part.split + part.scale.size for part in parts])[:-1]
+        for _ in range(2):
+            rows = zip(parts, np.split(gram, edges), strict=True)
+            gram = np.concatenate([part.scale_rows(block) for part, block in rows]).T
+        gram[np.diag_indices_from(gram)] += 1.0
+        return cls(_cholesky(gram))
+
+    def solve(self, right: list[Array]) -> list[Array]:
+        solution = cho_solve((self.factor.T, False), np.concatenate(right), check_finite=False)
+        return np.split(solution, np.cumsum([r.size for r in right])[:-1])
+
+
+@dataclass(frozen=True)
+class _RowSystem:
+    """The same over the rows, (I + K^T H K)^-1 = I - K^T S (I + S K K^T S)^-1 S K with S^2 = H.
+
+    H itself is never inverted: the curvature of a log loss vanishes where it is certain.
+    """
+
+    parts: list[_Part]
+    S: Array  # (n_samples, k, k)
+    factor: Array
+
+    @classmethod
+    def build(cls, parts: list[_Part], curvature: Array) -> _RowSystem:
+        """Form I + S K K^T S, output by output, and factor."""
+        n, k = curvature.shape[:2]
+        values, vectors = np.linalg.eigh(curvature)
+        S = (vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]) @ vectors.transpose(0, 2, 1)
+        matrix = np.zeros((k, n, k, n))
+        for m, part in enumerate(parts):
+            outer = part.outer()
+            for a, b in np.ndindex(k, k):
+                matrix[a, :, b, :] += S[:, a, m, None] * outer * S[:, m, b]
+        matrix = matrix.reshape(k * n, k * n)
+        matrix[np.diag_indices_from(matrix)] += 1.0
+        return cls(parts, S, _cholesky(matrix))
+
+    def solve(self, right: list[Array]) -> list[Array]:
+        pairs = list(zip(self.parts, right, strict=True))
+        f = np.stack([part.forward(r) for part, r in pairs])
+        scaled = np.einsum("iab,bi->ai", self.S, f)
+        inner = cho_solve((self.factor.T, False), scaled.ravel(), check_finite=False)
+        theta = np.einsum("iab,bi->ai", self.S, inner.reshape(f.shape))
+        return [r - part.adjoint(t) for (part, r), t in zip(pairs, theta, strict=True)]
+
+
+def block_roots(rows: Array, weights: Array, roots: Array) -> Array:
+    """Return upper triangular L_g^T with L_g L_g^T = sum_i weights_ig x_i x_i^T + roots_g^T roots_g.
+
+    Weights range over many orders of magnitude. A block whose large ones would round the second term
+    away in the sum is never formed: its factor comes from a QR factorisation of the parts.
+    """
+    triangles = np.empty_like(roots)
+    large = np.einsum("ij,ij->i", rows, rows) @ weights
+    safe = _ROUNDED_AWAY * large < np.einsum("gij,gij->g", roots, roots)
+    small = roots[safe]
+    blocks = _weighted_grams(rows, weights[:, safe]) + small.transpose(0, 2, 1) @ small
+    triangles[safe] = _cholesky(blocks).transpose(0, 2, 1)
+    for g in np.flatnonzero(~safe):
+        parts = np.concatenate([np.sqrt(weights[:, g, None]) * rows, roots[g]])
+        triangles[g] = np.linalg.qr(parts, mode="r")
+    return triangles
+
+
+def _weighted_grams(rows: Array, weights: Array) -> Array:
+    """Return sum_i weights_ig x_i x_i^T for every g, shape (n_groups, d, d)."""
+    n, d = rows.shape
+    grams = np.zeros((weights.shape[1], d * d))
+    step = max(1, MAX_FLOATS // (4 * d * d))
+    for first in range(0, n, step):
+        X = rows[first : first + step]
+        outer = (X[:, :, None] * X[:, None, :]).reshape(-1, d * d)
+        grams += weights[first : first + step].T @ outer
+    return grams.reshape(-1, d, d)
+
+
+@dataclass(frozen=True)
+class Factorisation:
+    """Factors of B + A^T H A."""
+
+    operator: Operator
+    inverse_roots: Array  # L_g^-1, (n_groups, d, d)
+    Q: Array  # (n_channels, slots * d, slots * d)
+    scale: Array  # of the unpenalised columns, (q, n_outputs)
+    systems: Mapping[Outputs, _System]
+
+    @classmethod
+    def build(cls, operator: Operator, roots: Array, curvature: Array, grams: Grams) -> Factorisation:
+        """Factor B + A^T H A.
+
+        Parameters
+        ----------
+        operator : Operator
+            The map A.
+        roots : ndarray of shape (n_groups, d, d)
+            L_g^T, from `block_roots`.
+        curvature : ndarray of shape (n_samples, n_outputs, n_outputs)
+            Rows H_i of H.
+        grams : Grams
+            Of the same operator.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            If a matrix is not positive definite, or not finite; `TooLarge` if it has too many floats.
+        """
+        op, d = operator, operator.X.shape[1]
+        inverse_roots = np.linalg.inv(roots).transpose(0, 2, 1)
+        Q, T = np.linalg.qr(op.stack(inverse_roots), mode="complete")
+        own = np.einsum("iq,ikk->qk", op.Z**2, curvature)
+        scale = 1.0 / np.sqrt(_PROXIMAL * np.maximum(own, 1e-8 * own.max(initial=1e-100)))
+        systems: dict[Outputs, _System] = {}
+        for outputs in coupled(curvature):
+            rows, columns = len(op.X) * len(outputs), op.columns(outputs)
+            if columns == 0:
+                continue
+            if min(rows, columns) ** 2 > MAX_FLOATS:
+                raise TooLarge
+            parts = [
+                _Part(op.X, op.Z, op.masks[:, op.spans[k]], T[op.spans[k], :d], scale[:, k])
+                for k in outputs
+            ]
+            if columns > min(_COLUMNS_A_ROW * rows, MAX_FLOATS**0.5):
+                systems[outputs] = _RowSystem.build(parts, curvature[:, outputs][:, :, outputs])
+            else:
+                systems[outputs] = _ColumnSystem.build(parts, grams.at(curvature, outputs))
+        return cls(op, inverse_roots, Q, scale, systems)
+
+    def solve(self, r: Array, r_free: Array) -> tuple[Array, Array]:
+        """Return v, shape (n_groups, d), and c, shape (q, n_outputs)."""
+        op, d = self.operator, r.shape[1]
+        signed = op.sign[:, None] * r
+        y = self.Q.transpose(0, 2, 1) @ op.stack(self.inverse_roots @ signed[:, :, None])
+        y_free = self.scale * r_free
+        for outputs, system in self.systems.items():
+            right = [np.append(y[op.spans[k], :d].ravel(), y_free[:, k]) for k in outputs]
+            for k, solution in zip(outputs, system.solve(right), strict=True):
+                split = solution.size - len(y_free)
+                y[op.spans[k], :d] = solution[:split].reshape(-1, d, 1)
+                y_free[:, k] = solution[split:]
+        e = op.unstack(self.Q @ y, d)
+        v = (self.inverse_roots.transpose(0, 2, 1) @ e)[:, :, 0]
+        return op.sign[:, None] * v, self.scale * y_free
+
+
+def _cholesky(matrix: Array) -> Array:
+    """Return lower Cholesky factors, of one matrix or of a stack, with the least ridge that works.
+
+    Rounding in forming a matrix can leave it indefinite by as much; refinement makes up for a ridge.
+    """
+    diagonal = np.einsum("...ii->...i", matrix).copy()
+    for ridge in _RIDGES:
+        np.einsum("...ii->...i", matrix)[...] = (1.0 + ridge) * diagonal
+        try:
+            return np.linalg.cholesky(matrix)
+        except np.linalg.LinAlgError:
+            continue
+    raise np.linalg.LinAlgError("not positive definite")
