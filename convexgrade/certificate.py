@@ -10,9 +10,9 @@ alone:
                                  + sum_g (alpha ||v_g|| - <s_g X^T D_g theta, v_g>),
 
   and the last sum is non-negative once ||Proj_K(s_g X^T D_g theta)|| <= alpha for all g. So q = t grad
-  with t = min(1, alpha / max_g ||Proj_K(.)||) makes ``dual = sum_i w_i (q_i . o_i - loss*(q_i))`` a lower
-  bound on the program's optimum: whatever the solver did, ``gap = primal - dual >= 0`` bounds the
-  distance to it.
+  with t = min(1, alpha / max_g ||Proj_K(.)||) makes ``dual = sum_i w_i (q_i . o_i - loss*(q_i))``
+  a lower bound on the program's optimum: whatever the solver did, ``gap = primal - dual >= 0``
+  bounds the distance to it.
 
 The bound speaks of the program over the listed patterns (all signs, all outputs). With every pattern
 listed it is a bound over all networks of any width.
@@ -107,16 +107,18 @@ def dual_point(program: Program, prediction: Array) -> DualPoint:
     """Return the dual point that belongs to a prediction.
 
     The gradient at the prediction, its unpenalised part refitted, is projected on Z^T W q = 0. Where
-    that leaves the domain of the conjugate, q moves back towards the gradient of the grade without
-    neurons, which is interior.
+    that leaves the domain of the conjugate, q moves back towards the gradient of the unpenalised
+    model without offset: it meets the same condition, and lies well inside the domain however close
+    to certainty the chain already is.
     """
     p, Z, root = program, program.Z, np.sqrt(program.weights)[:, None]
     refit = prediction + Z @ fit_unpenalised(p.loss, Z, p.y, prediction, p.weights)
     q = _project_out(p.loss.gradient(refit, p.y), Z, root)
     lower, upper = p.loss.dual_bounds(p.y)
     if np.any((q < lower) | (q > upper)):
-        null = p.offset + Z @ p.null_coefficients()
-        anchor = _project_out(p.loss.gradient(null, p.y), Z, root)
+        zero = np.zeros_like(p.y)
+        plain = Z @ fit_unpenalised(p.loss, Z, p.y, zero, p.weights)
+        anchor = _project_out(p.loss.gradient(plain, p.y), Z, root)
         if np.any((anchor < lower) | (anchor > upper)):
             anchor = np.zeros_like(q)  # in every loss's domain; on separable classes all there is
         q = anchor + _longest_step(anchor, q - anchor, lower, upper) * (q - anchor)

@@ -51,7 +51,7 @@ class Settings:
     max_neurons: int | None = None
     solver: str = "auto"
     tol: float = 1e-4
-    max_iter: int = 10
+    max_iter: int = 3
     fit_intercept: bool = True
     linear_term: bool = False
     n_jobs: int | None = None
@@ -159,9 +159,7 @@ def fit_grade(
     network = point.network(program)
     return Grade(
         network=network,
-        certificate=certify_grade(
-            program, network, point.patterns, point.status, settings, seed
-        ),
+        certificate=certify_grade(program, network, point.patterns, point.status, settings, seed),
         gates=point.patterns.gates,
         exhaustive=point.patterns.exhaustive,
         alpha=program.alpha,
@@ -181,7 +179,8 @@ def certify_grade(
     """Certify a grade's network, searching for better neurons where patterns are not exhaustive.
 
     The status of the result says what was proved: global optimality; optimality over the patterns,
-    with or without a better neuron in sight; or, where the relative gap exceeds ``settings.tol``, ``status``.
+    with or without a better neuron in sight; or, where the relative gap exceeds
+    ``settings.tol``, ``status``.
     """
     rng = np.random.default_rng([*seed, 1])
     prediction = program.offset + network.forward(program.X[:, :-1])
@@ -269,8 +268,7 @@ def _propose_by_descent(
     From the empty grade it starts at random neurons instead, and at those of ``first``.
     """
     if len(point.groups) == 0:
-        width = max(settings.max_neurons or settings.n_patterns, 2 * program.n_outputs)
-        start = search.random_neurons(program, width, rng)
+        start = search.random_neurons(program, _first_width(program, settings), rng)
         if first is not None:
             start = search.neurons_of(first).join(start)
     else:
@@ -280,6 +278,13 @@ def _propose_by_descent(
             return None
         start = _neurons(point).join(_seeds(found, point))
     return search.descend(program, start, point.unpenalised, max_iter=_DESCENT_STEPS)
+
+
+def _first_width(program: Program, settings: Settings) -> int:
+    """Return the neurons of the first descent: no more than an optimum needs (see `pruning`)."""
+    enough = len(program.X) * program.n_outputs
+    width = min(settings.max_neurons or settings.n_patterns, enough)
+    return max(width, 2 * program.n_outputs)
 
 
 def _propose_gates(
@@ -311,9 +316,7 @@ _SOURCES = {"adaptive": _adaptive, "sampled": _sampled, "exhaustive": _exhaustiv
 
 def _harvest(program: Program, point: Point, neurons: Neurons, settings: Settings) -> Point:
     """Solve the program over the patterns of a descent's neurons and of the point so far."""
-    gates = np.concatenate(
-        [point.patterns.gates[:, point.groups.pattern], neurons.vectors], axis=1
-    )
+    gates = np.concatenate([point.patterns.gates[:, point.groups.pattern], neurons.vectors], axis=1)
     neurons = _neurons(point).join(neurons)
     patterns = Patterns.from_gates(program.X, gates)
     pattern = patterns.find(activation(program.X, gates))

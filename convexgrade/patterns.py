@@ -80,7 +80,8 @@ def sample_patterns(X: Array, n_patterns: int, rng: np.random.Generator) -> Patt
     """Draw distinct patterns from data-centred Gaussian gates.
 
     A gate is a Gaussian direction whose hyperplane passes near a random row (the last column of X is
-    the constant 1), so that gates split the data: a Gaussian offset would put many of them outside. Fewer than ``n_patterns`` are returned when X seems to have no more.
+    the constant 1), so that gates split the data: a Gaussian offset would put many of them outside.
+    Fewer than ``n_patterns`` are returned when X seems to have no more.
     """
     gates = np.empty((X.shape[1], 0))
     patterns = Patterns.from_gates(X, gates)

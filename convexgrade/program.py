@@ -193,7 +193,9 @@ class Program:
         order = np.argsort(-norms, kind="stable")
         masks = self.patterns.masks
         return largest_norm(
-            self.X, ((masks[:, self.groups.pattern[g]], correlations[g]) for g in order), above=above
+            self.X,
+            ((masks[:, self.groups.pattern[g]], correlations[g]) for g in order),
+            above=above,
         )
 
 

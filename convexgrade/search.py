@@ -135,9 +135,7 @@ def gate_prices(program: Program, theta: Array, gates: Array) -> Array:
     The price of a gated neuron: its vector is free, so the best one is along the correlation.
     """
     masks = activation(program.X, gates)
-    return np.stack(
-        [np.linalg.norm((masks * t[:, None]).T @ program.X, axis=1) for t in theta.T]
-    )
+    return np.stack([np.linalg.norm((masks * t[:, None]).T @ program.X, axis=1) for t in theta.T])
 
 
 def ascend(

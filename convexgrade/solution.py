@@ -14,13 +14,17 @@ Array = NDArray[np.float64]
 class Status(Enum):
     """How a solve, or a whole grade, ended. The value is the sentence shown to the user."""
 
-    OPTIMAL = "Optimal over its patterns to the requested tolerance; others may lower the objective."
+    OPTIMAL = (
+        "Optimal over its patterns to the requested tolerance; others may lower the objective."
+    )
     NO_BETTER_NEURON = (
         "Optimal over its patterns to the requested tolerance, and a search found no better neuron."
     )
     GLOBALLY_OPTIMAL = "Globally optimal to the requested tolerance: all patterns were enumerated."
     TRIVIAL = "The zero grade is optimal: no neuron correlates enough with what is left to fit."
-    INACCURATE = "The solver stopped early; the certificate tells how far from optimal the point is."
+    INACCURATE = (
+        "The solver stopped early; the certificate tells how far from optimal the point is."
+    )
     ITERATION_LIMIT = "The iteration limit was reached before the requested tolerance."
     FAILED = "The solver failed and returned no usable point."
 

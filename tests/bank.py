@@ -202,7 +202,9 @@ KNOWN = [
 ]
 
 
-def random_program(seed, *, loss="squared_error", cones=True, n=12, d=2, alpha=0.02, k=1, free=True):
+def random_program(
+    seed, *, loss="squared_error", cones=True, n=12, d=2, alpha=0.02, k=1, free=True
+):
     """A random program over all patterns of n rows with d - 1 features and the constant."""
     rng = np.random.default_rng(seed)
     X = np.column_stack([rng.standard_normal((n, d - 1)), np.ones(n)])
@@ -262,4 +264,3 @@ def brute_force_dual_norm(X, mask, b):
             if norm > 1e-12 and np.all(signed @ v >= -1e-10 * norm):
                 best = max(best, float(b @ v) / norm)
     return best
-

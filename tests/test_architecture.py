@@ -14,7 +14,7 @@ import pytest
 LAYERS = [
     {"cones", "datasets", "losses", "patterns", "solution", "solvers._*"},
     {"network", "program"},
-    {"certificate", "search", "solvers", "solvers.*"},
+    {"certificate", "pruning", "search", "solvers", "solvers.*"},
     {"working_set"},
     {"grade"},
     {"multigrade"},

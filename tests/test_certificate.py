@@ -160,9 +160,7 @@ def test_exhaustive_patterns_of_other_rows_do_not_prove_anything_about_these():
     program = random_program(0, n=10, d=2)
     solved = solve_over(program, program.patterns, None, solver="clarabel", tol=1e-8)
     few = Patterns(program.patterns.gates[:, :3], program.patterns.masks[:, :3])
-    certificate = certify_network(
-        program, solved.network(program), few, status=Status.OPTIMAL
-    )
+    certificate = certify_network(program, solved.network(program), few, status=Status.OPTIMAL)
     assert not certificate.price_is_exact
     full = certify_network(
         program,

@@ -290,7 +290,9 @@ def test_one_class_is_refused(estimator):
 
 def test_too_many_patterns_to_enumerate_is_an_error_with_the_count():
     X, y = make_data(60, d=8)
-    with pytest.raises(ValueError, match=r"would list up to \d+ patterns \(60 distinct rows of rank 9"):
+    with pytest.raises(
+        ValueError, match=r"would list up to \d+ patterns \(60 distinct rows of rank 9"
+    ):
         ConvexReLURegressor(patterns="exhaustive").fit(X, y)
 
 

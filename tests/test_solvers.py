@@ -38,7 +38,9 @@ LOSSES_OF = [
 @pytest.mark.parametrize("cones", [True, False])
 def test_random_programs_are_optimal_by_certificate(loss, cones, solver):
     for seed in range(2):
-        program = random_program(seed, loss=loss, cones=cones, n=10, k=3 if loss == "softmax" else 1)
+        program = random_program(
+            seed, loss=loss, cones=cones, n=10, k=3 if loss == "softmax" else 1
+        )
         assert_optimal(program, solvers.solve(program, solver=solver))
         point = solve_over(program, program.patterns, None, solver=solver, tol=1e-6)
         certificate = certify_network(

@@ -429,7 +429,7 @@ def _weighted_rows(
     _, code = np.unique(y, axis=0, return_inverse=True)
     table = np.column_stack([X, code])
     _, first, copy_of = np.unique(table, axis=0, return_index=True, return_inverse=True)
-    return X[first], y[first], np.bincount(copy_of, weights=weights)
+    return X[first], y[first], np.bincount(copy_of, weights).astype(np.float64)
 
 
 def _summary(progress: Progress) -> str:

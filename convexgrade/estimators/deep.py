@@ -115,7 +115,7 @@ class MultigradeRegressor(RegressorTargets, _ManyGrades):
         Fit an unpenalised linear term in every grade.
     tol : float, default=1e-4
         Relative gap, as a fraction of the loss before the grade, at which a grade counts as optimal.
-    max_iter : int, default=10
+    max_iter : int, default=3
         Most rounds of search and solve in a grade.
     warm_start : bool, default=False
         Keep the fitted grades and add the missing ones when ``n_grades`` has grown.
@@ -138,13 +138,13 @@ class MultigradeRegressor(RegressorTargets, _ManyGrades):
         Why there are no more.
     network_ : DeepNetwork
         Explicit weights in the units of the data.
-    train_loss_ : ndarray of shape (n_grades_,)
+    train_loss_ : ndarray of shape (``n_grades_``,)
         Mean training loss after each grade.
-    validation_loss_ : ndarray of shape (n_grades_,)
+    validation_loss_ : ndarray of shape (``n_grades_``,)
         Mean validation loss after each grade; empty without ``early_stopping``.
     n_features_in_ : int
         Number of columns of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (``n_features_in_``,)
         Their names, if X had names.
 
     References
@@ -185,7 +185,7 @@ class MultigradeRegressor(RegressorTargets, _ManyGrades):
         fit_intercept: bool = True,
         linear_term: bool = False,
         tol: float = 1e-4,
-        max_iter: int = 10,
+        max_iter: int = 3,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -265,7 +265,7 @@ class MultigradeClassifier(ClassifierTargets, _ManyGrades):
         Fit an unpenalised linear term in every grade.
     tol : float, default=1e-4
         Relative gap at which a grade counts as optimal.
-    max_iter : int, default=10
+    max_iter : int, default=3
         Most rounds of search and solve in a grade.
     warm_start : bool, default=False
         Keep the fitted grades and add the missing ones when ``n_grades`` has grown.
@@ -290,13 +290,13 @@ class MultigradeClassifier(ClassifierTargets, _ManyGrades):
         Why there are no more.
     network_ : DeepNetwork
         Explicit weights in the units of the data; its output are log-odds.
-    train_loss_ : ndarray of shape (n_grades_,)
+    train_loss_ : ndarray of shape (``n_grades_``,)
         Mean training loss after each grade.
-    validation_loss_ : ndarray of shape (n_grades_,)
+    validation_loss_ : ndarray of shape (``n_grades_``,)
         Mean validation loss after each grade; empty without ``early_stopping``.
     n_features_in_ : int
         Number of columns of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (``n_features_in_``,)
         Their names, if X had names.
 
     Examples
@@ -332,7 +332,7 @@ class MultigradeClassifier(ClassifierTargets, _ManyGrades):
         fit_intercept: bool = True,
         linear_term: bool = False,
         tol: float = 1e-4,
-        max_iter: int = 10,
+        max_iter: int = 3,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,

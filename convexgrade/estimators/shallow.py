@@ -34,7 +34,7 @@ class _OneGrade(BaseChain):
 class ConvexReLURegressor(RegressorTargets, _OneGrade):
     """One-hidden-layer ReLU network for regression, trained to certified optimality.
 
-    Solves the convex reformulation of the network over activation patterns (Pilanci & Ergen 2020),
+    Solves the convex reformulation of the network over activation patterns (Pilanci & Ergen 2020)::
 
         min  mean loss + alpha * sum_j ||u_j||_2 |a_j|,    f(x) = sum_j a_j max(0, u_j . x) + c,
 
@@ -67,7 +67,7 @@ class ConvexReLURegressor(RegressorTargets, _OneGrade):
         Fit an unpenalised linear term.
     tol : float, default=1e-4
         Relative gap, as a fraction of the loss before the grade, at which a grade counts as optimal.
-    max_iter : int, default=10
+    max_iter : int, default=3
         Most rounds of search and solve.
     warm_start : bool, default=False
         Start the search from the neurons of the last fit, for instance along a path of alpha.
@@ -90,7 +90,7 @@ class ConvexReLURegressor(RegressorTargets, _OneGrade):
         Mean training loss.
     n_features_in_ : int
         Number of columns of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (``n_features_in_``,)
         Their names, if X had names.
 
     See Also
@@ -134,7 +134,7 @@ class ConvexReLURegressor(RegressorTargets, _OneGrade):
         fit_intercept: bool = True,
         linear_term: bool = False,
         tol: float = 1e-4,
-        max_iter: int = 10,
+        max_iter: int = 3,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -188,7 +188,7 @@ class ConvexReLUClassifier(ClassifierTargets, _OneGrade):
         Fit an unpenalised linear term.
     tol : float, default=1e-4
         Relative gap at which a grade counts as optimal.
-    max_iter : int, default=10
+    max_iter : int, default=3
         Most rounds of search and solve.
     warm_start : bool, default=False
         Start the search from the neurons of the last fit.
@@ -213,7 +213,7 @@ class ConvexReLUClassifier(ClassifierTargets, _OneGrade):
         Mean training loss.
     n_features_in_ : int
         Number of columns of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (``n_features_in_``,)
         Their names, if X had names.
 
     See Also
@@ -249,7 +249,7 @@ class ConvexReLUClassifier(ClassifierTargets, _OneGrade):
         fit_intercept: bool = True,
         linear_term: bool = False,
         tol: float = 1e-4,
-        max_iter: int = 10,
+        max_iter: int = 3,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,

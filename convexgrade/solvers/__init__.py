@@ -40,7 +40,8 @@ def solve(program: Program, *, solver: str = "auto") -> Solution:
     Returns
     -------
     Solution
-        From ``"auto"`` (and a RuntimeWarning) when the solver asked for failed. Status ``FAILED`` when no solver returned a usable point.
+        From ``"auto"`` (and a RuntimeWarning) when the solver asked for failed. Status ``FAILED``
+        when no solver returned a usable point.
     """
     if len(program.groups) == 0:
         return _without_neurons(program)

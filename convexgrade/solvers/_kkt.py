@@ -5,8 +5,8 @@ A system has one positive definite block B_g (d x d) a group, coupled by the cur
     (B + A^T H A) x = r,    A (v, c) = sum_g s_g D_g X v_g e_{k(g)} + Z c,    H = diag(H_i).
 
 Groups of one pattern and output differ in sign alone and reach the prediction through one vector,
-u = sum_g s_g v_g. Such a pair is a *channel* here. With B_g = L_g L_g^T, s_g v_g = L_g^-T e_g, and the
-QR factorisation of the L_g^-1 of a channel, one below the other,
+u = sum_g s_g v_g. Such a pair is a *channel* here. With B_g = L_g L_g^T, s_g v_g = L_g^-T e_g, and
+the QR factorisation of the L_g^-1 of a channel, one below the other,
 
     [L_g^-1]_g = Q [T; 0],   Q square, T d x d,   so that   u = T^T y,   [y; y'] = Q^T e,
 
@@ -14,17 +14,16 @@ the system separates into y' = its right side, and with K the matrix of all D X 
 
     (I + K^T H K) y = right side,              right sides Q^T [s_g L_g^-1 r_g]_g.
 
-Nothing cancels in this, however small or large the blocks become. The system in y is solved where it
-is smaller: as it stands, or over the rows as I + S K K^T S with S^2 = H. Unpenalised columns have no
-block; they are given a small one, a proximal term whose effect the caller's refinement removes.
+Nothing cancels in this, however small or large the blocks become. The system in y is solved where
+it is smaller: as it stands, or over the rows as I + S K K^T S with S^2 = H. Unpenalised columns
+have no block; they are given a small one, a proximal term, and the caller's refinement undoes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations, combinations_with_replacement
-from typing import Protocol
+from itertools import combinations, combinations_with_replacement, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +85,7 @@ class Operator:
             X=X,
             Z=Z,
             masks=masks[:, pattern].astype(float),
-            spans=tuple(slice(a, b) for a, b in zip(edges, edges[1:], strict=False)),
+            spans=tuple(slice(a, b) for a, b in pairwise(edges)),
             channel=channel,
             slot=slot,
             sign=routing.sum(axis=1),
@@ -133,6 +132,13 @@ def coupled(curvature: Array) -> list[Outputs]:
     return [(m,) for m in range(k)]
 
 
+def _chunks(length: int, floats: int) -> Iterator[slice]:
+    """Yield slices of a range that take a bounded number of floats, at so many an item."""
+    step = max(1, MAX_FLOATS // (4 * floats))
+    for first in range(0, length, step):
+        yield slice(first, first + step)
+
+
 class Grams:
     """A^T H A of coupled outputs, kept until H changes: for the squared error it never does."""
 
@@ -151,18 +157,16 @@ class Grams:
 
     def _form(self, curvature: Array, outputs: Outputs) -> Array:
         size = self._operator.columns(outputs)
-        step = max(1, MAX_FLOATS // (4 * size))
         edges = np.cumsum([0, *(self._operator.columns((k,)) for k in outputs)]).tolist()
-        own = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        own = [slice(a, b) for a, b in pairwise(edges)]
         gram = np.zeros((size, size))
-        for first in range(0, len(curvature), step):
-            rows = slice(first, first + step)
+        for rows in _chunks(len(curvature), size):
             J = [self._columns(rows, k) for k in outputs]
             for a, b in combinations_with_replacement(range(len(outputs)), 2):
                 weights = curvature[rows, outputs[a], outputs[b]]
                 gram[own[a], own[b]] += _weighted(J[a], weights, J[b])
-        for a, b in combinations(own, 2):
-            gram[b, a] = gram[a, b].T
+        for upper, lower in combinations(own, 2):
+            gram[lower, upper] = gram[upper, lower].T
         return gram
 
     def _columns(self, rows: slice, output: int) -> Array:
@@ -209,14 +213,12 @@ class _Part:
     def outer(self) -> Array:
         """Return K K^T, from a bounded number of columns at a time."""
         n, d = self.X.shape
-        step = max(1, MAX_FLOATS // (4 * n * d))
         free = self.Z * self.scale
         total = free @ free.T
-        for first in range(0, len(self.T), step):
-            T = self.T[first : first + step]
-            panel = (self.X @ T.reshape(-1, d).T).reshape(n, -1, d)
-            panel *= self.masks[:, first : first + step, None]
-            panel = panel.reshape(n, -1)
+        for some in _chunks(len(self.T), n * d):
+            blocks = (self.X @ self.T[some].reshape(-1, d).T).reshape(n, -1, d)
+            blocks *= self.masks[:, some, None]
+            panel = blocks.reshape(n, -1)
             total += panel @ panel.T
         return np.asarray(total)
 
@@ -226,13 +228,6 @@ class _Part:
         blocks = self.T @ matrix[: self.split].reshape(*self.T.shape[:2], width)
         free = self.scale[:, None] * matrix[self.split :]
         return np.concatenate([blocks.reshape(self.split, width), free])
-
-
-class _System(Protocol):
-    """A factorisation of I + K^T H K for coupled outputs."""
-
-    def solve(self, right: list[Array]) -> list[Array]:
-        """Return the solution, one vector an output."""
 
 
 @dataclass(frozen=True)
@@ -273,12 +268,12 @@ class _RowSystem:
         n, k = curvature.shape[:2]
         values, vectors = np.linalg.eigh(curvature)
         S = (vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]) @ vectors.transpose(0, 2, 1)
-        matrix = np.zeros((k, n, k, n))
+        blocks = np.zeros((k, n, k, n))
         for m, part in enumerate(parts):
             outer = part.outer()
             for a, b in np.ndindex(k, k):
-                matrix[a, :, b, :] += S[:, a, m, None] * outer * S[:, m, b]
-        matrix = matrix.reshape(k * n, k * n)
+                blocks[a, :, b, :] += S[:, a, m, None] * outer * S[:, m, b]
+        matrix = blocks.reshape(k * n, k * n)
         matrix[np.diag_indices_from(matrix)] += 1.0
         return cls(parts, S, _cholesky(matrix))
 
@@ -292,10 +287,19 @@ class _RowSystem:
 
 
 def block_roots(rows: Array, weights: Array, roots: Array) -> Array:
-    """Return upper triangular L_g^T with L_g L_g^T = sum_i weights_ig x_i x_i^T + roots_g^T roots_g.
+    """Return upper triangular L_g^T with L_g L_g^T = sum_i w_ig x_i x_i^T + roots_g^T roots_g.
 
-    Weights range over many orders of magnitude. A block whose large ones would round the second term
-    away in the sum is never formed: its factor comes from a QR factorisation of the parts.
+    The weights w range over many orders of magnitude. Where the large ones would round the second
+    term away, the sum is never formed: its factor comes from a QR factorisation of the parts.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_rows, d)
+        Rows x_i.
+    weights : ndarray of shape (n_rows, n_groups)
+        Weights w_ig >= 0.
+    roots : ndarray of shape (n_groups, d, d)
+        Roots of the second term.
     """
     triangles = np.empty_like(roots)
     large = np.einsum("ij,ij->i", rows, rows) @ weights
@@ -310,14 +314,12 @@ def block_roots(rows: Array, weights: Array, roots: Array) -> Array:
 
 
 def _weighted_grams(rows: Array, weights: Array) -> Array:
-    """Return sum_i weights_ig x_i x_i^T for every g, shape (n_groups, d, d)."""
+    """Return sum_i w_ig x_i x_i^T for every g, shape (n_groups, d, d)."""
     n, d = rows.shape
     grams = np.zeros((weights.shape[1], d * d))
-    step = max(1, MAX_FLOATS // (4 * d * d))
-    for first in range(0, n, step):
-        X = rows[first : first + step]
-        outer = (X[:, :, None] * X[:, None, :]).reshape(-1, d * d)
-        grams += weights[first : first + step].T @ outer
+    for some in _chunks(n, d * d):
+        X = rows[some]
+        grams += weights[some].T @ (X[:, :, None] * X[:, None, :]).reshape(-1, d * d)
     return grams.reshape(-1, d, d)
 
 
@@ -329,10 +331,12 @@ class Factorisation:
     inverse_roots: Array  # L_g^-1, (n_groups, d, d)
     Q: Array  # (n_channels, slots * d, slots * d)
     scale: Array  # of the unpenalised columns, (q, n_outputs)
-    systems: Mapping[Outputs, _System]
+    systems: Mapping[Outputs, _ColumnSystem | _RowSystem]
 
     @classmethod
-    def build(cls, operator: Operator, roots: Array, curvature: Array, grams: Grams) -> Factorisation:
+    def build(
+        cls, operator: Operator, roots: Array, curvature: Array, grams: Grams
+    ) -> Factorisation:
         """Factor B + A^T H A.
 
         Parameters
@@ -349,14 +353,14 @@ class Factorisation:
         Raises
         ------
         numpy.linalg.LinAlgError
-            If a matrix is not positive definite, or not finite; `TooLarge` if it has too many floats.
+            If a matrix is not positive definite or not finite; `TooLarge` if it cannot be formed.
         """
         op, d = operator, operator.X.shape[1]
-        inverse_roots = np.linalg.inv(roots).transpose(0, 2, 1)
+        inverse_roots = np.asarray(np.linalg.inv(roots).transpose(0, 2, 1), dtype=float)
         Q, T = np.linalg.qr(op.stack(inverse_roots), mode="complete")
         own = np.einsum("iq,ikk->qk", op.Z**2, curvature)
-        scale = 1.0 / np.sqrt(_PROXIMAL * np.maximum(own, 1e-8 * own.max(initial=1e-100)))
-        systems: dict[Outputs, _System] = {}
+        scale = 1.0 / np.sqrt(_PROXIMAL * np.maximum(own, 0.01 * own.max(initial=1e-100)))
+        systems: dict[Outputs, _ColumnSystem | _RowSystem] = {}
         for outputs in coupled(curvature):
             rows, columns = len(op.X) * len(outputs), op.columns(outputs)
             if columns == 0:
@@ -391,15 +395,15 @@ class Factorisation:
 
 
 def _cholesky(matrix: Array) -> Array:
-    """Return lower Cholesky factors, of one matrix or of a stack, with the least ridge that works.
+    """Return lower Cholesky factors of a matrix, or of a stack, with the least ridge that works.
 
-    Rounding in forming a matrix can leave it indefinite by as much; refinement makes up for a ridge.
+    Rounding can leave a matrix indefinite by as much; refinement makes up for the ridge.
     """
     diagonal = np.einsum("...ii->...i", matrix).copy()
     for ridge in _RIDGES:
         np.einsum("...ii->...i", matrix)[...] = (1.0 + ridge) * diagonal
         try:
-            return np.linalg.cholesky(matrix)
+            return np.asarray(np.linalg.cholesky(matrix), dtype=float)
         except np.linalg.LinAlgError:
             continue
     raise np.linalg.LinAlgError("not positive definite")

@@ -90,7 +90,7 @@ class Scaling:
         det_s, det_z = determinant(s), determinant(z)
         s_unit, z_unit = s / np.sqrt(det_s)[:, None], z / np.sqrt(det_z)[:, None]
         gamma = np.sqrt((1.0 + inner(s_unit, z_unit)) / 2.0)
-        w = (s_unit + np.where(np.arange(s.shape[1]) == 0, z_unit, -z_unit)) / (2.0 * gamma[:, None])
+        w = (s_unit + join(z_unit[:, 0], -z_unit[:, 1:])) / (2.0 * gamma[:, None])
         eta = (det_s / det_z) ** 0.25
         return cls(w, eta, eta[:, None] * _apply(w, z))
 

@@ -90,9 +90,7 @@ def solve(program: Program, *, solver: str, max_iter: int = 200) -> Solution:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "may be inaccurate": the status says it
-            problem.solve(
-                solver=solver.upper(), **_OPTIONS[solver], **{limit: factor * max_iter}
-            )
+            problem.solve(solver=solver.upper(), **_OPTIONS[solver], **{limit: factor * max_iter})
     except cp.SolverError:
         return _failure(program)
     if V.value is None:

@@ -1,0 +1,358 @@
+"""The interior point method: against CLARABEL, in corners, and its linear algebra against numpy's."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from convexgrade.losses import BinaryLogLoss, SoftmaxLogLoss, SquaredError
+from convexgrade.patterns import Patterns, sample_patterns
+from convexgrade.program import Groups
+from convexgrade.solution import Status
+from convexgrade.solvers import _kkt, cvx, interior
+from convexgrade.solvers import _second_order as soc
+from tests.bank import assert_optimal, make_program
+
+LOSSES = ["squared_error", "two_outputs", "binary", "softmax"]
+FREE = {"none": [], "intercept": [-1], "all": slice(None)}
+
+
+def make_rows(shape, rng):
+    """Rows of a shape named in words, the constant last."""
+    n, d = {"line": (30, 1), "plane": (40, 2), "wide": (10, 14)}.get(shape, (25, 2))
+    X = rng.standard_normal((n, d))
+    if shape == "duplicated rows":
+        X = np.concatenate([X, X[:10], X[:5]])
+    if shape == "duplicated columns":
+        X = np.column_stack([X, X])
+    if shape == "ties":
+        X = np.round(X)
+    return np.column_stack([X, np.ones(len(X))])
+
+
+def make_case(
+    shape="plane", loss="squared_error", *, cones=True, free="intercept", size=0.1, seed=0
+):
+    """A program over a few sampled patterns with alpha = size * alpha_max."""
+    rng = np.random.default_rng(seed)
+    X = make_rows(shape, rng)
+    n, d = X.shape
+    score = X[:, 0] + 0.7 * rng.standard_normal(n)
+    chosen, y = {
+        "squared_error": (SquaredError(), np.abs(score)),
+        "two_outputs": (SquaredError(), np.column_stack([np.abs(score), score**2])),
+        "binary": (BinaryLogLoss(), (score > 0.0).astype(float)),
+        "softmax": (SoftmaxLogLoss(), np.eye(3)[np.digitize(score, [-0.5, 0.5])]),
+    }[loss]
+    program = make_program(
+        X,
+        y,
+        alpha=1.0,
+        loss=chosen,
+        cones=cones,
+        weights=rng.uniform(0.5, 2.0, n),
+        offset=0.3 * rng.standard_normal(y.shape),
+        free=np.arange(d)[FREE[free]],
+        patterns=sample_patterns(X, 5, rng),
+    )
+    return replace(program, alpha=size * program.alpha_max())
+
+
+def objective(program, solution):
+    return program.objective(solution.blocks, solution.unpenalised)
+
+
+def scale(program):
+    return program.mean_loss(program.offset + program.Z @ program.null_coefficients())
+
+
+def assert_agrees_with_clarabel(program):
+    found, reference = interior.solve(program), cvx.solve(program, solver="clarabel")
+    assert found.status is Status.OPTIMAL
+    assert program.violation(found.blocks) <= 1e-12
+    assert objective(program, found) == pytest.approx(
+        objective(program, reference), rel=0.0, abs=1e-8 * scale(program)
+    )
+
+
+@pytest.mark.parametrize("cones", [True, False])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    "shape", ["line", "plane", "wide", "duplicated rows", "duplicated columns", "ties"]
+)
+def test_agrees_with_clarabel_on_rows_of_every_shape(shape, loss, cones):
+    assert_agrees_with_clarabel(make_case(shape, loss, cones=cones))
+
+
+@pytest.mark.parametrize("free", FREE)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_agrees_with_clarabel_for_any_unpenalised_columns(loss, free):
+    assert_agrees_with_clarabel(make_case(loss=loss, free=free, seed=1))
+
+
+@pytest.mark.parametrize("size", [0.9, 1e-2, 1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_no_worse_than_clarabel_for_any_alpha(loss, size):
+    """CLARABEL's own accuracy ends somewhere on this way; nothing lower than the optimum exists."""
+    program = make_case(loss=loss, size=size, seed=2)
+    found, reference = interior.solve(program), cvx.solve(program, solver="clarabel")
+    assert found.status is Status.OPTIMAL
+    assert program.violation(found.blocks) <= 1e-12
+    assert objective(program, found) <= objective(program, reference) + 1e-8 * scale(program)
+
+
+@pytest.mark.parametrize("cones", [True, False])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_multipliers_satisfy_the_optimality_conditions(loss, cones):
+    program = make_case(loss=loss, cones=cones, size=0.05, seed=3)
+    solution = interior.solve(program, tol=1e-12)
+    assert (solution.multipliers is not None) == cones
+    assert_optimal(program, solution)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_no_neurons_above_alpha_max(loss):
+    program = make_case(loss=loss, size=1.5)
+    solution = interior.solve(program)
+    assert solution.status is Status.OPTIMAL
+    np.testing.assert_allclose(solution.blocks, 0.0, atol=1e-7)
+    assert objective(program, solution) == pytest.approx(scale(program), rel=1e-9)
+
+
+def list_patterns(*columns):
+    masks = np.array(columns, dtype=bool).T
+    return Patterns(np.zeros((1, masks.shape[1])), masks)
+
+
+def test_a_cone_without_interior():
+    program = make_program([[1.0], [-1.0]], [1.0, 2.0], alpha=0.01, patterns=list_patterns([1, 1]))
+    solution = interior.solve(program)
+    assert solution.status is Status.OPTIMAL
+    assert objective(program, solution) == pytest.approx(1.25, abs=1e-8)
+    assert program.violation(solution.blocks) <= 1e-9
+
+
+def test_rows_of_zeros():
+    patterns = list_patterns([1, 1, 1])
+    program = make_program(np.zeros((3, 2)), np.ones(3), alpha=0.01, patterns=patterns)
+    assert objective(program, interior.solve(program)) == pytest.approx(0.5, abs=1e-9)
+
+
+def test_groups_listed_twice_share_the_penalty():
+    program = make_case()
+    twice = Groups(*(np.tile(part, 2) for part in vars(program.groups).values()))
+    doubled = program.over(program.patterns, twice)
+    values = [objective(p, interior.solve(p)) for p in (program, doubled)]
+    assert values[0] == pytest.approx(values[1], rel=1e-8)
+
+
+def test_an_output_without_groups_or_unpenalised_columns():
+    program = make_case(loss="two_outputs", free="none")
+    first = program.over(program.patterns, program.groups.take(program.groups.output == 0))
+    assert_agrees_with_clarabel(first)
+
+
+def test_unpenalised_columns_that_fit_exactly_leave_nothing_to_solve():
+    X = make_rows("plane", np.random.default_rng(0))
+    patterns = sample_patterns(X, 3, np.random.default_rng(0))
+    program = make_program(X, X @ [1.0, 2.0, 3.0], alpha=0.1, free=[0, 1, 2], patterns=patterns)
+    solution = interior.solve(program)
+    assert solution.status is Status.OPTIMAL
+    np.testing.assert_array_equal(solution.blocks, 0.0)
+    np.testing.assert_allclose(solution.unpenalised[:, 0], [1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_units_of_the_targets_do_not_matter(factor):
+    program = make_case()
+    other = replace(
+        program,
+        y=factor * program.y,
+        offset=factor * program.offset,
+        alpha=factor * program.alpha,
+    )
+    plain, scaled = interior.solve(program), interior.solve(other)
+    assert scaled.iterations == plain.iterations
+    assert objective(other, scaled) == pytest.approx(factor**2 * objective(program, plain))
+
+
+def test_separable_classes():
+    X = make_rows("line", np.random.default_rng(0))
+    patterns = sample_patterns(X, 4, np.random.default_rng(0))
+    program = make_program(X, X[:, 0] > 0.2, alpha=1e-5, loss=BinaryLogLoss(), patterns=patterns)
+    assert_agrees_with_clarabel(program)
+
+
+def test_an_offset_that_is_certain_and_wrong():
+    """The loss is all but linear there: its Hessian says nothing about where the optimum is."""
+    X = make_rows("line", np.random.default_rng(0))
+    y = (X[:, 0] > 0.2).astype(float)
+    patterns = sample_patterns(X, 4, np.random.default_rng(0))
+    program = make_program(
+        X, y, alpha=1e-3, loss=BinaryLogLoss(), offset=30.0 - 60.0 * y, patterns=patterns
+    )
+    assert_agrees_with_clarabel(program)
+
+
+def test_the_iteration_limit_is_reported():
+    solution = interior.solve(make_case(), max_iter=4)
+    assert solution.status is Status.ITERATION_LIMIT
+    assert solution.iterations == 4
+
+
+def test_an_impossible_tolerance_ends_in_an_honest_status():
+    solution = interior.solve(make_case(), tol=0.0)
+    assert solution.status in (Status.INACCURATE, Status.ITERATION_LIMIT)
+    assert_optimal(make_case(), solution)
+
+
+def test_a_loss_that_is_not_finite_fails_without_an_exception():
+    class Broken(SquaredError):
+        def hessian(self, f, y):
+            return np.nan * super().hessian(f, y)
+
+    assert interior.solve(replace(make_case(free="none"), loss=Broken())).status is Status.FAILED
+
+
+@pytest.mark.parametrize("shape", ["plane", "wide"])
+def test_small_chunks_give_the_same_answer(shape, monkeypatch):
+    program = make_case(shape)
+    whole = interior.solve(program)
+    size = len(program.groups) // 2 * program.X.shape[1] + 1  # two signs share a channel
+    monkeypatch.setattr(_kkt, "MAX_FLOATS", min(size, len(program.X)) ** 2)
+    chunked = interior.solve(program)
+    assert chunked.status is Status.OPTIMAL
+    assert objective(program, chunked) == pytest.approx(objective(program, whole), rel=1e-9)
+
+
+def test_a_program_too_large_for_direct_methods_fails_without_an_exception(monkeypatch):
+    monkeypatch.setattr(_kkt, "MAX_FLOATS", 50)
+    assert interior.solve(make_case()).status is Status.FAILED
+
+
+def dense(operator, n_outputs, d):
+    """The matrix of the map A, groups first."""
+    n_groups, q = operator.channel.size, operator.Z.shape[1]
+    units = np.eye(n_groups * d + q * n_outputs)
+    split = n_groups * d
+    return np.column_stack(
+        [
+            operator.forward(
+                u[:split].reshape(n_groups, d), u[split:].reshape(q, n_outputs)
+            ).ravel()
+            for u in units
+        ]
+    )
+
+
+@pytest.mark.parametrize("columns_a_row", [0.0, np.inf])
+@pytest.mark.parametrize("coupled", [True, False])
+def test_factorisation_solves_the_system(coupled, columns_a_row, monkeypatch):
+    monkeypatch.setattr(_kkt, "_COLUMNS_A_ROW", columns_a_row)
+    rng = np.random.default_rng(0)
+    program = make_case(loss="two_outputs", free="intercept")
+    groups = program.groups.take(np.arange(len(program.groups)) != 3)  # one channel has one sign
+    program = program.over(program.patterns, groups)
+    (n, d), k = program.X.shape, program.n_outputs
+    operator = _kkt.Operator.build(
+        program.X, program.Z, program.patterns.masks, program.routing(), groups.pattern
+    )
+    A = dense(operator, k, d)
+    roots = np.triu(rng.standard_normal((len(groups), d, d))) + 3.0 * np.eye(d)
+    factors = rng.standard_normal((n, k, k)) * (1.0 if coupled else np.eye(k))
+    curvature = factors @ factors.transpose(0, 2, 1)
+    full = A.T @ np.einsum("ikl,ilj->ikj", curvature, A.reshape(n, k, -1)).reshape(n * k, -1)
+    for g, root in enumerate(roots):
+        own = slice(g * d, (g + 1) * d)
+        full[own, own] += root.T @ root
+    r, r_free = rng.standard_normal((len(groups), d)), rng.standard_normal((1, k))
+    expected = np.linalg.solve(full, np.append(r.ravel(), r_free.ravel()))
+    grams = _kkt.Grams(operator)
+    v, c = _kkt.Factorisation.build(operator, roots, curvature, grams).solve(r, r_free)
+    np.testing.assert_allclose(np.append(v.ravel(), c.ravel()), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_adjoint():
+    program = make_case(loss="softmax", free="all")
+    operator = _kkt.Operator.build(
+        program.X,
+        program.Z,
+        program.patterns.masks,
+        program.routing(),
+        program.groups.pattern,
+    )
+    rng = np.random.default_rng(0)
+    v = rng.standard_normal((len(program.groups), 3))
+    c, theta = rng.standard_normal((3, 3)), rng.standard_normal(program.y.shape)
+    f = operator.forward(v, c)
+    np.testing.assert_allclose(program.offset + f, program.predict(v, c))
+    groups, free = operator.adjoint(theta)
+    np.testing.assert_allclose(groups, program.adjoint(theta))
+    assert np.vdot(f, theta) == pytest.approx(np.vdot(v, groups) + np.vdot(c, free))
+
+
+@pytest.mark.parametrize("spread", [0.0, 30.0])
+def test_block_roots(spread):
+    """From a sum, and from a QR factorisation where weights spread over thirty orders."""
+    rng = np.random.default_rng(0)
+    rows, roots = rng.standard_normal((8, 3)), rng.standard_normal((2, 3, 3))
+    weights = 10.0 ** (spread * rng.uniform(-0.5, 0.5, (8, 2)))
+    triangles = _kkt.block_roots(rows, weights, roots)
+    np.testing.assert_array_equal(np.tril(triangles, -1), 0.0)
+    for g in range(2):
+        parts = np.concatenate([np.sqrt(weights[:, g, None]) * rows, roots[g]])
+        expected = np.linalg.svd(parts, compute_uv=False)
+        found = np.linalg.svd(triangles[g], compute_uv=False)
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14 * expected[0])
+
+
+def random_cone_points(rng, n_cones=5, d=3):
+    v = rng.standard_normal((n_cones, d))
+    return soc.join(np.linalg.norm(v, axis=1) * rng.uniform(1.01, 3.0, n_cones), v)
+
+
+def test_jordan_algebra():
+    rng = np.random.default_rng(0)
+    x, y = random_cone_points(rng), random_cone_points(rng)
+    np.testing.assert_allclose(soc.product(y, soc.divide(x, y)), x)
+    identity = soc.join(np.ones(5), np.zeros((5, 3)))
+    np.testing.assert_allclose(soc.product(x, identity), x)
+    np.testing.assert_allclose(soc.clip_eigenvalues(x, -np.inf, np.inf), x)
+    clipped = soc.clip_eigenvalues(x, 0.5, 1.0)
+    size = np.linalg.norm(clipped[:, 1:], axis=1)
+    assert np.all((clipped[:, 0] - size >= 0.5 - 1e-12) & (clipped[:, 0] + size <= 1.0 + 1e-12))
+
+
+def test_reach_ends_on_the_boundary():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        x, step = random_cone_points(rng), rng.standard_normal((5, 4))
+        a = soc.reach(x, step)
+        nearest = min(a, 1e6)
+        assert np.min(soc.determinant(x + 0.999 * nearest * step)) > 0.0
+        if np.isfinite(a):
+            assert np.min(soc.determinant(x + 1.001 * a * step)) < 0.0
+    assert soc.reach(x, x) == np.inf
+
+
+def test_scaling_of_nesterov_and_todd():
+    rng = np.random.default_rng(2)
+    s, z = random_cone_points(rng), random_cone_points(rng)
+    scaling = soc.Scaling.between(s, z)
+    np.testing.assert_allclose(scaling.apply(z), scaling.point)
+    np.testing.assert_allclose(scaling.invert(s), scaling.point)
+    np.testing.assert_allclose(scaling.invert(scaling.apply(s)), s)
+
+
+def test_elimination_of_the_axis():
+    """The step it gives solves W dz + W^-1 ds = u with dz_0 = 0."""
+    rng = np.random.default_rng(3)
+    scaling = soc.Scaling.between(random_cone_points(rng), random_cone_points(rng))
+    u, step = rng.standard_normal((5, 4)), rng.standard_normal((5, 3))
+    p = scaling.invert(u)
+    ds = soc.join(scaling.axis_step(p, step), step)
+    dz = soc.join(np.zeros(5), scaling.reduce(p) - scaling.multiply(step))
+    np.testing.assert_allclose(scaling.apply(dz) + scaling.invert(ds), u)
+    roots = scaling.roots()
+    S = roots.transpose(0, 2, 1) @ roots
+    np.testing.assert_allclose(np.einsum("gij,gj->gi", S, step), scaling.multiply(step))
