@@ -6,6 +6,7 @@ See `ConvexReLURegressor` and `ConvexReLUClassifier` for one grade, `MultigradeR
 
 from convexgrade import datasets
 from convexgrade.certificate import Certificate
+from convexgrade.display import GradesDisplay
 from convexgrade.estimators import (
     ConvexReLUClassifier,
     ConvexReLURegressor,
@@ -18,6 +19,7 @@ __all__ = [
     "Certificate",
     "ConvexReLUClassifier",
     "ConvexReLURegressor",
+    "GradesDisplay",
     "MultigradeClassifier",
     "MultigradeRegressor",
     "certify",

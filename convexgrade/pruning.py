@@ -52,6 +52,9 @@ def _walk(responses: Array, size: Array) -> Array:
         z = null[:, 0]
         z = z if z.sum() <= 0.0 else -z
         falling = z < 0.0
+        if not falling.any():  # a null vector that earlier eliminations have used up
+            null = null[:, 1:]
+            continue
         ratio = np.full(size.size, np.inf)
         ratio[falling] = size[falling] / -z[falling]
         gone = int(np.argmin(ratio))
