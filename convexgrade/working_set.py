@@ -115,7 +115,7 @@ def solve_over(
     if start is None:
         working = _most_correlated(full, best)
     else:
-        working = full.groups.locate(start)
+        working = np.unique(full.groups.locate(start))
     for _ in range(_ROUNDS):
         point = solve_groups(program, patterns, full.groups.take(working), solver=solver)
         if point.objective > best.objective:

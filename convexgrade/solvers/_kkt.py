@@ -94,7 +94,7 @@ class Operator:
     def columns(self, outputs: Outputs) -> int:
         """Return the number of columns of A that lead to some outputs."""
         n_channels = sum(self.spans[k].stop - self.spans[k].start for k in outputs)
-        return n_channels * self.X.shape[1] + len(outputs) * self.Z.shape[1]
+        return int(n_channels * self.X.shape[1] + len(outputs) * self.Z.shape[1])
 
     def forward(self, v: Array, c: Array) -> Array:
         """Return A (v, c), shape (n_samples, n_outputs)."""
@@ -197,12 +197,13 @@ class _Part:
     @property
     def split(self) -> int:
         """Number of columns before the unpenalised ones."""
-        return self.T.shape[0] * self.T.shape[1]
+        return int(self.T.shape[0] * self.T.shape[1])
 
     def forward(self, y: Array) -> Array:
         """Return K y."""
         u = np.einsum("cij,ci->cj", self.T, y[: self.split].reshape(self.T.shape[:2]))
-        return ((self.X @ u.T) * self.masks).sum(axis=1) + self.Z @ (self.scale * y[self.split :])
+        free = self.scale * y[self.split :]
+        return np.asarray(((self.X @ u.T) * self.masks).sum(axis=1) + self.Z @ free)
 
     def adjoint(self, theta: Array) -> Array:
         """Return K^T theta."""

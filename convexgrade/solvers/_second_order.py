@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 def inner(x: Array, y: Array) -> Array:
     """Return <x, y> for each row."""
-    return np.einsum("ij,ij->i", x, y)
+    return np.asarray(np.einsum("ij,ij->i", x, y))
 
 
 def join(axis: Array, rest: Array) -> Array:
@@ -35,7 +35,7 @@ def product(x: Array, y: Array) -> Array:
 def determinant(x: Array) -> Array:
     """Return x_0^2 - ||x_1||^2, the product of the eigenvalues, without cancelling squares."""
     norm = np.linalg.norm(x[:, 1:], axis=1)
-    return (x[:, 0] - norm) * (x[:, 0] + norm)
+    return np.asarray((x[:, 0] - norm) * (x[:, 0] + norm))
 
 
 def divide(x: Array, y: Array) -> Array:

@@ -43,7 +43,8 @@ _EXACT = 1e-12  # loss, relative to that before the grade, that counts as none
 _FRACTION = 0.95  # of the way to the boundary that a step may go
 _LAG = 0.003  # share of the residuals in the error below which the gap need not fall
 _TRUST = 2.0  # largest ratio of a change of gradient to its linear model
-_REFINEMENTS = 5  # most corrections of a linear solve
+_REFINEMENTS = 5  # most corrections of a linear solve,
+_REFINED = 1e-12  # down to this residual, relative to the right side
 _CORRECTIONS = 2  # most centrality corrections of a step,
 _LONG = 0.9  # tried up to this length of step,
 _NEAR, _FAR = 0.3, 3.0  # to bring products to between these multiples of the target
@@ -76,7 +77,7 @@ class _Point:
     @property
     def n_products(self) -> int:
         """Number of complementarity products."""
-        return self.primal.shape[0] + self.slack.size
+        return len(self.primal) + self.slack.size
 
     def plus(self, step: _Point, length: float) -> _Point:
         """Return the point after a step."""
@@ -253,12 +254,12 @@ class _Newton:
     def _solve(self, r: Array, r_free: Array) -> tuple[Array, Array]:
         """Solve for (v, c), and refine with the exact system for as long as that helps."""
         v, c = self.factors.solve(r, r_free)
-        smallest, before = 1e-13 * float(np.abs(r).max()), np.inf
+        enough, before = _REFINED * float(np.abs(r).max()), np.inf
         for _ in range(_REFINEMENTS):
             left, left_free = self._multiply(v, c)
             rest, rest_free = r - left, r_free - left_free
             size = max(float(np.abs(rest).max()), float(np.abs(rest_free).max(initial=0.0)))
-            if size <= smallest or size > 0.5 * before:
+            if size <= enough or size > 0.5 * before:
                 break
             dv, dc = self.factors.solve(rest, rest_free)
             v, c, before = v + dv, c + dc, size
