@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.preprocessing import StandardScaler
 
 from convexgrade.certificate import Certificate
 from convexgrade.grade import Grade, Report, Settings, certify_grade, fit_grade, state_program
@@ -207,7 +206,7 @@ def _add_grade(chain: Chain, data: Data, plan: ChainPlan, report: Report) -> Cha
     if chain.links:
         scaling = _feature_scaling(features, data)
     elif plan.standardize:
-        scaling = _standard_scaling(features, data.weights)
+        scaling = standard_scaling(features, data.weights)
     else:
         scaling = Scaling(np.zeros(features.shape[1]), np.ones(features.shape[1]))
     program = state_program(
@@ -224,9 +223,16 @@ def _add_grade(chain: Chain, data: Data, plan: ChainPlan, report: Report) -> Cha
     return replace(chain, links=(*chain.links, Link(scaling, grade)))
 
 
-def _standard_scaling(features: Array, weights: Array) -> Scaling:
-    scaler = StandardScaler().fit(features, sample_weight=weights)
-    return Scaling(scaler.mean_, scaler.scale_)
+def standard_scaling(features: Array, weights: Array) -> Scaling:
+    """Return the scaling to weighted mean 0 and variance 1; constant columns are only centred.
+
+    (scikit-learn's StandardScaler accumulates the weighted variance by differences, which rounds
+    below zero on a single row.)
+    """
+    center = weights @ features / weights.sum()
+    spread = np.sqrt(weights @ (features - center) ** 2 / weights.sum())
+    constant = spread <= 1e-14 * np.abs(features).max(axis=0)
+    return Scaling(center, np.where(constant, 1.0, spread))
 
 
 def _feature_scaling(features: Array, data: Data) -> Scaling:
@@ -234,7 +240,7 @@ def _feature_scaling(features: Array, data: Data) -> Scaling:
 
     A wide grade would otherwise hand on rows of large norm, for which the same alpha is weaker.
     """
-    scaling = _standard_scaling(features, data.weights)
+    scaling = standard_scaling(features, data.weights)
     d = data.X.shape[1]
     width = features.shape[1] - d
     shrink = np.ones(features.shape[1])

@@ -48,7 +48,8 @@ def small(estimator, **parameters):
     return estimator(**{"alpha": 0.02, "n_patterns": 20, "random_state": 0, **parameters})
 
 
-@parametrize_with_checks([estimator() for estimator in ESTIMATORS])
+# Small searches, as scikit-learn's own slow estimators are checked; the checks are the same ones.
+@parametrize_with_checks([estimator(n_patterns=20) for estimator in ESTIMATORS])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 def test_scikit_learn_contract(estimator, check):
     check(estimator)
@@ -371,7 +372,7 @@ def test_grid_search_over_a_pipeline_routes_sample_weights():
     X, y = make_data(40)
     with config_context(enable_metadata_routing=True):
         model = MultigradeRegressor(n_grades=1, n_patterns=10, random_state=0)
-        model.set_fit_request(sample_weight=True).set_score_request(sample_weight=False)
+        model.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
         search = GridSearchCV(
             make_pipeline(StandardScaler().set_fit_request(sample_weight=False), model),
             {"multigraderegressor__alpha": [0.01, 1000.0]},

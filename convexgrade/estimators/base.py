@@ -23,7 +23,7 @@ from sklearn.base import (
     _fit_context,
 )
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.preprocessing import LabelBinarizer, StandardScaler
+from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
@@ -32,7 +32,14 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from convexgrade.certificate import Certificate
 from convexgrade.grade import Grade, Settings
 from convexgrade.losses import BinaryLogLoss, Loss, SoftmaxLogLoss, SquaredError
-from convexgrade.multigrade import ChainPlan, Data, Progress, certify_chain, grow
+from convexgrade.multigrade import (
+    ChainPlan,
+    Data,
+    Progress,
+    certify_chain,
+    grow,
+    standard_scaling,
+)
 from convexgrade.network import DeepNetwork, Network, Scaling
 from convexgrade.solvers import SOLVERS
 
@@ -315,8 +322,7 @@ class RegressorTargets(RegressorMixin):
 
     def _learn_coding(self: Any, y: Array, weights: Array) -> Coding:
         self._one_dimensional = y.ndim == 1
-        scaler = StandardScaler().fit(_as_columns(y), sample_weight=weights)
-        return Coding(SquaredError(), Scaling(scaler.mean_, scaler.scale_))
+        return Coding(SquaredError(), standard_scaling(_as_columns(y), weights))
 
     def _coded(self: Any, y: Array) -> Array:
         return self._coding.scaling.apply(_as_columns(y))

@@ -330,7 +330,8 @@ class Factorisation:
 
     operator: Operator
     inverse_roots: Array  # L_g^-1, (n_groups, d, d)
-    Q: Array  # (n_channels, slots * d, slots * d)
+    pairs: Index  # channels of two groups; the others need no Q: T is their L_g^-1 itself
+    Q: Array  # (n_pairs, slots * d, slots * d)
     scale: Array  # of the unpenalised columns, (q, n_outputs)
     systems: Mapping[Outputs, _ColumnSystem | _RowSystem]
 
@@ -358,7 +359,11 @@ class Factorisation:
         """
         op, d = operator, operator.X.shape[1]
         inverse_roots = np.asarray(np.linalg.inv(roots).transpose(0, 2, 1), dtype=float)
-        Q, T = np.linalg.qr(op.stack(inverse_roots), mode="complete")
+        stacked = op.stack(inverse_roots)
+        pairs = np.unique(op.channel[op.slot > 0])
+        T = stacked[:, :d].copy()
+        Q, upper = np.linalg.qr(stacked[pairs], mode="complete")
+        T[pairs] = upper[:, :d]
         own = np.einsum("iq,ikk->qk", op.Z**2, curvature)
         scale = 1.0 / np.sqrt(_PROXIMAL * np.maximum(own, 0.01 * own.max(initial=1e-100)))
         systems: dict[Outputs, _ColumnSystem | _RowSystem] = {}
@@ -376,13 +381,14 @@ class Factorisation:
                 systems[outputs] = _RowSystem.build(parts, curvature[:, outputs][:, :, outputs])
             else:
                 systems[outputs] = _ColumnSystem.build(parts, grams.at(curvature, outputs))
-        return cls(op, inverse_roots, Q, scale, systems)
+        return cls(op, inverse_roots, pairs, Q, scale, systems)
 
     def solve(self, r: Array, r_free: Array) -> tuple[Array, Array]:
         """Return v, shape (n_groups, d), and c, shape (q, n_outputs)."""
         op, d = self.operator, r.shape[1]
         signed = op.sign[:, None] * r
-        y = self.Q.transpose(0, 2, 1) @ op.stack(self.inverse_roots @ signed[:, :, None])
+        y = op.stack(self.inverse_roots @ signed[:, :, None])
+        y[self.pairs] = self.Q.transpose(0, 2, 1) @ y[self.pairs]
         y_free = self.scale * r_free
         for outputs, system in self.systems.items():
             right = [np.append(y[op.spans[k], :d].ravel(), y_free[:, k]) for k in outputs]
@@ -390,7 +396,8 @@ class Factorisation:
                 split = solution.size - len(y_free)
                 y[op.spans[k], :d] = solution[:split].reshape(-1, d, 1)
                 y_free[:, k] = solution[split:]
-        e = op.unstack(self.Q @ y, d)
+        y[self.pairs] = self.Q @ y[self.pairs]
+        e = op.unstack(y, d)
         v = (self.inverse_roots.transpose(0, 2, 1) @ e)[:, :, 0]
         return op.sign[:, None] * v, self.scale * y_free
 
