@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from convexgrade import search
 from convexgrade.certificate import Certificate, DualPoint, certify_network, dual_point
@@ -121,6 +122,9 @@ def _no_patterns(n: int, d: int) -> Patterns:
     return Patterns(np.empty((d, 0)), np.empty((n, 0), dtype=bool))
 
 
+# On one BLAS thread: the products of a search are too small to share out (two threads took three
+# times as long), and a search that rounds differently ends at other neurons.
+@threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
 def fit_grade(
     program: Program,
     settings: Settings,
@@ -168,6 +172,7 @@ def fit_grade(
     )
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
 def certify_grade(
     program: Program,
     network: Network,
