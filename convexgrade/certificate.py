@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.network import Network
-from convexgrade.patterns import Patterns, activation
+from convexgrade.patterns import Patterns
 from convexgrade.program import Program, fit_unpenalised
 from convexgrade.solution import Status
 
@@ -240,9 +240,3 @@ def _least_violation(response: Array, patterns: Patterns) -> Array:
     misplaced = positive.sum(axis=0)[:, None] + (negative - positive).T @ masks
     best = masks[:, np.argmin(misplaced, axis=1)]
     return np.max(np.where(best, negative, positive), axis=0)
-
-
-def own_patterns(program: Program, network: Network) -> Patterns:
-    """Return the patterns of a network's own neurons on the program's rows."""
-    gates = network.vectors if network.gate_coef is None else _gates(network)
-    return Patterns(gates, activation(program.X, gates))

@@ -53,17 +53,6 @@ class Groups:
         """Return the groups at ``index``."""
         return Groups(self.pattern[index], self.sign[index], self.output[index])
 
-    def union(self, other: Groups) -> Groups:
-        """Return these groups, then those of ``other`` that are not among them."""
-        known = set(self._keys())
-        new = np.array([key not in known for key in other._keys()], dtype=bool)
-        other = other.take(new)
-        return Groups(
-            np.concatenate([self.pattern, other.pattern]),
-            np.concatenate([self.sign, other.sign]),
-            np.concatenate([self.output, other.output]),
-        )
-
     def locate(self, other: Groups) -> Index:
         """Return the position in this list of each group of ``other``, or -1."""
         position = {key: g for g, key in enumerate(self._keys())}

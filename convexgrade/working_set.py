@@ -7,7 +7,7 @@ none left, the point is optimal over all patterns, though most of them never met
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +119,7 @@ def solve_over(
     for _ in range(_ROUNDS):
         point = solve_groups(program, patterns, full.groups.take(working), solver=solver)
         if point.objective > best.objective:
-            return _with_status(best, Status.INACCURATE)
+            return replace(best, status=Status.INACCURATE)
         best = point
         outside = np.setdiff1d(every, working)
         violated = _violated(full, outside, point, tol)
@@ -196,10 +196,4 @@ def _clean(program: Program, solution: Solution) -> Point:
         unpenalised=solution.unpenalised,
         objective=program.over(program.patterns, groups).objective(blocks, solution.unpenalised),
         status=solution.status,
-    )
-
-
-def _with_status(point: Point, status: Status) -> Point:
-    return Point(
-        point.patterns, point.groups, point.blocks, point.unpenalised, point.objective, status
     )
