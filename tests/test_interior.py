@@ -131,10 +131,8 @@ def test_patterns_harvested_from_a_descent():
     patterns = Patterns.from_gates(X, neurons.vectors)
     place = patterns.find(activation(X, neurons.vectors))
     own = Groups(place, neurons.sign, neurons.output).take(place >= 0)
-    groups = Groups.every(0, 1, signed=True)
-    for g in range(len(own)):
-        groups = groups.union(own.take(np.array([g])))
-    program = blind.over(patterns, groups)
+    every = blind.every_group(patterns)
+    program = blind.over(patterns, every.take(np.unique(every.locate(own))))
     solution = interior.solve(program)
     assert solution.status is Status.OPTIMAL
     assert solution.iterations <= 50
