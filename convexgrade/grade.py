@@ -251,7 +251,7 @@ def _adaptive(
     enough = settings.tol * point.objective
     propose = _propose_by_descent if program.cones else _propose_gates
     for n_rounds in range(1, settings.max_iter + 1):
-        neurons = propose(program, point, first if n_rounds == 1 else None, settings, rng)
+        neurons = propose(program, point, first, settings, rng)
         if neurons is None:
             break
         last, point = point, _harvest(program, point, neurons, settings)

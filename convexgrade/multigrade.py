@@ -209,18 +209,14 @@ def _add_grade(chain: Chain, data: Data, plan: ChainPlan, report: Report) -> Cha
         scaling = standard_scaling(features, data.weights)
     else:
         scaling = Scaling(np.zeros(features.shape[1]), np.ones(features.shape[1]))
-    program = state_program(
-        scaling.apply(features),
-        data.y,
-        offset,
-        data.weights,
-        plan.loss,
-        plan.alpha,
-        plan.settings,
-    )
+    program = _state(Step(scaling.apply(features), offset), data, plan, plan.alpha)
     first = plan.first_network if not chain.links else None
     grade = fit_grade(program, plan.settings, (plan.seed, len(chain)), first, report)
     return replace(chain, links=(*chain.links, Link(scaling, grade)))
+
+
+def _state(step: Step, data: Data, plan: ChainPlan, alpha: float) -> Program:
+    return state_program(step.H, data.y, step.offset, data.weights, plan.loss, alpha, plan.settings)
 
 
 def standard_scaling(features: Array, weights: Array) -> Scaling:
@@ -271,15 +267,7 @@ def certify_chain(chain: Chain, data: Data, plan: ChainPlan) -> list[Certificate
     """Recompute the certificate of every grade from data, given the grades before it."""
     certificates = []
     for index, (step, link) in enumerate(zip(chain.walk(data.X), chain.links, strict=False)):
-        program = state_program(
-            step.H,
-            data.y,
-            step.offset,
-            data.weights,
-            plan.loss,
-            link.grade.alpha,
-            plan.settings,
-        )
+        program = _state(step, data, plan, link.grade.alpha)
         certificates.append(
             certify_grade(
                 program,

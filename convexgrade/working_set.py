@@ -96,7 +96,7 @@ def solve_over(
     patterns : Patterns
         Patterns to minimise over.
     start : Groups or None
-        First working set; None begins with the groups most correlated with what is left to fit.
+        First working set; None begins with the groups of highest price, or with all if they are few.
     solver : str
         Name of a solver.
     tol : float
@@ -110,12 +110,13 @@ def solve_over(
     best = null_point(program, patterns)
     full = program.over(patterns, program.every_group(patterns))
     every = np.arange(len(full.groups))
-    if _violated(full, every, best, tol).size == 0:
+    worthwhile = _violated(full, every, best, tol)
+    if worthwhile.size == 0:
         return best
-    if start is None:
-        working = _most_correlated(full, best)
-    else:
+    if start is not None:
         working = np.unique(full.groups.locate(start))
+    else:
+        working = every if every.size <= _SOLVE_WHOLE else worthwhile
     for _ in range(_ROUNDS):
         point = solve_groups(program, patterns, full.groups.take(working), solver=solver)
         if point.objective > best.objective:
@@ -153,18 +154,10 @@ def solve_groups(program: Program, patterns: Patterns, groups: Groups, *, solver
     return _clean(restricted, solvers.solve(restricted, solver=solver))
 
 
-def _most_correlated(full: Program, null: Point) -> NDArray[np.intp]:
-    if len(full.groups) <= _SOLVE_WHOLE:
-        return np.arange(len(full.groups))
-    theta = dual_point(full, null.prediction(full)).theta
-    correlation = np.linalg.norm(full.adjoint(theta), axis=1)
-    return np.argsort(-correlation, kind="stable")[:_BATCH]
-
-
 def _violated(
     full: Program, outside: NDArray[np.intp], point: Point, tol: float
 ) -> NDArray[np.intp]:
-    """Return the groups whose dual constraint fails most, of those outside the working set."""
+    """Return the groups at ``outside`` whose dual constraint a point fails most, worst first."""
     theta = dual_point(full, point.prediction(full)).theta
     program = full.over(full.patterns, full.groups.take(outside))
     correlations = program.adjoint(theta)
