@@ -223,19 +223,19 @@ def _holding(
     strays = wrong > _HOLDS * scale
     if strays.any() and not patterns.exhaustive:
         patterns = patterns.extend(program.X, gates[:, strays])
+        wrong[strays] = 0.0
     size = np.abs(network.output_coef).sum(axis=1)
-    return patterns, float(np.max(np.where(strays, 0.0, wrong) * size, initial=0.0))
+    return patterns, float(np.max(wrong * size, initial=0.0))
 
 
 def _least_violation(response: Array, patterns: Patterns) -> Array:
     """Return for each neuron how far it is, at its worst row, from the pattern that suits it best.
 
     The sum of a neuron's misplaced responses over rows costs one product with the masks for all
-    patterns; the worst row is then found for the best pattern alone.
+    patterns; the worst row is then found for the best pattern alone. The empty pattern, which lists
+    leave out, is always one to choose: a neuron active on no row violates nothing.
     """
-    if len(patterns) == 0:
-        return np.full(response.shape[1], np.inf)
-    masks = patterns.masks
+    masks = np.column_stack([np.zeros(len(response), dtype=bool), patterns.masks])
     positive, negative = np.maximum(response, 0.0), np.maximum(-response, 0.0)
     misplaced = positive.sum(axis=0)[:, None] + (negative - positive).T @ masks
     best = masks[:, np.argmin(misplaced, axis=1)]

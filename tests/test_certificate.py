@@ -118,6 +118,27 @@ def test_a_neuron_outside_all_patterns_brings_its_own():
     assert certificate.violation <= 1e-12
 
 
+def test_violation_shows_a_neuron_that_a_list_called_complete_does_not_hold():
+    program = random_program(0, n=10, d=2)
+    solved = solve_over(program, program.patterns, None, solver="clarabel", tol=1e-8)
+    few = Patterns(program.patterns.gates[:, :1], program.patterns.masks[:, :1], exhaustive=True)
+    certificate = certify_network(program, solved.network(program), few, status=Status.OPTIMAL)
+    assert certificate.violation > 1e-3
+    assert certificate.n_patterns == 1
+
+
+def test_a_neuron_active_on_no_row_violates_nothing():
+    program = random_program(0, n=10, d=2)
+    X = program.X
+    dead = np.array([[0.0, -1.0]])  # the constant alone, below zero
+    network = _network_at(
+        program.over(program.patterns, program.groups.take(np.array([0]))), dead, np.zeros((1, 1))
+    )
+    assert not (X @ network.vectors > 0.0).any()
+    certificate = certify_network(program, network, program.patterns, status=Status.INACCURATE)
+    assert certificate.violation == 0.0
+
+
 def test_dual_point_stays_in_the_domain_when_projection_leaves_it():
     # Saturated logits: gradients at the edge of [-y, 1 - y], and a projection that pushes them out.
     program = random_program(1, loss="binary", n=10)
