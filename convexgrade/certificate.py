@@ -21,17 +21,21 @@ listed it is a bound over all networks of any width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.network import Network
 from convexgrade.patterns import Patterns
-from convexgrade.program import Program, fit_unpenalised
+from convexgrade.program import Groups, Program, fit_unpenalised
 from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
 
+_CLOSE_ENOUGH = (
+    1e-6  # excess over alpha, relative, up to which a solver's multipliers are not refined
+)
 _HOLDS = 1e-9  # a pattern holds a neuron if no row is on the wrong side by more (unit rows)
 
 
@@ -103,6 +107,13 @@ class DualPoint:
     theta: Array
 
 
+class Multipliers(NamedTuple):
+    """A solver's rho_g >= 0 for the constraints of some groups, shape (n_samples, n_groups)."""
+
+    groups: Groups
+    rho: Array
+
+
 def dual_point(program: Program, prediction: Array) -> DualPoint:
     """Return the dual point that belongs to a prediction.
 
@@ -151,6 +162,7 @@ def certify_network(
     status: Status,
     point: DualPoint | None = None,
     price: float = 0.0,
+    multipliers: Multipliers | None = None,
 ) -> Certificate:
     """Bound the distance of a network from the optimum of a grade over ``patterns``.
 
@@ -169,6 +181,9 @@ def certify_network(
         The network's own dual point, if it is already known; it only saves recomputing it.
     price : float, default=0
         Price of the best neuron that a search found.
+    multipliers : Multipliers, optional
+        Any rho_g >= 0 bound the dual norm of their group: those of a solver save projections. Where
+        they are missing or too far from the best, these are sought by non-negative least squares.
 
     Returns
     -------
@@ -177,11 +192,10 @@ def certify_network(
     prediction = program.offset + network.forward(program.X[:, :-1])
     gates = network.vectors if network.gate_coef is None else _gates(network)
     patterns, violation = _holding(program, patterns, gates, network)
-    full = program.over(patterns, program.every_group(patterns))
     primal = program.mean_loss(prediction) + program.alpha * network.penalty
     point = dual_point(program, prediction) if point is None else point
-    largest = full.largest_dual_norm(full.adjoint(point.theta))
-    dual = _dual_value(program, point, largest)
+    largest = _largest_dual_norm(program, patterns, point, multipliers)
+    dual = lower_bound(program, point, largest)
     before = program.mean_loss(program.offset)
     return Certificate(
         primal=primal,
@@ -196,7 +210,27 @@ def certify_network(
     )
 
 
-def _dual_value(program: Program, point: DualPoint, largest: float) -> float:
+def _largest_dual_norm(
+    program: Program, patterns: Patterns, point: DualPoint, multipliers: Multipliers | None
+) -> float:
+    """Return a bound on max_g ||Proj_K(s_g X^T D_g theta)||, attained up to `_CLOSE_ENOUGH`."""
+    groups = program.every_group(patterns)
+    full = program.over(patterns, groups)
+    correlations = full.adjoint(point.theta)
+    if multipliers is None or not program.cones:
+        return full.largest_dual_norm(correlations)
+    place = multipliers.groups.locate(groups)
+    signed = np.where(full.masks(), 1.0, -1.0) * np.where(
+        place >= 0, multipliers.rho[:, place], 0.0
+    )
+    bounds = np.linalg.norm(correlations + signed.T @ program.X, axis=1)
+    near = bounds <= program.alpha * (1.0 + _CLOSE_ENOUGH)
+    rest = full.over(patterns, groups.take(~near))
+    return rest.largest_dual_norm(correlations[~near], above=float(bounds[near].max(initial=0.0)))
+
+
+def lower_bound(program: Program, point: DualPoint, largest: float) -> float:
+    """Return the dual value of a point scaled back until ``largest``, its dual norm, is alpha."""
     t = 1.0 if largest <= program.alpha else program.alpha / largest
     q = t * point.q
     conjugate = program.loss.conjugate(q, program.y)

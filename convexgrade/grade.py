@@ -16,30 +16,23 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from convexgrade import search
-from convexgrade.certificate import Certificate, DualPoint, certify_network, dual_point
+from convexgrade.certificate import Certificate, Multipliers, certify_network, dual_point
 from convexgrade.losses import Loss
 from convexgrade.network import Network
-from convexgrade.patterns import (
-    Patterns,
-    activation,
-    centred_gates,
-    enumerate_patterns,
-    sample_patterns,
-)
+from convexgrade.patterns import Patterns, enumerate_patterns, sample_patterns
 from convexgrade.program import Groups, Program
-from convexgrade.search import Neurons
+from convexgrade.proposals import Budget, highest_price, propose
+from convexgrade.pruning import select
 from convexgrade.solution import Status
-from convexgrade.working_set import Point, null_point, solve_groups, solve_over
+from convexgrade.working_set import Point, null_point, point_of, solve_groups, solve_over
 
 Array = NDArray[np.float64]
 Report = Callable[[str], None]
 Seed = Sequence[int]
 
 _EXHAUSTIVE_LIMIT = 20_000  # patterns; a few minutes at n = 140 in rank 3
-_DESCENT_STEPS = 1000  # quasi-Newton steps of one descent
-_STARTS = 64  # random starts of a price search
-_NEW_NEURONS = 32  # neurons a search hands to the next descent
-_GATES_DRAWN = 20  # gates drawn for one that a gated grade keeps
+_FINAL_STEPS = 1000  # quasi-Newton steps after a cut to ``max_neurons``
+_ACCURATE = 1e-3  # least objective, relative to the loss before, to which a round's accuracy scales
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,7 @@ class Settings:
 
     activation: str = "relu"
     patterns: str = "adaptive"
-    n_patterns: int = 100
+    n_patterns: int = 300
     max_neurons: int | None = None
     solver: str = "auto"
     tol: float = 1e-4
@@ -74,6 +67,9 @@ class Grade:
         Whether those are all patterns of the training rows.
     alpha : float
         Penalty it was fitted with.
+    n_before_pruning : int
+        Neurons of the solution before those that others make up for were removed, and before a cut
+        to ``max_neurons``.
     n_rounds : int
         Rounds of proposing and solving.
     seconds : float
@@ -85,6 +81,7 @@ class Grade:
     gates: Array
     exhaustive: bool
     alpha: float
+    n_before_pruning: int
     n_rounds: int
     seconds: float
 
@@ -94,7 +91,10 @@ class Grade:
         return self.network.n_neurons
 
     def __str__(self) -> str:
-        return f"{self.n_neurons} neurons in {self.seconds:.1f} s, {self.certificate}"
+        pruned = f" (pruned from {self.n_before_pruning})" * (
+            self.n_before_pruning > self.n_neurons
+        )
+        return f"{self.n_neurons} neurons{pruned} in {self.seconds:.1f} s, {self.certificate}"
 
 
 def state_program(
@@ -161,12 +161,16 @@ def fit_grade(
     point, n_rounds = _SOURCES[settings.patterns](program, settings, first, rng, report)
     point = _within_width(program, point, settings)
     network = point.network(program)
+    certificate = certify_grade(
+        program, network, point.patterns, point.status, settings, seed, point.multipliers
+    )
     return Grade(
         network=network,
-        certificate=certify_grade(program, network, point.patterns, point.status, settings, seed),
+        certificate=certificate,
         gates=point.patterns.gates,
         exhaustive=point.patterns.exhaustive,
         alpha=program.alpha,
+        n_before_pruning=max(point.n_before, network.n_neurons),
         n_rounds=n_rounds,
         seconds=time.perf_counter() - start,
     )
@@ -180,6 +184,7 @@ def certify_grade(
     status: Status,
     settings: Settings,
     seed: Seed,
+    multipliers: Multipliers | None = None,
 ) -> Certificate:
     """Certify a grade's network, searching for better neurons where patterns are not exhaustive.
 
@@ -191,15 +196,25 @@ def certify_grade(
     prediction = program.offset + network.forward(program.X[:, :-1])
     point = dual_point(program, prediction)
     found = 0.0
-    if not patterns.exhaustive and program.cones:
-        neurons = _search(program, point, network.vectors, rng, settings.n_jobs)
-        found = _best_price(program, point, neurons)
-    elif not patterns.exhaustive:
-        found = float(_price_gates(program, point, settings, rng)[1].max(initial=0.0))
+    if not patterns.exhaustive:
+        found = highest_price(program, point, network.vectors, _budget(settings), rng)
     certificate = certify_network(
-        program, network, patterns, status=status, point=point, price=found
+        program,
+        network,
+        patterns,
+        status=status,
+        point=point,
+        price=found,
+        multipliers=multipliers,
     )
     return replace(certificate, status=_verdict(certificate, network, program.alpha, settings.tol))
+
+
+def _budget(settings: Settings) -> Budget:
+    width = settings.n_patterns
+    if settings.activation == "relu":  # a wider descent only ends at more neurons than may stay
+        width = min(width, settings.max_neurons or width)
+    return Budget(width, settings.tol, settings.n_jobs)
 
 
 def _verdict(certificate: Certificate, network: Network, alpha: float, tol: float) -> Status:
@@ -245,93 +260,29 @@ def _adaptive(
 ) -> tuple[Point, int]:
     """Alternate proposals and the convex program until nothing better is proposed.
 
-    Each round's program holds the patterns of the last point, so the objective cannot rise.
+    Each round's program holds the last point or a better one, so the objective cannot rise. Rounds
+    solve it only as closely as they are worth; the last solve is over all groups of the patterns.
     """
     point = null_point(program, program.patterns)
-    enough = settings.tol * point.objective
-    propose = _propose_by_descent if program.cones else _propose_gates
+    before = program.mean_loss(program.offset) or 1.0  # 0 where nothing is left to fit
     for n_rounds in range(1, settings.max_iter + 1):
-        neurons = propose(program, point, first, settings, rng)
-        if neurons is None:
+        proposal = propose(program, point, first, _budget(settings), rng)
+        if proposal is None:
             break
-        last, point = point, _harvest(program, point, neurons, settings)
+        accuracy = settings.tol * max(proposal.objective / before, _ACCURATE)
+        solved = solve_groups(
+            program, proposal, proposal.groups, solver=settings.solver, accuracy=accuracy
+        )
+        last, point = point, min(solved, proposal, point, key=lambda p: p.objective)
         report(f"round {n_rounds}: objective {point.objective:.6g}, {len(point.groups)} neurons")
-        if last.objective - point.objective <= enough:
+        if last.objective - point.objective <= settings.tol * point.objective:
             break
-    return point, n_rounds
-
-
-def _propose_by_descent(
-    program: Program,
-    point: Point,
-    first: Network | None,
-    settings: Settings,
-    rng: np.random.Generator,
-) -> Neurons | None:
-    """Descend from the point and, as seeds, the neurons of highest price; None if none is too high.
-
-    From the empty grade it starts at random neurons instead, and at those of ``first``.
-    """
-    if len(point.groups) == 0:
-        start = search.random_neurons(program, _first_width(program, settings), rng)
-        if first is not None:
-            start = search.neurons_of(first).join(start)
-    else:
-        dual = dual_point(program, point.prediction(program))
-        found = _search(program, dual, point.blocks.T, rng, settings.n_jobs)
-        if _best_price(program, dual, found) <= (1.0 + settings.tol) * program.alpha:
-            return None
-        start = _neurons(point).join(_seeds(found, point))
-    return search.descend(program, start, point.unpenalised, max_iter=_DESCENT_STEPS)
-
-
-def _first_width(program: Program, settings: Settings) -> int:
-    """Return the neurons of the first descent: no more than an optimum needs (see `pruning`)."""
-    enough = len(program.X) * program.n_outputs
-    width = min(settings.max_neurons or settings.n_patterns, enough)
-    return max(width, 2 * program.n_outputs)
-
-
-def _propose_gates(
-    program: Program,
-    point: Point,
-    first: Network | None,
-    settings: Settings,
-    rng: np.random.Generator,
-) -> Neurons | None:
-    """Draw many gates and return those of highest price; None if no price is above alpha."""
-    dual = dual_point(program, point.prediction(program))
-    neurons, prices = _price_gates(program, dual, settings, rng)
-    best = np.argsort(-prices, kind="stable")[: settings.n_patterns]
-    best = best[prices[best] > (1.0 + settings.tol) * program.alpha]
-    return neurons.take(best) if best.size else None
-
-
-def _price_gates(
-    program: Program, dual: DualPoint, settings: Settings, rng: np.random.Generator
-) -> tuple[Neurons, Array]:
-    gates = centred_gates(program.X, _GATES_DRAWN * settings.n_patterns, rng)
-    prices = search.gate_prices(program, dual.theta, gates)
-    output, gate = np.divmod(np.arange(prices.size), gates.shape[1])
-    return Neurons(gates[:, gate], np.ones(prices.size), output), prices.ravel()
+    return solve_over(
+        program, point.patterns, point, solver=settings.solver, tol=settings.tol
+    ), n_rounds
 
 
 _SOURCES = {"adaptive": _adaptive, "sampled": _sampled, "exhaustive": _exhaustive}
-
-
-def _harvest(program: Program, point: Point, neurons: Neurons, settings: Settings) -> Point:
-    """Solve the program over the patterns of a descent's neurons and of the point so far."""
-    gates = np.concatenate([point.patterns.gates[:, point.groups.pattern], neurons.vectors], axis=1)
-    neurons = _neurons(point).join(neurons)
-    patterns = Patterns.from_gates(program.X, gates)
-    pattern = patterns.find(activation(program.X, gates))
-    groups = Groups(
-        pattern=pattern,
-        sign=neurons.sign if program.cones else np.ones_like(neurons.sign),
-        output=neurons.output,
-    ).take(pattern >= 0)
-    solved = solve_over(program, patterns, groups, solver=settings.solver, tol=settings.tol)
-    return solved if solved.objective < point.objective else point
 
 
 def _within_width(program: Program, point: Point, settings: Settings) -> Point:
@@ -339,61 +290,39 @@ def _within_width(program: Program, point: Point, settings: Settings) -> Point:
     limit = settings.max_neurons
     if limit is None or len(point.groups) <= limit:
         return point
-    point = _cut(program, point, limit, settings)
+    cut = _cut(program, point, limit, settings)
     if settings.patterns == "adaptive" and program.cones:
-        neurons = search.descend(
-            program, _neurons(point), point.unpenalised, max_iter=_DESCENT_STEPS
+        refined = point_of(
+            program,
+            *search.descend(program, cut.neurons(), cut.unpenalised, max_iter=_FINAL_STEPS),
         )
-        refined = _cut(program, _harvest(program, point, neurons, settings), limit, settings)
-        point = min(point, refined, key=lambda p: p.objective)
-    return point
+        refined = _cut(
+            program,
+            solve_over(
+                program, refined.patterns, refined, solver=settings.solver, tol=settings.tol
+            ),
+            limit,
+            settings,
+        )
+        cut = min(cut, refined, key=lambda p: p.objective)
+    return replace(cut, n_before=point.n_before)
 
 
 def _cut(program: Program, point: Point, limit: int, settings: Settings) -> Point:
-    """Solve again over the patterns of the largest neurons until at most ``limit`` are left.
+    """Keep ``limit`` neurons at the least rise of the loss, and solve again over their patterns.
 
-    The certificate then speaks of the patterns that survive. Where even one pattern needs more
-    neurons (both signs, several outputs), only the largest are kept, and the gap shows it.
+    The certificate then speaks of the patterns that survive. A solution that wants several neurons
+    on one of them (both signs, several outputs) leaves room for fewer patterns. Where even one
+    pattern has more neurons than allowed, only groups are kept, and the gap shows it.
     """
     while len(point.groups) > limit:
-        norms = np.linalg.norm(point.blocks, axis=1)
-        size = np.zeros(len(point.patterns))
-        np.maximum.at(size, point.groups.pattern, norms)
-        n_patterns = min(limit, np.count_nonzero(size) - 1)
-        if n_patterns == 0:
-            largest = np.argsort(-norms, kind="stable")[:limit]
-            groups = point.groups.take(largest)
-            return solve_groups(program, point.patterns, groups, solver=settings.solver)
-        kept = np.sort(np.argsort(-size, kind="stable")[:n_patterns])
-        patterns = Patterns(point.patterns.gates[:, kept], point.patterns.masks[:, kept])
+        n_patterns = np.unique(point.groups.pattern).size
+        n_kept = min(limit, n_patterns - 1)
+        restricted = program.over(point.patterns, point.groups)
+        kept = select(restricted, point.blocks, point.unpenalised, n_kept or limit)
+        groups = point.groups.take(kept)
+        if n_kept == 0:
+            return solve_groups(program, point, groups, solver=settings.solver)
+        patterns = point.patterns.take(np.unique(groups.pattern))
         point = solve_over(program, patterns, None, solver=settings.solver, tol=settings.tol)
     return point
-
-
-def _neurons(point: Point) -> Neurons:
-    return Neurons(point.blocks.T, point.groups.sign, point.groups.output)
-
-
-def _seeds(found: Neurons, point: Point) -> Neurons:
-    """Scale found unit neurons to a tenth of the typical neuron: seeds for a descent to grow."""
-    norms = np.linalg.norm(point.blocks, axis=1)
-    size = 0.1 * float(np.median(norms)) if norms.size else 0.01
-    return found._replace(vectors=size * found.vectors)
-
-
-def _search(
-    program: Program,
-    dual: DualPoint,
-    known: Array,
-    rng: np.random.Generator,
-    n_jobs: int | None,
-) -> Neurons:
-    """Climb the price from known neurons and from random gates; return the best distinct ones."""
-    starts = np.concatenate([known, centred_gates(program.X, _STARTS, rng)], axis=1)
-    found = search.ascend(program, dual.theta, starts, n_jobs=n_jobs)
-    return search.best_distinct(program, found, _NEW_NEURONS)
-
-
-def _best_price(program: Program, dual: DualPoint, found: Neurons) -> float:
-    prices = search.price(program, dual.theta, found.vectors)
-    return float(np.abs(prices).max(initial=0.0))

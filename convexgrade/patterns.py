@@ -53,6 +53,10 @@ class Patterns:
             X, np.concatenate([self.gates, gates], axis=1), exhaustive=self.exhaustive
         )
 
+    def take(self, index: NDArray[np.intp]) -> Patterns:
+        """Return the patterns at ``index``."""
+        return Patterns(self.gates[:, index], self.masks[:, index])
+
     def find(self, masks: Mask) -> NDArray[np.intp]:
         """Return the position of each column of ``masks`` in this list, or -1."""
         position = {key: g for g, key in enumerate(_keys(self.masks))}

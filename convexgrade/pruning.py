@@ -1,10 +1,12 @@
-"""Fewer neurons for the same function: linear dependence among the responses of neurons.
+"""Fewer neurons: for nothing where their responses are linearly dependent, for little where not.
 
 Write neuron g as t_g times a unit vector, with response t_g r_g on the rows. If sum_g z_g r_g = 0, the
 network t + tau z has the same outputs on every row for all tau, and its penalty changes by alpha tau
 sum_g z_g. Walking in the direction in which the penalty does not rise, until some t_g reaches zero,
 removes one neuron; so a network never needs more neurons for an output than its responses have rank,
 at most n_samples (Mishkin & Pilanci 2023, "Optimal sets and solution paths of ReLU networks").
+
+Below that, neurons cost something. `select` removes the ones whose loss the others make up for best.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from convexgrade.program import Program
 
 Array = NDArray[np.float64]
 
+_RIDGE = 1e-10  # relative to the mean curvature: keeps dependent neurons from dividing by zero
 _DEPENDENT = 1e-10  # singular value, relative to the largest, that counts as zero
 
 
@@ -37,12 +40,74 @@ def prune(program: Program, blocks: Array) -> Array:
     """
     norms = np.linalg.norm(blocks, axis=1)
     units = blocks / np.where(norms > 0.0, norms, 1.0)[:, None]
-    responses = (program.X @ units.T) * program.masks() * program.groups.sign
+    responses = _responses(program, units)
     size = norms.copy()
     for k in range(program.n_outputs):
         chosen = np.flatnonzero((program.groups.output == k) & (norms > 0.0))
         size[chosen] = _walk(responses[:, chosen], norms[chosen])
     return units * size[:, None]
+
+
+def _responses(program: Program, blocks: Array) -> Array:
+    return (program.X @ blocks.T) * program.masks() * program.groups.sign
+
+
+def select(program: Program, blocks: Array, unpenalised: Array, limit: int) -> NDArray[np.intp]:
+    """Choose the groups to keep, ``limit`` of them, so that the loss rises little.
+
+    Let every neuron change its size, t_g times its response r_g, and the unpenalised columns their
+    coefficients. To second order about an optimum, removing neuron g (t_g = 0) and adjusting the
+    others raises the objective by t_g^2 / (2 [M^-1]_gg), where M is the curvature of the loss in (t, c)
+    (the optimal brain surgeon of Hassibi & Stork 1993). The cheapest neuron goes, M^-1 loses its row
+    and column, and so on.
+
+    Parameters
+    ----------
+    program : Program
+        A program whose groups are those of ``blocks``.
+    blocks : ndarray of shape (n_groups, d)
+        Vectors of its groups, best near the optimum and pruned.
+    unpenalised : ndarray of shape (q, n_outputs)
+        Coefficients of the unpenalised columns.
+    limit : int
+        Number of groups to keep.
+
+    Returns
+    -------
+    ndarray of int, shape (min(limit, n_groups),)
+        Positions of the groups to keep, ascending.
+    """
+    m = len(blocks)
+    curvature = _curvature(program, blocks, unpenalised)
+    ridge = _RIDGE * np.trace(curvature) / max(1, len(curvature))
+    inverse = np.linalg.inv(curvature + ridge * np.eye(len(curvature)))
+    size = np.ones(len(curvature))  # t, which every removal moves; that of c is never read
+    kept = np.ones(m, dtype=bool)
+    for _ in range(m - limit):
+        spread = np.maximum(np.diagonal(inverse)[:m], 1e-300)
+        cost = np.where(kept, size[:m] ** 2 / spread, np.inf)
+        gone = int(np.argmin(cost))
+        column = inverse[:, gone] / inverse[gone, gone]
+        size = size - size[gone] * column
+        inverse = inverse - np.outer(column, inverse[gone])
+        kept[gone] = False
+    return np.flatnonzero(kept)
+
+
+def _curvature(program: Program, blocks: Array, unpenalised: Array) -> Array:
+    """Return the Hessian of the mean loss in the sizes of all neurons and in c."""
+    p, k = program, program.n_outputs
+    q = p.free.size
+    columns = np.hstack([_responses(p, blocks), np.tile(p.Z, (1, k))])
+    output = np.concatenate([p.groups.output, np.repeat(np.arange(k), q)])
+    hessian = p.loss.hessian(p.predict(blocks, unpenalised), p.y) * p.weights[:, None, None]
+    curvature = np.empty((output.size, output.size))
+    for a in range(k):
+        for b in range(k):
+            left, right = np.flatnonzero(output == a), np.flatnonzero(output == b)
+            block = columns[:, left].T @ (hessian[:, a, b, None] * columns[:, right])
+            curvature[np.ix_(left, right)] = block
+    return curvature
 
 
 def _walk(responses: Array, size: Array) -> Array:

@@ -22,7 +22,8 @@ Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 _MEMORY = 20  # pairs of L-BFGS
-_NEGLIGIBLE = 1e-6  # norm of a neuron, relative to the largest, below which it proposes no pattern
+_STALLED = 1e-9  # gain of a step, relative to the loss before, at which a descent ends
+_WITHERED = 1e-3  # norm of a neuron, relative to the largest, below which a descent gives it up
 
 
 class Neurons(NamedTuple):
@@ -43,6 +44,11 @@ class Neurons(NamedTuple):
     def take(self, index: Index | NDArray[np.bool_]) -> Neurons:
         """Return the neurons at ``index``."""
         return Neurons(self.vectors[:, index], self.sign[index], self.output[index])
+
+    def forward(self, X: Array, n_outputs: int) -> Array:
+        """Return their sum on rows, shape (n_samples, n_outputs)."""
+        routing = self.sign[:, None] * (self.output[:, None] == np.arange(n_outputs))
+        return np.maximum(X @ self.vectors, 0.0) @ routing
 
 
 def neurons_of(network: Network) -> Neurons:
@@ -101,8 +107,13 @@ class _Balanced:
         return value, np.concatenate([grad_u.ravel(), grad_a, grad_c.ravel()])
 
 
-def descend(program: Program, start: Neurons, unpenalised: Array, *, max_iter: int) -> Neurons:
-    """Descend from ``start`` on the balanced network with L-BFGS; return the neurons that remain."""
+def descend(
+    program: Program, start: Neurons, unpenalised: Array, *, max_iter: int
+) -> tuple[Neurons, Array]:
+    """Descend on the balanced network with L-BFGS.
+
+    Returns the neurons that have not withered, and the coefficients of the unpenalised columns.
+    """
     objective = _Balanced(program, start.output)
     norms = np.sqrt(np.linalg.norm(start.vectors, axis=0))
     u = start.vectors / np.maximum(norms, 1e-300)
@@ -112,12 +123,17 @@ def descend(program: Program, start: Neurons, unpenalised: Array, *, max_iter: i
         flat,
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": max_iter, "maxfun": 2 * max_iter, "maxcor": _MEMORY, "ftol": 1e-11},
+        options={
+            "maxiter": max_iter,
+            "maxfun": 2 * max_iter,
+            "maxcor": _MEMORY,
+            "ftol": _STALLED * program.mean_loss(program.offset),
+        },
     )
-    u, a, _ = objective.split(result.x)
+    u, a, unpenalised = objective.split(result.x)
     neurons = Neurons(u * np.abs(a), np.where(a >= 0.0, 1.0, -1.0), start.output)
     size = np.linalg.norm(neurons.vectors, axis=0)
-    return neurons.take(size > _NEGLIGIBLE * size.max(initial=0.0))
+    return neurons.take(size > _WITHERED * size.max(initial=0.0)), unpenalised
 
 
 def price(program: Program, theta: Array, gates: Array) -> Array:
@@ -192,9 +208,8 @@ def _climb(X: Array, theta: Array, starts: Array, n_steps: int) -> tuple[Array, 
     return u, height
 
 
-def best_distinct(program: Program, neurons: Neurons, limit: int) -> Neurons:
-    """Return the first ``limit`` neurons of distinct pattern, sign and output."""
+def distinct(program: Program, neurons: Neurons) -> Neurons:
+    """Return the first neuron of each pattern, sign and output."""
     masks = activation(program.X, neurons.vectors)
     tag = np.stack([neurons.sign > 0.0, *(neurons.output == k for k in range(program.n_outputs))])
-    keep = distinct_columns(np.concatenate([masks, tag]))
-    return neurons.take(keep[:limit])
+    return neurons.take(distinct_columns(np.concatenate([masks, tag])))

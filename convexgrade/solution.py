@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,10 @@ class Status(Enum):
     )
     GLOBALLY_OPTIMAL = "Globally optimal to the requested tolerance: all patterns were enumerated."
     TRIVIAL = "The zero grade is optimal: no neuron correlates enough with what is left to fit."
+    CONVERTED = (
+        "Converted from a gated grade: equal to it on the training rows, not optimal among ReLU "
+        "networks; the certificate tells how far from it."
+    )
     INACCURATE = (
         "The solver stopped early; the certificate tells how far from optimal the point is."
     )
@@ -37,6 +42,18 @@ class Status(Enum):
 _CONVERGED = frozenset(
     {Status.OPTIMAL, Status.NO_BETTER_NEURON, Status.GLOBALLY_OPTIMAL, Status.TRIVIAL}
 )
+
+
+class Start(NamedTuple):
+    """A point of a program from which a solver may set out.
+
+    ``blocks`` (n_groups, d) and ``unpenalised`` (q, n_outputs), as in `Solution`; ``gap`` is about
+    how far it is from optimal, relative to the loss before the grade.
+    """
+
+    blocks: Array
+    unpenalised: Array
+    gap: float
 
 
 @dataclass(frozen=True)

@@ -13,20 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade import solvers
-from convexgrade.certificate import dual_point
+from convexgrade.certificate import Multipliers, dual_point, lower_bound
 from convexgrade.cones import project
 from convexgrade.network import Network, from_blocks
-from convexgrade.patterns import Patterns
+from convexgrade.patterns import Patterns, activation
 from convexgrade.program import Groups, Program
 from convexgrade.pruning import prune
-from convexgrade.solution import Solution, Status
+from convexgrade.search import Neurons
+from convexgrade.solution import Solution, Start, Status
 
 Array = NDArray[np.float64]
+Index = NDArray[np.intp]
 
 _SOLVE_WHOLE = 120  # groups up to which a program goes to the solver as it is
 _BATCH = 60  # groups that join a working set at a time
 _DROP = 1e-7  # norm of a block, relative to the largest, below which it is no neuron
-_SMALL = 1e-3  # and below which a solution without it is tried
+_SMALL = 3e-3  # and below which the second working set begins without it
+_CLOSE = 0.01  # accuracy of a first solution, relative to the tolerance of prices,
+_EXACT = 1e-9  # and of the last, relative to the loss before the grade
+_EQUAL = 1e-8  # rise of the objective, relative to the loss before, that is the solver's rounding
+_SETTLED = 1e-7  # gap, relative to the loss before, of a point that needs no further solve
+_FAR = 0.1  # gap of a point that no solver has seen, relative to the loss before
+_JOINED = 1e-3  # and of one that new groups join
 _ROUNDS = 50  # rounds of pricing and solving, far above what column generation takes
 
 
@@ -48,6 +56,12 @@ class Point:
         The program's objective there.
     status : Status
         How the last solve ended.
+    gap : float
+        About how far from optimal it is over its groups, relative to the loss before the grade.
+    multipliers : Multipliers or None
+        Those of the constraints, where the solver has them.
+    n_before : int
+        Number of neurons before those that others make up for were pruned.
     """
 
     patterns: Patterns
@@ -56,6 +70,13 @@ class Point:
     unpenalised: Array
     objective: float
     status: Status
+    gap: float = _FAR
+    multipliers: Multipliers | None = None
+    n_before: int = 0
+
+    def neurons(self) -> Neurons:
+        """Return the non-zero blocks as neurons."""
+        return Neurons(self.blocks.T, self.groups.sign, self.groups.output)
 
     def prediction(self, program: Program) -> Array:
         """Return offset + f on the program's rows."""
@@ -84,10 +105,43 @@ def null_point(program: Program, patterns: Patterns) -> Point:
     )
 
 
-def solve_over(
-    program: Program, patterns: Patterns, start: Groups | None, *, solver: str, tol: float
+def point_of(
+    program: Program, neurons: Neurons, unpenalised: Array, *, gates: Array | None = None
 ) -> Point:
-    """Minimise over all groups of ``patterns``.
+    """Return neurons as a point of the program over their own patterns, or those of ``gates``.
+
+    A ReLU neuron lies in the cone of its own pattern. Those that share pattern, sign and output add
+    up inside it: the prediction stays, and the penalty does not rise.
+    """
+    gates = neurons.vectors if gates is None else gates
+    patterns = Patterns.from_gates(program.X, gates)
+    pattern = patterns.find(activation(program.X, gates))
+    active = pattern >= 0
+    full = program.over(patterns, program.every_group(patterns))
+    position = full.groups.locate(Groups(pattern, neurons.sign, neurons.output).take(active))
+    distinct, place = np.unique(position, return_inverse=True)
+    groups = full.groups.take(distinct)
+    blocks = np.zeros((distinct.size, len(neurons.vectors)))
+    np.add.at(blocks, place, neurons.vectors.T[active])
+    return Point(
+        patterns=patterns,
+        groups=groups,
+        blocks=blocks,
+        unpenalised=unpenalised,
+        objective=program.over(patterns, groups).objective(blocks, unpenalised),
+        status=Status.ITERATION_LIMIT,
+        n_before=distinct.size,
+    )
+
+
+def solve_over(
+    program: Program, patterns: Patterns, start: Point | None, *, solver: str, tol: float
+) -> Point:
+    """Minimise over all groups of ``patterns``, with few neurons.
+
+    Optimal neurons are rarely unique, and an interior point method returns the middle of all optimal
+    solutions: many small neurons where fewer do as well. So a first solution is pruned, and the last
+    one is sought over what is left of it and whatever has to join.
 
     Parameters
     ----------
@@ -95,8 +149,9 @@ def solve_over(
         The grade; its own patterns and groups are not read.
     patterns : Patterns
         Patterns to minimise over.
-    start : Groups or None
-        First working set; None begins with the groups of highest price, or with all if they are few.
+    start : Point or None
+        A point over ``patterns`` whose groups are the first working set; None, or one without
+        neurons, begins with the groups of highest price, or with all if they are few.
     solver : str
         Name of a solver.
     tol : float
@@ -107,56 +162,89 @@ def solve_over(
     Point
         The best point met; its status says whether the last solve succeeded.
     """
-    best = null_point(program, patterns)
     full = program.over(patterns, program.every_group(patterns))
+    start = start or null_point(program, patterns)
     every = np.arange(len(full.groups))
-    worthwhile = _violated(full, every, best, tol)
-    if worthwhile.size == 0:
-        return best
-    if start is not None:
-        working = np.unique(full.groups.locate(start))
-    else:
+    working = full.groups.locate(start.groups)
+    if working.size == 0:
+        worthwhile = _violated(full, every, start, tol)
+        if worthwhile.size == 0:
+            return start
         working = every if every.size <= _SOLVE_WHOLE else worthwhile
+    rough = _generate(full, start, working, solver=solver, tol=tol, accuracy=_CLOSE * tol)
+    few = _pruned(full, rough, _SMALL)
+    working = full.groups.locate(few.groups)
+    point = _generate(full, few, working, solver=solver, tol=tol, accuracy=_EXACT)
+    if point.objective > rough.objective + 0.1 * tol * full.mean_loss(full.offset):
+        point = replace(rough, status=Status.INACCURATE)
+    return replace(_pruned(full, point, _DROP), n_before=len(rough.groups))
+
+
+def _generate(
+    full: Program, start: Point, working: Index, *, solver: str, tol: float, accuracy: float
+) -> Point:
+    """Solve over a working set and price the groups outside, until none has to join."""
+    best = start
     for _ in range(_ROUNDS):
-        point = solve_groups(program, patterns, full.groups.take(working), solver=solver)
-        if point.objective > best.objective:
-            return replace(best, status=Status.INACCURATE)
-        best = point
-        outside = np.setdiff1d(every, working)
-        violated = _violated(full, outside, point, tol)
+        if not _settled(full, best, working):
+            groups = full.groups.take(working)
+            point = solve_groups(full, best, groups, solver=solver, accuracy=accuracy)
+            if point.objective > best.objective + _EQUAL * full.mean_loss(full.offset):
+                return replace(best, status=Status.INACCURATE)
+            best = point
+        outside = np.setdiff1d(np.arange(len(full.groups)), working)
+        violated = _violated(full, outside, best, tol)
         if violated.size == 0:
             break
         working = np.concatenate([working, violated])
-    return _sparse(full, best, solver=solver, tol=tol)
+    return best
 
 
-def _sparse(full: Program, point: Point, *, solver: str, tol: float) -> Point:
-    """Solve once more without dispensable neurons; keep the result if it is optimal all the same.
-
-    Optimal neurons are rarely unique, and an interior point method returns the middle of all optimal
-    solutions: many small neurons where fewer do as well.
-    """
-    pruned = prune(full.over(point.patterns, point.groups), point.blocks)
-    norms = np.linalg.norm(pruned, axis=1)
-    large = norms > _SMALL * norms.max(initial=0.0)
-    if large.all():
-        return point
-    fewer = solve_groups(full, point.patterns, point.groups.take(large), solver=solver)
-    enough = point.objective + 0.1 * tol * full.mean_loss(full.offset)
-    if fewer.objective > enough or _violated(full, np.arange(len(full.groups)), fewer, tol).size:
-        return point
-    return fewer
+def _settled(full: Program, point: Point, working: Index) -> bool:
+    """Return whether a point is known to be optimal over the working set already."""
+    over = full.over(full.patterns, full.groups.take(working))
+    dual = dual_point(full, point.prediction(full))
+    bound = lower_bound(full, dual, over.largest_dual_norm(over.adjoint(dual.theta)))
+    return point.objective - bound <= _SETTLED * full.mean_loss(full.offset)
 
 
-def solve_groups(program: Program, patterns: Patterns, groups: Groups, *, solver: str) -> Point:
-    """Minimise over the given groups of ``patterns`` alone."""
-    restricted = program.over(patterns, groups)
-    return _clean(restricted, solvers.solve(restricted, solver=solver))
+def _pruned(full: Program, point: Point, share: float) -> Point:
+    """Prune a point, and drop the neurons that are then smaller than a share of the largest."""
+    blocks = prune(full.over(point.patterns, point.groups), point.blocks)
+    norms = np.linalg.norm(blocks, axis=1)
+    large = np.flatnonzero(norms > share * norms.max(initial=0.0))
+    return _take(full, replace(point, blocks=blocks), large)
 
 
-def _violated(
-    full: Program, outside: NDArray[np.intp], point: Point, tol: float
-) -> NDArray[np.intp]:
+def _take(program: Program, point: Point, index: Index) -> Point:
+    """Return a point without its neurons but those at ``index``."""
+    groups, blocks = point.groups.take(index), point.blocks[index]
+    objective = program.over(point.patterns, groups).objective(blocks, point.unpenalised)
+    rise = max(0.0, objective - point.objective) / (program.mean_loss(program.offset) or 1.0)
+    gap = min(point.gap + rise, _FAR)
+    return replace(point, groups=groups, blocks=blocks, objective=objective, gap=gap)
+
+
+def solve_groups(
+    program: Program, start: Point, groups: Groups, *, solver: str, accuracy: float = 1e-9
+) -> Point:
+    """Minimise over the given groups of a point's patterns alone, setting out from that point."""
+    restricted = program.over(start.patterns, groups)
+    place = groups.locate(start.groups)
+    blocks = np.zeros((len(groups), program.X.shape[1]))
+    blocks[place[place >= 0]] = start.blocks[place >= 0]
+    gap = start.gap if np.linalg.norm(blocks, axis=1).all() else max(start.gap, _JOINED)
+    first = Start(blocks, start.unpenalised, gap) if blocks.any() else None
+    solution = solvers.solve(restricted, solver=solver, start=first, accuracy=accuracy)
+    rho = solution.multipliers
+    return replace(
+        _clean(restricted, solution),
+        gap=accuracy if solution.status is Status.OPTIMAL else _FAR,
+        multipliers=None if rho is None else Multipliers(groups, rho),
+    )
+
+
+def _violated(full: Program, outside: Index, point: Point, tol: float) -> Index:
     """Return the groups at ``outside`` whose dual constraint a point fails most, worst first."""
     theta = dual_point(full, point.prediction(full)).theta
     program = full.over(full.patterns, full.groups.take(outside))
@@ -189,4 +277,5 @@ def _clean(program: Program, solution: Solution) -> Point:
         unpenalised=solution.unpenalised,
         objective=program.over(program.patterns, groups).objective(blocks, solution.unpenalised),
         status=solution.status,
+        n_before=keep.size,
     )

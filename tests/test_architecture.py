@@ -14,8 +14,9 @@ import pytest
 LAYERS = [
     {"cones", "datasets", "losses", "patterns", "solution", "solvers._*"},
     {"network", "program"},
-    {"certificate", "pruning", "search", "solvers", "solvers.*"},
+    {"certificate", "decomposition", "pruning", "search", "solvers", "solvers.*"},
     {"working_set"},
+    {"proposals"},
     {"grade"},
     {"multigrade"},
     {"estimators.base"},

@@ -127,7 +127,7 @@ def test_patterns_harvested_from_a_descent():
     y = np.abs(X[:, 0]) * X[:, 1] + np.sin(2.0 * X[:, 2]) + 0.1 * rng.standard_normal(150)
     blind = make_program(X, y, alpha=1e-3, free=[5], patterns=sample_patterns(X, 1, rng))
     start = random_neurons(blind, 40, rng)
-    neurons = descend(blind, start, blind.null_coefficients(), max_iter=200)
+    neurons, _ = descend(blind, start, blind.null_coefficients(), max_iter=200)
     patterns = Patterns.from_gates(X, neurons.vectors)
     place = patterns.find(activation(X, neurons.vectors))
     own = Groups(place, neurons.sign, neurons.output).take(place >= 0)

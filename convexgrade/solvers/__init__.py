@@ -7,17 +7,28 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import numpy as np
 
 from convexgrade.program import Program
-from convexgrade.solution import Solution, Status
+from convexgrade.solution import Solution, Start, Status
 from convexgrade.solvers import cvx, interior
 
-_SOLVERS: Mapping[str, Callable[[Program], Solution]] = {
-    "native": interior.solve,
-    **{name: partial(cvx.solve, solver=name) for name in cvx.SOLVERS},
+Solver = Callable[[Program, Start | None, float], Solution]
+
+
+def _native(program: Program, start: Start | None, accuracy: float) -> Solution:
+    return interior.solve(program, start=start, tol=accuracy)
+
+
+def _through_cvxpy(name: str) -> Solver:
+    """Return a solver that sets out from nowhere and always does its best: CVXPY's cannot else."""
+    return lambda program, start, accuracy: cvx.solve(program, solver=name)
+
+
+_SOLVERS: Mapping[str, Solver] = {
+    "native": _native,
+    **{name: _through_cvxpy(name) for name in cvx.SOLVERS},
 }
 
 SOLVERS = ("auto", *_SOLVERS)
@@ -27,7 +38,13 @@ SOLVERS = ("auto", *_SOLVERS)
 _AUTO = ("native", "clarabel", "scs")
 
 
-def solve(program: Program, *, solver: str = "auto") -> Solution:
+def solve(
+    program: Program,
+    *,
+    solver: str = "auto",
+    start: Start | None = None,
+    accuracy: float = 1e-9,
+) -> Solution:
     """Solve a program with the solver of that name.
 
     Parameters
@@ -36,6 +53,11 @@ def solve(program: Program, *, solver: str = "auto") -> Solution:
         The program of a grade.
     solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
         ``"auto"`` takes the native interior point method; CLARABEL, then SCS, should it fail.
+    start : Start, optional
+        A point near the optimum, which saves the native solver about half of its iterations.
+    accuracy : float, default=1e-9
+        Duality gap, relative to the loss before the grade, at which the native solver stops. The
+        others always go as far as they can.
 
     Returns
     -------
@@ -47,7 +69,7 @@ def solve(program: Program, *, solver: str = "auto") -> Solution:
         return _without_neurons(program)
     names = _AUTO if solver == "auto" else (solver, *_AUTO)
     for name in names:
-        solution = _SOLVERS[name](program)
+        solution = _SOLVERS[name](program, start, accuracy)
         if solution.status is not Status.FAILED:
             break
         if name == solver:

@@ -32,13 +32,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.program import Program
-from convexgrade.solution import Solution, Status
+from convexgrade.solution import Solution, Start, Status
 from convexgrade.solvers import _kkt
 from convexgrade.solvers import _second_order as soc
 
 Array = NDArray[np.float64]
 
-_PATIENCE = 15  # iterations without progress after which the method gives up
+_PATIENCE = 15  # iterations without progress after which the method gives up,
+_FAIR, _FAIR_PATIENCE = 1e-7, 4  # and how many once its error is small: rounding may allow no more
 _EXACT = 1e-12  # loss, relative to that before the grade, that counts as none
 _FRACTION = 0.95  # of the way to the boundary that a step may go
 _LAG = 0.003  # share of the residuals in the error below which the gap need not fall
@@ -167,6 +168,27 @@ class _Problem:
             unpenalised=self.null,
         )
 
+    def around(self, start: Start) -> _Point:
+        """Return a point inside the cones near a given one, all products being equal to mu.
+
+        They sum up to the gap of the start. With w = -alpha v / t, (t, v) o (alpha, w) = mu (1, 0)
+        asks for t^2 - mu / alpha t = ||v||^2. A slack is the start's own response where that is large,
+        and where it is not, of the size at which its multiplier is like those of `start`.
+        """
+        cold, v = self.start(), start.blocks
+        mu = start.gap * self.loss / cold.n_products
+        t = mu / self.program.alpha
+        t = 0.5 * (t + np.sqrt(t**2 + 4.0 * np.einsum("gi,gi->g", v, v)))
+        response = self.cone_forward(v)
+        slack = 0.5 * (response + np.sqrt(response**2 + 4.0 * (mu / cold.multiplier) ** 2))
+        return _Point(
+            primal=soc.join(t, v),
+            dual=soc.join(cold.dual[:, 0], -self.program.alpha * v / t[:, None]),
+            slack=slack,
+            multiplier=mu / slack,
+            unpenalised=start.unpenalised,
+        )
+
     def predict(self, point: _Point) -> Array:
         """Return o + A (v, c)."""
         return self.program.offset + self.operator.forward(point.v, point.unpenalised)
@@ -293,7 +315,6 @@ class _Newton:
 
 
 def _rowwise(matrices: Array, vectors: Array) -> Array:
-    """Return the product of each matrix with the vector of its row."""
     return np.asarray(np.einsum("ikl,il->ik", matrices, vectors))
 
 
@@ -340,21 +361,18 @@ def _centred(newton: _Newton, step: _Point, target: float, none: _Residuals) -> 
     return step
 
 
-class _Record(NamedTuple):
-    """A point on the way."""
-
-    iteration: int
+class _Record(NamedTuple):    iteration: int
     point: _Point
     error: float
 
 
-def _path(problem: _Problem, tol: float) -> Iterator[_Record]:
-    """Yield points, from the start for as long as the linear algebra succeeds.
+def _path(problem: _Problem, point: _Point, tol: float) -> Iterator[_Record]:
+    """Yield points, from the given one for as long as the linear algebra succeeds.
 
     Products far below what the tolerance asks for, or that run ahead of the residuals, only spoil
     the conditioning, and the curvature of a log loss: hence a floor for them.
     """
-    grams, point = _kkt.Grams(problem.operator), problem.start()
+    grams = _kkt.Grams(problem.operator)
     for iteration in count():
         residuals = problem.residuals(point)
         error = problem.error(point, residuals)
@@ -367,13 +385,17 @@ def _path(problem: _Problem, tol: float) -> Iterator[_Record]:
             return
 
 
-def solve(program: Program, *, tol: float = 1e-9, max_iter: int = 100) -> Solution:
+def solve(
+    program: Program, *, start: Start | None = None, tol: float = 1e-9, max_iter: int = 100
+) -> Solution:
     """Solve a program by an interior point method.
 
     Parameters
     ----------
     program : Program
         The program of a grade, with at least one group.
+    start : Start, optional
+        A point near the optimum. Should the method fail from there, it begins anew without.
     tol : float, default=1e-9
         Largest duality gap, residuals included, relative to the loss of the grade without neurons.
     max_iter : int, default=100
@@ -391,27 +413,38 @@ def solve(program: Program, *, tol: float = 1e-9, max_iter: int = 100) -> Soluti
         return Solution(blocks, null, None, Status.OPTIMAL, 0)
     with np.errstate(all="ignore"):  # what is not finite compares false, or fails to factor
         problem = _Problem.of(program, null)
-        best, status = _Record(0, problem.start(), np.inf), Status.INACCURATE
-        for last in _path(problem, tol):
-            best = last if last.error < best.error else best
-            if best.error <= tol:
-                status = Status.OPTIMAL
-                break
-            if last.iteration == max_iter:
-                status = Status.ITERATION_LIMIT
-                break
-            if last.iteration - best.iteration >= _PATIENCE:
+        firsts = [problem.start()] if start is None else [problem.around(start), problem.start()]
+        for first in firsts:
+            best, status, iterations = _follow(problem, first, tol, max_iter)
+            if best.error <= max(tol, _FAIR):
                 break
     return Solution(
         blocks=best.point.v,
         unpenalised=best.point.unpenalised,
         multipliers=best.point.multiplier if program.cones else None,
         status=status if best.error < 1.0 else Status.FAILED,
-        iterations=last.iteration,
+        iterations=iterations,
     )
+
+
+def _follow(
+    problem: _Problem, first: _Point, tol: float, max_iter: int
+) -> tuple[_Record, Status, int]:
+    """Follow the path from a point until the tolerance is met or nothing is gained any more."""
+    best = _Record(0, first, np.inf)
+    for last in _path(problem, first, tol):
+        best = last if last.error < best.error else best
+        if best.error <= tol:
+            return best, Status.OPTIMAL, last.iteration
+        if last.iteration == max_iter:
+            return best, Status.ITERATION_LIMIT, last.iteration
+        patience = _PATIENCE if best.error > _FAIR else _FAIR_PATIENCE
+        if last.iteration - best.iteration >= patience:
+            break
+    return best, Status.INACCURATE, last.iteration
 
 
 def _nothing_left(program: Program, null: Array) -> bool:
     """Return whether the unpenalised columns fit alone, which is optimal: losses are >= 0."""
-    before = program.mean_loss(program.offset)
-    return program.mean_loss(program.offset + program.Z @ null) <= _EXACT * before
+    left = program.mean_loss(program.offset + program.Z @ null)
+    return left <= _EXACT * program.mean_loss(program.offset)

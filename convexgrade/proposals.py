@@ -1,0 +1,199 @@
+"""What a round of the adaptive search proposes: patterns that may lower the objective.
+
+Descent and pricing propose; the convex program over what they propose decides (`grade`). For ReLU, a
+network descends from random neurons or from the last solution, and takes in neurons of high price on
+the way. For gated ReLU, whose price needs no search over vectors, many gates are drawn and the ones of
+highest price join.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convexgrade import search
+from convexgrade.certificate import DualPoint, dual_point
+from convexgrade.network import Network
+from convexgrade.patterns import centred_gates
+from convexgrade.program import Program
+from convexgrade.search import Neurons
+from convexgrade.working_set import Point, point_of
+
+Array = NDArray[np.float64]
+
+_DESCENTS = 2  # descents of one round,
+_DESCENT_STEPS = 250  # each of so many quasi-Newton steps
+_NEW_NEURONS = 64  # and so many new neurons
+_KICK = 0.5  # rise of the loss by new neurons, relative to the objective
+_COLUMNS_A_ROW = 16  # variables a round's program may have for each row: what it costs grows so
+_STARTS = 64  # random starts of a price search
+_GATES_DRAWN = 7  # gates drawn for one that a gated grade keeps
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a search may spend.
+
+    Attributes
+    ----------
+    width : int
+        Neurons of the first descent; gates that join a gated grade at a time.
+    tol : float
+        Excess of a price over alpha, relative, that is worth a round.
+    n_jobs : int or None
+        Threads of a price search.
+    """
+
+    width: int
+    tol: float
+    n_jobs: int | None
+
+
+def propose(
+    program: Program, point: Point, first: Network | None, budget: Budget, rng: np.random.Generator
+) -> Point | None:
+    """Return a point over more, or better, patterns; None if no neuron of high price is found.
+
+    Parameters
+    ----------
+    program : Program
+        The grade.
+    point : Point
+        The solution so far.
+    first : Network or None
+        Network whose neurons join the random ones of the first descent.
+    budget : Budget
+        What the search may spend.
+    rng : numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    Point or None
+        Its objective may be above that of ``point``: a solver will see to it.
+    """
+    if not program.cones:
+        return _by_gates(program, point, budget, rng)
+    proposal = _by_descent(program, point, first, budget, rng)
+    return None if proposal is None else _affordable(program, proposal)
+
+
+def highest_price(
+    program: Program, dual: DualPoint, known: Array, budget: Budget, rng: np.random.Generator
+) -> float:
+    """Return the highest price of a neuron that a search finds, from ``known`` ones and others."""
+    if not program.cones:
+        return float(_price_gates(program, dual, budget, rng)[1].max(initial=0.0))
+    return _best_price(program, dual, _climb(program, dual, known, budget, rng))
+
+
+def _by_descent(
+    program: Program, point: Point, first: Network | None, budget: Budget, rng: np.random.Generator
+) -> Point | None:
+    """Descend from the point, adding the neurons of highest price now and then.
+
+    From the empty grade it starts at random neurons, and at those of ``first``. Short descents with
+    new neurons between them, and the convex program after them, reach in the same time what one long
+    descent of as wide a network does not.
+    """
+    neurons: Neurons | None
+    if len(point.groups) == 0:
+        neurons = search.random_neurons(program, _first_width(program, budget), rng)
+        if first is not None:
+            neurons = search.neurons_of(first).join(neurons)
+    else:
+        neurons = _with_new_neurons(program, point, budget, rng)
+    if neurons is None:
+        return None
+    for descent in range(_DESCENTS):
+        reached = search.descend(program, neurons, point.unpenalised, max_iter=_DESCENT_STEPS)
+        point = point_of(program, *reached)
+        if descent + 1 < _DESCENTS:
+            neurons = _with_new_neurons(program, point, budget, rng) or point.neurons()
+    return point
+
+
+def _first_width(program: Program, budget: Budget) -> int:
+    """Return the neurons of the first descent: no more than an optimum needs (see `pruning`)."""
+    enough = len(program.X) * program.n_outputs
+    return max(min(budget.width, enough), 2 * program.n_outputs)
+
+
+def _with_new_neurons(
+    program: Program, point: Point, budget: Budget, rng: np.random.Generator
+) -> Neurons | None:
+    """Return the neurons of a point and others of high price; None if no price is too high."""
+    dual = dual_point(program, point.prediction(program))
+    found = _climb(program, dual, point.blocks.T, budget, rng)
+    if _best_price(program, dual, found) <= (1.0 + budget.tol) * program.alpha:
+        return None
+    limit = min(_NEW_NEURONS, _first_width(program, budget))
+    return _kicked(program, point, found.take(np.arange(len(found.sign)) < limit))
+
+
+def _kicked(program: Program, point: Point, new: Neurons) -> Neurons:
+    """Return the neurons of a point and, for a descent to grow, new unit neurons of high price.
+
+    The latter get the common size at which the loss has risen by a share of the objective: the next
+    descent has to leave the kinks in which the last one ended. Smaller ones leave it there, larger
+    ones undo what it has reached.
+    """
+    response = new.forward(program.X, program.n_outputs)
+    prediction = point.prediction(program)
+    highest = program.mean_loss(prediction) + _KICK * point.objective
+    sizes = (program.mean_loss(program.offset) / program.alpha) * 0.5 ** np.arange(60)
+    size = next((t for t in sizes if program.mean_loss(prediction + t * response) <= highest), 0.0)
+    return point.neurons().join(new._replace(vectors=size * new.vectors))
+
+
+def _affordable(program: Program, point: Point) -> Point:
+    """Return a point with no more neurons than a round's solver should see, the largest."""
+    n, d = program.X.shape
+    limit = max(1, _COLUMNS_A_ROW * n // d)
+    if len(point.groups) <= limit:
+        return point
+    largest = np.argsort(-np.linalg.norm(point.blocks, axis=1), kind="stable")[:limit]
+    return point_of(program, point.neurons().take(largest), point.unpenalised)
+
+
+def _climb(
+    program: Program, dual: DualPoint, known: Array, budget: Budget, rng: np.random.Generator
+) -> Neurons:
+    """Climb the price from known neurons and from random gates; return the distinct ones reached."""
+    starts = np.concatenate([known, centred_gates(program.X, _STARTS, rng)], axis=1)
+    found = search.ascend(program, dual.theta, starts, n_jobs=budget.n_jobs)
+    return search.distinct(program, found)
+
+
+def _best_price(program: Program, dual: DualPoint, found: Neurons) -> float:
+    prices = search.price(program, dual.theta, found.vectors)
+    return float(np.abs(prices).max(initial=0.0))
+
+
+def _by_gates(
+    program: Program, point: Point, budget: Budget, rng: np.random.Generator
+) -> Point | None:
+    dual = dual_point(program, point.prediction(program))
+    neurons, prices = _price_gates(program, dual, budget, rng)
+    best = np.argsort(-prices, kind="stable")[: budget.width]
+    best = best[prices[best] > (1.0 + budget.tol) * program.alpha]
+    if best.size == 0:
+        return None
+    new = neurons.take(best)
+    return point_of(
+        program,
+        point.neurons().join(new._replace(vectors=np.zeros_like(new.vectors))),
+        point.unpenalised,
+        gates=np.hstack([point.patterns.gates[:, point.groups.pattern], new.vectors]),
+    )
+
+
+def _price_gates(
+    program: Program, dual: DualPoint, budget: Budget, rng: np.random.Generator
+) -> tuple[Neurons, Array]:
+    gates = centred_gates(program.X, _GATES_DRAWN * budget.width, rng)
+    prices = search.gate_prices(program, dual.theta, gates)
+    output, gate = np.divmod(np.arange(prices.size), gates.shape[1])
+    return Neurons(gates[:, gate], np.ones(prices.size), output), prices.ravel()
