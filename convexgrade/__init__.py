@@ -1,22 +1,26 @@
 """Train ReLU networks to certified global optimality, and stack them into deep models.
 
 See `ConvexReLURegressor` and `ConvexReLUClassifier` for one grade, `MultigradeRegressor` and
-`MultigradeClassifier` for the chain, and `certify` for the certificates.
+`MultigradeClassifier` for the chain, `certify` for the certificates, and `to_relu` for gated networks
+as ReLU networks.
 """
 
 from convexgrade import datasets
 from convexgrade.certificate import Certificate
 from convexgrade.display import GradesDisplay
 from convexgrade.estimators import (
+    Conversion,
     ConvexReLUClassifier,
     ConvexReLURegressor,
     MultigradeClassifier,
     MultigradeRegressor,
     certify,
+    to_relu,
 )
 
 __all__ = [
     "Certificate",
+    "Conversion",
     "ConvexReLUClassifier",
     "ConvexReLURegressor",
     "GradesDisplay",
@@ -24,4 +28,5 @@ __all__ = [
     "MultigradeRegressor",
     "certify",
     "datasets",
+    "to_relu",
 ]

@@ -274,9 +274,12 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
     ) -> list[Certificate]:
         check_is_fitted(self)
-        rows, targets = self._validate(X, y, reset=False)
-        data = self._data(*_weighted_rows(rows, targets, sample_weight))
+        data = self._training_data(X, y, sample_weight)
         return certify_chain(self._progress.chain, data, self._plan())
+
+    def _training_data(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> Data:
+        rows, targets = self._validate(X, y, reset=False)
+        return self._data(*_weighted_rows(rows, targets, sample_weight))
 
     def _reporter(self, level: int) -> Callable[[str], None]:
         return print if self.verbose >= level else lambda line: None

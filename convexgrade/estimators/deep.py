@@ -95,7 +95,7 @@ class MultigradeRegressor(RegressorTargets, _ManyGrades):
         As in `ConvexReLURegressor`.
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
         Where activation patterns come from.
-    n_patterns : int, default=100
+    n_patterns : int, default=300
         Patterns to sample, or neurons of the first search.
     max_neurons : int, default=None
         Width limit of a grade; None sets none.
@@ -175,7 +175,7 @@ class MultigradeRegressor(RegressorTargets, _ManyGrades):
         n_grades: int = 3,
         activation: str = "relu",
         patterns: str = "adaptive",
-        n_patterns: int = 100,
+        n_patterns: int = 300,
         max_neurons: int | None = None,
         loss: str = "squared_error",
         solver: str = "auto",
@@ -244,7 +244,7 @@ class MultigradeClassifier(ClassifierTargets, _ManyGrades):
         As in `ConvexReLURegressor`.
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
         Where activation patterns come from.
-    n_patterns : int, default=100
+    n_patterns : int, default=300
         Patterns to sample, or neurons of the first search.
     max_neurons : int, default=None
         Width limit of a grade; None sets none.
@@ -322,7 +322,7 @@ class MultigradeClassifier(ClassifierTargets, _ManyGrades):
         n_grades: int = 3,
         activation: str = "relu",
         patterns: str = "adaptive",
-        n_patterns: int = 100,
+        n_patterns: int = 300,
         max_neurons: int | None = None,
         loss: str = "log_loss",
         solver: str = "auto",

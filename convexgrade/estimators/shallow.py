@@ -51,7 +51,7 @@ class ConvexReLURegressor(RegressorTargets, _OneGrade):
         Where activation patterns come from: searched by descent and pricing; sampled from Gaussian
         gates; or all of them (rank of X at most 3 or 4, counting the constant), which makes the
         certificate a statement about every network.
-    n_patterns : int, default=100
+    n_patterns : int, default=300
         Patterns to sample, or neurons of the first search.
     max_neurons : int, default=None
         Width limit; None sets none.
@@ -126,7 +126,7 @@ class ConvexReLURegressor(RegressorTargets, _OneGrade):
         *,
         activation: str = "relu",
         patterns: str = "adaptive",
-        n_patterns: int = 100,
+        n_patterns: int = 300,
         max_neurons: int | None = None,
         loss: str = "squared_error",
         solver: str = "auto",
@@ -172,7 +172,7 @@ class ConvexReLUClassifier(ClassifierTargets, _OneGrade):
         As in `ConvexReLURegressor`, like all parameters below.
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
         Where activation patterns come from.
-    n_patterns : int, default=100
+    n_patterns : int, default=300
         Patterns to sample, or neurons of the first search.
     max_neurons : int, default=None
         Width limit; None sets none.
@@ -241,7 +241,7 @@ class ConvexReLUClassifier(ClassifierTargets, _OneGrade):
         *,
         activation: str = "relu",
         patterns: str = "adaptive",
-        n_patterns: int = 100,
+        n_patterns: int = 300,
         max_neurons: int | None = None,
         loss: str = "log_loss",
         solver: str = "auto",
