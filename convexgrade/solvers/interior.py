@@ -361,7 +361,8 @@ def _centred(newton: _Newton, step: _Point, target: float, none: _Residuals) -> 
     return step
 
 
-class _Record(NamedTuple):    iteration: int
+class _Record(NamedTuple):
+    iteration: int
     point: _Point
     error: float
 
@@ -438,8 +439,7 @@ def _follow(
             return best, Status.OPTIMAL, last.iteration
         if last.iteration == max_iter:
             return best, Status.ITERATION_LIMIT, last.iteration
-        patience = _PATIENCE if best.error > _FAIR else _FAIR_PATIENCE
-        if last.iteration - best.iteration >= patience:
+        if last.iteration - best.iteration >= (_PATIENCE if best.error > _FAIR else _FAIR_PATIENCE):
             break
     return best, Status.INACCURATE, last.iteration
 
