@@ -108,8 +108,8 @@ def _by_descent(
     if neurons is None:
         return None
     for descent in range(_DESCENTS):
-        reached = search.descend(program, neurons, point.unpenalised, max_iter=_DESCENT_STEPS)
-        point = point_of(program, *reached)
+        neurons, c = search.descend(program, neurons, point.unpenalised, max_iter=_DESCENT_STEPS)
+        point = point_of(program, search.merged(neurons), c)
         if descent + 1 < _DESCENTS:
             neurons = _with_new_neurons(program, point, budget, rng) or point.neurons()
     return point

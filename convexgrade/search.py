@@ -23,6 +23,7 @@ Index = NDArray[np.intp]
 
 _MEMORY = 20  # pairs of L-BFGS
 _STALLED = 1e-9  # gain of a step, relative to the loss before, at which a descent ends
+_ALIKE = 0.998  # cosine from which two neurons count as one
 _WITHERED = 1e-3  # norm of a neuron, relative to the largest, below which a descent gives it up
 
 
@@ -206,6 +207,28 @@ def _climb(X: Array, theta: Array, starts: Array, n_steps: int) -> tuple[Array, 
         height = np.where(better, trial_height, height)
         step *= np.where(better, 1.5, 0.4)
     return u, height
+
+
+def merged(neurons: Neurons) -> Neurons:
+    """Add up neurons that point almost the same way, sign and output being equal.
+
+    Descents let many neurons gather where an optimum has one. The longest of them takes in all that
+    are alike; the sum has almost the same outputs and no larger penalty.
+    """
+    norms = np.linalg.norm(neurons.vectors, axis=0)
+    units = neurons.vectors / np.maximum(norms, 1e-300)
+    alike = units.T @ units > _ALIKE
+    alike &= neurons.sign[:, None] == neurons.sign
+    alike &= neurons.output[:, None] == neurons.output
+    leader = np.full(norms.size, -1)
+    for j in np.argsort(-norms, kind="stable"):
+        if leader[j] < 0:
+            leader[alike[j] & (leader < 0)] = j
+            leader[j] = j
+    leaders, place = np.unique(leader, return_inverse=True)
+    sums = np.zeros((leaders.size, len(neurons.vectors)))
+    np.add.at(sums, place, neurons.vectors.T)
+    return neurons.take(leaders)._replace(vectors=sums.T)
 
 
 def distinct(program: Program, neurons: Neurons) -> Neurons:

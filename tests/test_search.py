@@ -1,0 +1,92 @@
+"""Search: descents, neurons that count as one, prices."""
+
+import numpy as np
+import pytest
+
+from convexgrade import search
+from convexgrade.certificate import dual_point
+from convexgrade.search import Neurons
+from convexgrade.working_set import null_point, point_of
+from tests.bank import make_program, random_program
+
+
+def wide_program(seed=0, n=60, alpha=0.01):
+    rng = np.random.default_rng(seed)
+    X = np.column_stack([rng.standard_normal((n, 2)), np.ones(n)])
+    y = np.abs(X[:, 0]) - np.maximum(X[:, 1], 0.0)
+    return make_program(X, y, alpha=alpha, free=[2])
+
+
+def test_neurons_that_point_the_same_way_add_up():
+    u, v = np.array([3.0, 4.0, 0.0]), np.array([0.0, 0.0, 2.0])
+    neurons = Neurons(
+        vectors=np.column_stack([u, 1.5 * u, np.add(u, [0.0, 0.01, 0.0]), v, u, -u]),
+        sign=np.array([1.0, 1.0, 1.0, 1.0, -1.0, 1.0]),
+        output=np.array([0, 0, 0, 0, 0, 0]),
+    )
+    merged = search.merged(neurons)
+    found = {
+        tuple(np.round(column, 9)): s
+        for column, s in zip(merged.vectors.T, merged.sign, strict=True)
+    }
+    assert found == {(10.5, 14.01, 0.0): 1.0, tuple(v): 1.0, tuple(u): -1.0, tuple(-u): 1.0}
+
+
+def test_outputs_and_signs_are_never_merged():
+    vectors = np.tile(np.array([[1.0], [2.0]]), 4)
+    neurons = Neurons(vectors, np.array([1.0, 1.0, -1.0, -1.0]), np.array([0, 1, 0, 1]))
+    assert len(search.merged(neurons).sign) == 4
+
+
+def test_merging_exact_copies_changes_no_output_and_no_penalty():
+    rng = np.random.default_rng(1)
+    vectors = rng.standard_normal((3, 5))
+    copies = np.hstack([0.3 * vectors, 0.7 * vectors])
+    sign = np.array([1.0, -1.0, 1.0, -1.0, 1.0])
+    neurons = Neurons(copies, np.tile(sign, 2), np.zeros(10, dtype=int))
+    merged = search.merged(neurons)
+    X = rng.standard_normal((20, 3))
+    assert len(merged.sign) == 5
+    np.testing.assert_allclose(merged.forward(X, 1), neurons.forward(X, 1), atol=1e-12)
+    assert np.linalg.norm(merged.vectors, axis=0).sum() == pytest.approx(
+        np.linalg.norm(copies, axis=0).sum()
+    )
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "binary", "softmax"])
+def test_a_descent_lowers_the_objective_of_the_network(loss):
+    program = random_program(2, loss=loss, n=30, k=3 if loss == "softmax" else 1)
+    null = null_point(program, program.patterns)
+    start = search.random_neurons(program, 12, np.random.default_rng(0))
+    neurons, c = search.descend(program, start, null.unpenalised, max_iter=300)
+    before = point_of(program, start, null.unpenalised).objective
+    after = point_of(program, neurons, c).objective
+    assert after < before
+    assert after <= null.objective + 1e-9
+
+
+def test_gradient_of_the_descent_is_that_of_its_objective():
+    program = random_program(3, loss="softmax", n=12, k=3)
+    objective = search._Balanced(program, np.array([0, 1, 2, 0]))
+    rng = np.random.default_rng(0)
+    d, q = program.X.shape[1], program.free.size
+    flat = rng.standard_normal(d * 4 + 4 + q * 3)
+    gradient = objective(flat)[1]
+    for i in range(flat.size):
+        step = 1e-6 * np.eye(flat.size)[i]
+        slope = (objective(flat + step)[0] - objective(flat - step)[0]) / 2e-6
+        assert gradient[i] == pytest.approx(slope, abs=1e-7)
+
+
+def test_ascent_reaches_the_highest_price_where_all_patterns_are_known():
+    program = wide_program()
+    null = null_point(program, program.patterns)
+    theta = dual_point(program, null.prediction(program)).theta
+    full = program.over(program.patterns, program.every_group(program.patterns))
+    highest = full.largest_dual_norm(full.adjoint(theta))
+    starts = np.random.default_rng(0).standard_normal((3, 64))
+    found = search.ascend(program, theta, starts)
+    prices = found.sign * search.price(program, theta, found.vectors)[0]
+    assert np.all(np.diff(prices) <= 1e-12)
+    assert prices[0] <= highest * (1.0 + 1e-9)
+    assert prices[0] == pytest.approx(highest, rel=1e-4)
