@@ -21,7 +21,7 @@ from convexgrade.losses import Loss
 from convexgrade.network import Network
 from convexgrade.patterns import Patterns, enumerate_patterns, sample_patterns
 from convexgrade.program import Groups, Program
-from convexgrade.proposals import Budget, highest_price, propose
+from convexgrade.proposals import Budget, highest_price, joined, propose
 from convexgrade.pruning import select
 from convexgrade.solution import Status
 from convexgrade.working_set import Point, null_point, point_of, solve_groups, solve_over
@@ -32,6 +32,8 @@ Seed = Sequence[int]
 
 _EXHAUSTIVE_LIMIT = 20_000  # patterns; a few minutes at n = 140 in rank 3
 _FINAL_STEPS = 1000  # quasi-Newton steps after a cut to ``max_neurons``
+_COMPLETIONS = 20  # times that neurons of high price join the last patterns,
+_CHEAP = 1e7  # as long as a Newton step of the program takes about so many operations
 _ACCURATE = 1e-3  # least objective, relative to the loss before, to which a round's accuracy scales
 
 
@@ -277,9 +279,35 @@ def _adaptive(
         report(f"round {n_rounds}: objective {point.objective:.6g}, {len(point.groups)} neurons")
         if last.objective - point.objective <= settings.tol * point.objective:
             break
-    return solve_over(
-        program, point.patterns, point, solver=settings.solver, tol=settings.tol
-    ), n_rounds
+    point = solve_over(program, point.patterns, point, solver=settings.solver, tol=settings.tol)
+    return _completed(program, point, settings, rng) if program.cones else point, n_rounds
+
+
+def _completed(
+    program: Program, point: Point, settings: Settings, rng: np.random.Generator
+) -> Point:
+    """Let neurons of high price join the patterns until there are none, or nothing is gained.
+
+    Only while solves are so cheap that the many rounds of pure column generation are affordable.
+    """
+    n, d = program.X.shape
+    for _ in range(_COMPLETIONS):
+        columns = len(point.groups) * d
+        if n * columns * min(n, columns) > _CHEAP:
+            break
+        trial = joined(program, point, _budget(settings), rng)
+        if trial is None:
+            break
+        solved = solve_over(
+            program, trial.patterns, trial, solver=settings.solver, tol=settings.tol
+        )
+        if solved.objective >= point.objective:
+            break
+        gain = point.objective - solved.objective
+        point = replace(solved, n_before=max(point.n_before, solved.n_before))
+        if gain <= 0.1 * settings.tol * point.objective:
+            break
+    return point
 
 
 _SOURCES = {"adaptive": _adaptive, "sampled": _sampled, "exhaustive": _exhaustive}

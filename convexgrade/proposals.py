@@ -28,7 +28,9 @@ _DESCENT_STEPS = 250  # each of so many quasi-Newton steps
 _NEW_NEURONS = 64  # and so many new neurons
 _KICK = 0.5  # rise of the loss by new neurons, relative to the objective
 _COLUMNS_A_ROW = 16  # variables a round's program may have for each row: what it costs grows so
-_STARTS = 64  # random starts of a price search
+_STARTS = 64, 1024  # fewest and most random starts of a price search,
+_START_FLOATS = 400_000  # as many as their responses and vectors make so many numbers
+_JOINING = 32  # neurons that join the last solution's patterns at a time
 _GATES_DRAWN = 7  # gates drawn for one that a gated grade keeps
 
 
@@ -78,6 +80,28 @@ def propose(
         return _by_gates(program, point, budget, rng)
     proposal = _by_descent(program, point, first, budget, rng)
     return None if proposal is None else _affordable(program, proposal)
+
+
+def joined(
+    program: Program, point: Point, budget: Budget, rng: np.random.Generator
+) -> Point | None:
+    """Return a ReLU point with the patterns of neurons of high price beside its own.
+
+    This is column generation proper: the program over these patterns has a lower optimum. None if
+    no price is too high.
+    """
+    dual = dual_point(program, point.prediction(program))
+    found = _climb(program, dual, point.blocks.T, budget, rng)
+    prices = np.abs(search.price(program, dual.theta, found.vectors)).max(axis=0, initial=0.0)
+    better = np.flatnonzero(prices > (1.0 + budget.tol) * program.alpha)[:_JOINING]
+    return _with_patterns(program, point, found.take(better)) if better.size else None
+
+
+def _with_patterns(program: Program, point: Point, new: Neurons) -> Point:
+    """Return a point over its own patterns and those of new neurons, which have zero vectors."""
+    gates = np.hstack([point.patterns.gates[:, point.groups.pattern], new.vectors])
+    neurons = point.neurons().join(new._replace(vectors=np.zeros_like(new.vectors)))
+    return point_of(program, neurons, point.unpenalised, gates=gates)
 
 
 def highest_price(
@@ -162,7 +186,8 @@ def _climb(
     program: Program, dual: DualPoint, known: Array, budget: Budget, rng: np.random.Generator
 ) -> Neurons:
     """Climb the price from known neurons and from random gates; return the distinct ones reached."""
-    starts = np.concatenate([known, centred_gates(program.X, _STARTS, rng)], axis=1)
+    n_starts = int(np.clip(_START_FLOATS // program.X.size, *_STARTS))
+    starts = np.concatenate([known, centred_gates(program.X, n_starts, rng)], axis=1)
     found = search.ascend(program, dual.theta, starts, n_jobs=budget.n_jobs)
     return search.distinct(program, found)
 
@@ -181,13 +206,7 @@ def _by_gates(
     best = best[prices[best] > (1.0 + budget.tol) * program.alpha]
     if best.size == 0:
         return None
-    new = neurons.take(best)
-    return point_of(
-        program,
-        point.neurons().join(new._replace(vectors=np.zeros_like(new.vectors))),
-        point.unpenalised,
-        gates=np.hstack([point.patterns.gates[:, point.groups.pattern], new.vectors]),
-    )
+    return _with_patterns(program, point, neurons.take(best))
 
 
 def _price_gates(
