@@ -23,7 +23,7 @@ Index = NDArray[np.intp]
 
 _MEMORY = 20  # pairs of L-BFGS
 _STALLED = 1e-9  # gain of a step, relative to the loss before, at which a descent ends
-_ALIKE = 0.998  # cosine from which two neurons count as one
+_ALIKE = 0.9995  # cosine from which two neurons count as one
 _WITHERED = 1e-3  # norm of a neuron, relative to the largest, below which a descent gives it up
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convexgrade.certificate import certify_network, dual_point
+from convexgrade.certificate import Multipliers, certify_network, dual_point
 from convexgrade.cones import project
 from convexgrade.network import from_blocks
 from convexgrade.patterns import Patterns, activation, enumerate_patterns, sample_patterns
@@ -190,3 +190,31 @@ def test_exhaustive_patterns_of_other_rows_do_not_prove_anything_about_these():
         status=Status.OPTIMAL,
     )
     assert full.dual <= certificate.dual + 1e-12
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "binary"])
+def test_multipliers_of_any_quality_leave_the_certificate_valid(loss):
+    program = random_program(2, loss=loss, n=20)
+    solved = solve_over(program, program.patterns, None, solver="auto", tol=1e-8)
+    assert solved.multipliers is not None
+    network, rng = solved.network(program), np.random.default_rng(0)
+
+    def certify(multipliers):
+        return certify_network(
+            program, network, program.patterns, status=Status.OPTIMAL, multipliers=multipliers
+        )
+
+    without = certify(None)
+    groups, rho = solved.multipliers
+    few = groups.take(np.arange(len(groups)) % 2 == 0)
+    for case in (
+        solved.multipliers,
+        Multipliers(groups, 0.0 * rho),
+        Multipliers(groups, 1e3 * rng.random(rho.shape)),
+        Multipliers(few, rho[:, ::2]),
+        Multipliers(groups, rho[:, ::-1]),
+    ):
+        found = certify(case)
+        assert found.dual == pytest.approx(without.dual, abs=2e-6 * found.primal)
+        assert found.price == pytest.approx(without.price, rel=2e-6)
+        assert found.gap >= -1e-12

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
 
 from convexgrade.grade import Settings, fit_grade, state_program
 from convexgrade.losses import SquaredError
 from convexgrade.solution import Status
-from tests.benchmarks.datasets import load
+from tests.benchmarks.patterns import descend, standardised
 
 
 def small_problem(seed, *, d=2, n=30):
@@ -95,42 +94,35 @@ def test_unpenalised_columns_reach_the_network(linear_term, fit_intercept):
     assert grade.certificate.gap >= -1e-12
 
 
-def lbfgs_objective(H, y, alpha, seed, width=100):
-    """Objective of a network of ``width`` neurons trained by scipy's L-BFGS on the same problem."""
-    rng = np.random.default_rng(seed)
-    X = np.column_stack([H, np.ones(len(H))])
-    n, d = X.shape
-    start = np.concatenate(
-        [
-            rng.standard_normal(d * width) / np.sqrt(d),
-            rng.standard_normal(width) / np.sqrt(width),
-            [0.0],
-        ]
-    )
-
-    def split(p):
-        return p[: d * width].reshape(d, width), p[d * width : -1], p[-1]
-
-    def balanced(p):
-        u, a, c = split(p)
-        hidden = np.maximum(X @ u, 0.0)
-        residual = (hidden @ a + c - y) / n
-        value = 0.5 * n * residual @ residual + 0.5 * alpha * (p[:-1] @ p[:-1])
-        grad_u = X.T @ ((hidden > 0.0) * np.outer(residual, a)) + alpha * u
-        grad_a = hidden.T @ residual + alpha * a
-        return value, np.concatenate([grad_u.ravel(), grad_a, [residual.sum()]])
-
-    options = {"maxiter": 2000, "maxfun": 10_000}
-    u, a, c = split(minimize(balanced, start, jac=True, method="L-BFGS-B", options=options).x)
-    residual = np.maximum(X @ u, 0.0) @ a + c - y
-    return 0.5 * np.mean(residual**2) + alpha * np.linalg.norm(u, axis=0) @ np.abs(a)
-
-
 @pytest.mark.parametrize("name", ["yacht", "concrete"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_adaptive_is_at_least_as_good_as_a_descent_on_real_data(name, seed):
-    X, y, _, _ = load(name, split=0)
-    H, y = (X - X.mean(axis=0)) / X.std(axis=0), (y - y.mean()) / y.std()
-    _, grade = fit(H, y[:, None], alpha=0.01, seed=seed)
-    assert grade.certificate.primal <= lbfgs_objective(H, y, 0.01, seed)
+    H, y = standardised(name)
+    _, grade = fit(H, y, alpha=0.01, seed=seed)
+    assert grade.certificate.primal <= descend(name, 0.01, seed, width=100)["objective"]
     assert grade.certificate.relative_gap < 1e-4
+
+
+def test_rounds_never_raise_the_objective_and_pruning_is_reported():
+    H, y = small_problem(5, d=4, n=80)
+    chosen = Settings(max_iter=6, n_patterns=20)
+    weights = np.full(80, 1.0 / 80)
+    program = state_program(H, y, np.zeros_like(y), weights, SquaredError(), 1e-3, chosen)
+    lines = []
+    grade = fit_grade(program, chosen, (0, 0), report=lines.append)
+    objectives = [float(line.split("objective ")[1].split(",")[0]) for line in lines]
+    assert len(objectives) == grade.n_rounds > 1
+    assert np.all(np.diff(objectives) <= 0.0)
+    assert grade.certificate.primal <= objectives[-1] * (1.0 + 1e-5)
+    assert grade.n_before_pruning >= grade.n_neurons
+    assert grade.n_neurons <= 80
+    assert f"{grade.n_neurons} neurons" in str(grade)
+
+
+def test_gated_rounds_lower_the_objective():
+    H, y = small_problem(7, n=60)
+    few, many = (
+        fit(H, y, activation="gated_relu", n_patterns=5, max_iter=k)[1].certificate.primal
+        for k in (1, 6)
+    )
+    assert many < few

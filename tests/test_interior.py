@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from convexgrade import solvers
 from convexgrade.losses import BinaryLogLoss, SoftmaxLogLoss, SquaredError
 from convexgrade.patterns import Patterns, activation, sample_patterns
 from convexgrade.program import Groups
 from convexgrade.search import descend, random_neurons
-from convexgrade.solution import Status
+from convexgrade.solution import Start, Status
 from convexgrade.solvers import _kkt, cvx, interior
 from convexgrade.solvers import _second_order as soc
 from tests.bank import assert_optimal, make_program
@@ -375,3 +376,101 @@ def test_elimination_of_the_axis():
     roots = scaling.roots()
     S = roots.transpose(0, 2, 1) @ roots
     np.testing.assert_allclose(np.einsum("gij,gj->gi", S, step), scaling.multiply(step))
+
+
+def starts_around(program, solution):
+    """Points from which a solver may have to set out, by name."""
+    rng = np.random.default_rng(0)
+    v, c = solution.blocks, solution.unpenalised
+    size = np.linalg.norm(v, axis=1).max()
+    noise, noise_c = rng.standard_normal(v.shape), rng.standard_normal(c.shape)
+    return {
+        "optimum": Start(v, c, 1e-7),
+        "optimum, said to be far": Start(v, c, 1.0),
+        "perturbed": Start(v + 0.1 * size * noise, c + 0.1 * noise_c, 1e-2),
+        "perturbed, said to be exact": Start(v + 0.1 * size * noise, c + 0.1 * noise_c, 1e-9),
+        "zero": Start(0.0 * v, 0.0 * c, 0.1),
+        "outside the cones": Start(-v, -c, 1e-2),
+        "in other units": Start(1e6 * v, 1e6 * c, 1e-3),
+        "in tiny units": Start(1e-9 * v, 1e-9 * c, 1e-3),
+        "huge": Start(1e8 * noise, 1e8 * noise_c, 1e-9),
+    }
+
+
+@pytest.mark.parametrize("cones", [True, False])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_any_start_leads_to_the_same_objective(loss, cones):
+    program = make_case(loss=loss, cones=cones, size=0.05, seed=4)
+    cold = interior.solve(program)
+    for name, start in starts_around(program, cold).items():
+        warm = interior.solve(program, start=start)
+        assert warm.status is Status.OPTIMAL, name
+        assert program.violation(warm.blocks) <= 1e-10, name
+        rise = objective(program, warm) - objective(program, cold)
+        assert abs(rise) <= 1e-8 * scale(program), name
+
+
+@pytest.mark.parametrize("cones", [True, False])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("shape", ["plane", "wide", "duplicated rows"])
+def test_a_start_at_the_optimum_saves_iterations(shape, loss, cones):
+    program = make_case(shape, loss, cones=cones, size=0.05, seed=4)
+    cold = interior.solve(program, tol=1e-9)
+    warm = interior.solve(program, start=Start(cold.blocks, cold.unpenalised, 1e-7), tol=1e-9)
+    assert warm.status is Status.OPTIMAL
+    assert warm.iterations < cold.iterations
+
+
+def test_a_point_around_a_start_is_inside_all_cones_with_equal_products():
+    program = make_case(loss="softmax", size=0.05)
+    cold = interior.solve(program, tol=1e-5)
+    problem = interior._Problem.of(program, program.null_coefficients())
+    starts = starts_around(program, cold)
+    del starts["huge"]  # its slacks are lost to rounding: the method begins anew without it
+    for name, start in starts.items():
+        point = problem.around(start)
+        assert np.all(point.primal[:, 0] > np.linalg.norm(point.v, axis=1)), name
+        assert np.all(point.dual[:, 0] >= np.linalg.norm(point.dual[:, 1:], axis=1)), name
+        assert np.all(point.slack > 0.0), name
+        assert np.all(point.multiplier > 0.0), name
+        np.testing.assert_array_equal(point.v, start.blocks)
+    point = problem.around(starts["perturbed"])
+    mu = 1e-2 * scale(program) / point.n_products
+    np.testing.assert_allclose(point.slack * point.multiplier, mu)
+    products = soc.product(point.primal, point.dual)
+    np.testing.assert_allclose(products[:, 0], mu, rtol=1e-6)
+    np.testing.assert_allclose(products[:, 1:], 0.0, atol=1e-9 * program.alpha)
+    assert point.gap == pytest.approx(1e-2 * scale(program), rel=1e-6)
+
+
+def test_a_start_that_is_not_finite_is_given_up():
+    program = make_case(size=0.05)
+    cold = interior.solve(program)
+    bad = Start(np.full_like(cold.blocks, np.nan), cold.unpenalised, 1e-3)
+    found = interior.solve(program, start=bad)
+    assert found.status is Status.OPTIMAL
+    assert objective(program, found) == pytest.approx(objective(program, cold), rel=1e-12)
+
+
+@pytest.mark.parametrize("solver", solvers.SOLVERS)
+def test_solvers_of_any_name_take_a_start(solver):
+    program = make_case("line", size=0.05)
+    cold = interior.solve(program)
+    for start in starts_around(program, cold).values():
+        found = solvers.solve(program, solver=solver, start=start, accuracy=1e-7)
+        assert found.status is Status.OPTIMAL
+        assert abs(objective(program, found) - objective(program, cold)) <= 2e-7 * scale(program)
+
+
+@pytest.mark.parametrize("solver", ["auto", "native"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_accuracy_is_met_and_saves_iterations(solver, loss):
+    program = make_case(loss=loss, size=0.05)
+    exact = interior.solve(program, tol=1e-10)
+    last = exact.iterations + 1
+    for accuracy in (1e-8, 1e-4, 1e-2):
+        found = solvers.solve(program, solver=solver, accuracy=accuracy)
+        rise = objective(program, found) - objective(program, exact)
+        assert -1e-9 * scale(program) <= rise <= 1.1 * accuracy * scale(program)
+        assert found.iterations < last
+        last = found.iterations

@@ -1,10 +1,12 @@
-"""Pruning: the same function and no higher penalty, with at most as many neurons as the rank."""
+"""Pruning: the same function and no higher penalty down to the rank; below it, the least loss."""
 
 import numpy as np
 import pytest
 
-from convexgrade.pruning import prune
-from tests.bank import random_program
+from convexgrade.patterns import sample_patterns
+from convexgrade.pruning import prune, select
+from convexgrade.working_set import solve_over
+from tests.bank import make_program, random_program
 
 
 @pytest.mark.parametrize("cones", [True, False])
@@ -32,3 +34,149 @@ def test_independent_neurons_stay_as_they_are():
     chosen = program.over(program.patterns, program.groups.take(np.array([0, 5])))
     blocks = program.patterns.gates[:, chosen.groups.pattern].T
     np.testing.assert_allclose(prune(chosen, blocks), blocks, rtol=1e-12)
+
+
+def _rank_of_output(program, blocks, output):
+    chosen = program.groups.output == output
+    responses = (program.X @ blocks.T) * program.masks() * program.groups.sign
+    return np.linalg.matrix_rank(responses[:, chosen], tol=1e-9), np.count_nonzero(
+        np.linalg.norm(blocks[chosen], axis=1)
+    )
+
+
+@pytest.mark.parametrize("cones", [True, False])
+@pytest.mark.parametrize("k", [1, 2])
+def test_neurons_left_are_independent_where_rows_repeat_with_other_weights(cones, k):
+    rng = np.random.default_rng(3)
+    X = np.repeat(np.column_stack([rng.standard_normal((4, 2)), np.ones(4)]), 3, axis=0)
+    program = make_program(
+        X,
+        rng.standard_normal((12, k)),
+        alpha=0.1,
+        cones=cones,
+        weights=rng.uniform(0.1, 5.0, 12),
+        free=[2],
+    )
+    gates = program.patterns.gates[:, program.groups.pattern].T
+    blocks = gates * rng.uniform(0.1, 1.0, len(gates))[:, None]
+    c = rng.standard_normal((1, k))
+    pruned = prune(program, blocks)
+    np.testing.assert_allclose(program.predict(pruned, c), program.predict(blocks, c), atol=1e-9)
+    assert program.objective(pruned, c) <= program.objective(blocks, c) * (1.0 + 1e-10)
+    for output in range(k):
+        before, _ = _rank_of_output(program, blocks, output)
+        after, n_neurons = _rank_of_output(program, pruned, output)
+        assert n_neurons == after <= before <= 4
+
+
+def optimal_point(seed, *, loss="squared_error", k=1):
+    """An optimum of 6 to 9 neurons with independent responses, and the program of its groups.
+
+    Few patterns, far apart: next to each other they would share neurons on their common face.
+    """
+    program = random_program(seed, loss=loss, n=30, d=3, k=k, alpha=0.003)
+    patterns = sample_patterns(program.X, 6 if k == 1 else 2, np.random.default_rng(seed))
+    point = solve_over(program, patterns, None, solver="native", tol=1e-8)
+    assert 6 <= len(point.groups) <= 9
+    return program.over(point.patterns, point.groups), point
+
+
+def refitted(program, point, kept):
+    """The least of F + alpha sum_g t_g ||v_g|| over sizes t of the kept and c, from its equations.
+
+    The quadratic model lets sizes be negative; t_g ||v_g|| is then negative too.
+    """
+    responses = (program.X @ point.blocks.T) * program.masks() * program.groups.sign
+    columns = np.hstack([responses[:, kept], program.Z])
+    norms = np.append(np.linalg.norm(point.blocks[kept], axis=1), np.zeros(program.free.size))
+    left = (program.y - program.offset)[:, 0]
+    weighted = program.weights[:, None] * columns
+    t = np.linalg.solve(columns.T @ weighted, weighted.T @ left - program.alpha * norms)
+    residual = left - columns @ t
+    return 0.5 * program.weights @ residual**2 + program.alpha * norms @ t
+
+
+@pytest.mark.parametrize("seed", [1, 3, 4, 5, 10, 11])
+def test_every_neuron_that_goes_is_the_one_missed_least(seed):
+    program, point = optimal_point(seed)
+    m = len(point.groups)
+    everything = np.arange(m)
+    assert refitted(program, point, everything) == pytest.approx(point.objective, rel=1e-7)
+    before = everything
+    for limit in range(m - 1, 0, -1):
+        kept = select(program, point.blocks, point.unpenalised, limit)
+        assert kept.size == limit
+        assert np.all(np.diff(kept) > 0)
+        assert np.isin(kept, before).all()
+        values = [refitted(program, point, np.setdiff1d(before, [g])) for g in before]
+        (gone,) = np.setdiff1d(before, kept)
+        assert values[list(before).index(gone)] <= min(values) + 1e-9
+        before = kept
+
+
+@pytest.mark.parametrize("seed", [1, 4])
+def test_the_neuron_that_goes_first_need_not_be_the_smallest(seed):
+    """What others make up for counts, not size: a large neuron and its near copy."""
+    program, point = optimal_point(seed)
+    norms = np.linalg.norm(point.blocks, axis=1)
+    largest = int(np.argmax(norms))
+    groups = point.groups.take(np.append(np.arange(norms.size), largest))
+    parts = np.vstack([point.blocks, 0.45 * point.blocks[largest]])
+    parts[largest] *= 0.55
+    parts[-1] += 1e-4 * norms[largest] * np.array([0.3, -1.0, 0.5])
+    twin = program.over(point.patterns, groups)
+    kept = select(twin, parts, point.unpenalised, norms.size)
+    (gone,) = np.setdiff1d(np.arange(len(parts)), kept)
+    assert gone in (largest, len(parts) - 1)
+    sizes = np.linalg.norm(parts, axis=1)
+    assert sizes[gone] > sizes.min()
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "softmax"])
+def test_no_limit_below_the_width_keeps_all(loss):
+    program, point = optimal_point(1, loss=loss, k=3 if loss == "softmax" else 1)
+    m = len(point.groups)
+    for limit in (m, m + 1, 10 * m):
+        kept = select(program, point.blocks, point.unpenalised, limit)
+        np.testing.assert_array_equal(kept, np.arange(m))
+
+
+def finite_curvature(program, point):
+    """The Hessian of F in (t, c), by differences of its gradient."""
+    m, (q, k) = len(point.groups), point.unpenalised.shape
+
+    def gradient(x):
+        blocks, c = x[:m, None] * point.blocks, x[m:].reshape(k, q).T
+        f = program.predict(blocks, c)
+        theta = program.weights[:, None] * program.loss.gradient(f, program.y)
+        sizes = np.einsum("gd,gd->g", point.blocks, program.adjoint(theta))
+        return np.append(sizes, (program.Z.T @ theta).T.ravel())
+
+    x = np.append(np.ones(m), point.unpenalised.T.ravel())
+    steps = 1e-5 * np.eye(x.size)
+    return np.array([(gradient(x + s) - gradient(x - s)) / 2e-5 for s in steps])
+
+
+@pytest.mark.parametrize("seed", [1, 3, 4])
+def test_softmax_neurons_go_by_the_curvature_that_outputs_share(seed):
+    program, point = optimal_point(seed, loss="softmax", k=3)
+    m, curvature = len(point.groups), finite_curvature(program, point)
+
+    def rise(removed):
+        """min 1/2 s' M s over steps s with s_g = -1 for the removed."""
+        free = np.setdiff1d(np.arange(len(curvature)), removed)
+        fixed = -np.ones(len(removed))
+        right = curvature[np.ix_(free, removed)] @ fixed
+        inner = np.linalg.lstsq(curvature[np.ix_(free, free)], -right, rcond=1e-9)[0]
+        s = np.zeros(len(curvature))
+        s[removed], s[free] = fixed, inner
+        return 0.5 * s @ curvature @ s
+
+    removed = []
+    for limit in range(m - 1, 0, -1):
+        kept = select(program, point.blocks, point.unpenalised, limit)
+        rises = [rise([*removed, g]) for g in range(m) if g not in removed]
+        now = np.setdiff1d(np.arange(m), kept).tolist()
+        assert set(removed) < set(now)
+        assert rise(now) <= min(rises) * (1.0 + 1e-4)
+        removed = now

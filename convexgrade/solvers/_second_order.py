@@ -52,6 +52,12 @@ def clip_eigenvalues(x: Array, low: float, high: float) -> Array:
     return join((small + large) / 2.0, radius[:, None] * x[:, 1:])
 
 
+def positive_root(b: Array | float, c: Array) -> Array:
+    """Return the x > 0 with x^2 - b x = c for c > 0, in the form that does not cancel."""
+    size = np.hypot(b, 2.0 * np.sqrt(c))
+    return np.where(np.asarray(b) > 0.0, 0.5 * (b + size), 2.0 * c / np.maximum(size - b, 1e-300))
+
+
 def reach(x: Array, step: Array) -> float:
     """Return the largest a for which every x + a step lies in the cone; x lies inside.
 

@@ -177,10 +177,8 @@ class _Problem:
         """
         cold, v = self.start(), start.blocks
         mu = start.gap * self.loss / cold.n_products
-        t = mu / self.program.alpha
-        t = 0.5 * (t + np.sqrt(t**2 + 4.0 * np.einsum("gi,gi->g", v, v)))
-        response = self.cone_forward(v)
-        slack = 0.5 * (response + np.sqrt(response**2 + 4.0 * (mu / cold.multiplier) ** 2))
+        t = soc.positive_root(mu / self.program.alpha, np.einsum("gi,gi->g", v, v))
+        slack = soc.positive_root(self.cone_forward(v), (mu / cold.multiplier) ** 2)
         return _Point(
             primal=soc.join(t, v),
             dual=soc.join(cold.dual[:, 0], -self.program.alpha * v / t[:, None]),

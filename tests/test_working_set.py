@@ -1,0 +1,233 @@
+"""Working sets: neurons as points, and column generation against the whole program."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from convexgrade import solvers
+from convexgrade.patterns import activation, sample_patterns
+from convexgrade.search import Neurons, descend, random_neurons
+from convexgrade.solution import Status
+from convexgrade.solvers import cvx
+from convexgrade.working_set import null_point, point_of, solve_groups, solve_over
+from tests.bank import make_program, random_program
+
+KINDS = [("squared_error", 1), ("squared_error", 2), ("binary", 1), ("softmax", 3)]
+
+
+def loss_before(program):
+    return program.mean_loss(program.offset)
+
+
+def reference_optimum(program):
+    solution = cvx.solve(program, solver="clarabel")
+    return program.objective(solution.blocks, solution.unpenalised)
+
+
+def some_neurons(program, rng, *, m=12):
+    """Neurons of random directions, sizes, signs and outputs."""
+    vectors = rng.standard_normal((program.X.shape[1], m)) * rng.uniform(0.1, 2.0, m)
+    sign = rng.choice([-1.0, 1.0], m)
+    return Neurons(vectors, sign, rng.integers(program.n_outputs, size=m))
+
+
+@pytest.mark.parametrize(("loss", "k"), KINDS)
+def test_a_point_predicts_what_its_neurons_do(loss, k):
+    rng = np.random.default_rng(0)
+    program = random_program(0, loss=loss, n=15, d=3, k=k)
+    neurons, c = some_neurons(program, rng), rng.standard_normal((1, k))
+    point = point_of(program, neurons, c)
+    expected = program.offset + neurons.forward(program.X, k) + program.Z @ c
+    np.testing.assert_allclose(point.prediction(program), expected, atol=1e-12)
+    np.testing.assert_allclose(
+        program.offset + point.network(program).forward(program.X[:, :-1]), expected, atol=1e-12
+    )
+    own = program.over(point.patterns, point.groups)
+    assert own.violation(point.blocks) <= 1e-12
+    penalty = program.alpha * np.linalg.norm(neurons.vectors, axis=0).sum()
+    assert point.objective <= program.mean_loss(expected) + penalty + 1e-12
+    assert point.objective == pytest.approx(own.objective(point.blocks, c), rel=1e-14)
+
+
+def test_neurons_of_one_pattern_sign_and_output_add_up():
+    program = random_program(1, n=12, d=3, k=2)
+    rng = np.random.default_rng(0)
+    u, w = rng.standard_normal((2, 3))
+    near = u + 1e-6 * w
+    assert np.array_equal(program.X @ u >= 0.0, program.X @ near >= 0.0)
+    neurons = Neurons(
+        np.column_stack([u, 2.0 * near, 3.0 * u, 4.0 * u, 5.0 * w]),
+        np.array([1.0, 1.0, -1.0, 1.0, 1.0]),
+        np.array([0, 0, 0, 1, 0]),
+    )
+    point = point_of(program, neurons, np.zeros((1, 2)))
+    assert len(point.groups) == 4
+    assert len(point.patterns) == 2
+    place = point.patterns.find(activation(program.X, u[:, None]))[0]
+    chosen = {
+        (g, s, k): v
+        for g, s, k, v in zip(
+            point.groups.pattern, point.groups.sign, point.groups.output, point.blocks, strict=True
+        )
+    }
+    np.testing.assert_allclose(chosen[place, 1.0, 0], u + 2.0 * near, rtol=1e-14)
+    np.testing.assert_allclose(chosen[place, -1.0, 0], 3.0 * u, rtol=1e-14)
+    np.testing.assert_allclose(chosen[place, 1.0, 1], 4.0 * u, rtol=1e-14)
+    expected = program.offset + neurons.forward(program.X, 2)
+    np.testing.assert_allclose(point.prediction(program), expected, atol=1e-12)
+    size = np.linalg.norm(neurons.vectors, axis=0).sum()
+    assert np.linalg.norm(point.blocks, axis=1).sum() <= size
+
+
+def test_a_neuron_active_nowhere_is_dropped():
+    program = random_program(2, n=12, d=3)
+    alive = np.array([1.0, 0.5, 0.2])
+    dead = np.array([0.0, 0.0, -1.0])  # the constant alone, below zero
+    neurons = Neurons(np.column_stack([dead, alive, 7.0 * dead]), np.ones(3), np.zeros(3, int))
+    point = point_of(program, neurons, np.ones((1, 1)))
+    np.testing.assert_array_equal(point.blocks, [alive])
+    none = point_of(program, neurons.take(np.array([0, 2])), np.ones((1, 1)))
+    assert none.blocks.shape == (0, 3)
+    assert none.objective == pytest.approx(program.mean_loss(program.offset + 1.0))
+
+
+@pytest.mark.parametrize("cones", [True, False])
+def test_gates_bring_patterns_with_zero_blocks(cones):
+    rng = np.random.default_rng(3)
+    program = random_program(3, n=15, d=3, cones=cones)
+    gates = rng.standard_normal((3, 6))
+    vectors = gates * rng.uniform(0.5, 2.0, 6) if cones else rng.standard_normal((3, 6))
+    vectors[:, 4:] = 0.0
+    point = point_of(program, Neurons(vectors, np.ones(6), np.zeros(6, int)), np.ones((1, 1)),
+                     gates=gates)  # fmt: skip
+    masks = activation(program.X, gates)
+    assert len({mask.tobytes() for mask in masks.T}) == 6
+    np.testing.assert_array_equal(point.patterns.masks, masks)
+    np.testing.assert_array_equal(point.patterns.gates, gates)
+    np.testing.assert_allclose(point.blocks[np.argsort(point.groups.pattern)], vectors.T)
+    expected = program.offset + 1.0 + ((program.X @ vectors) * masks).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(point.prediction(program), expected, atol=1e-12)
+    solved = solve_groups(program, point, point.groups, solver="native")
+    whole = program.over(point.patterns, point.groups)
+    assert solved.objective == pytest.approx(reference_optimum(whole), rel=1e-7)
+
+
+@pytest.mark.parametrize("cones", [True, False])
+@pytest.mark.parametrize(("loss", "k"), KINDS)
+def test_any_start_ends_at_the_optimum_over_all_groups(loss, k, cones):
+    program = random_program(4, loss=loss, n=15, d=2, k=k, cones=cones)
+    optimum = reference_optimum(program)
+    tol = 1e-6
+    cold = solve_over(program, program.patterns, None, solver="native", tol=tol)
+    rng = np.random.default_rng(0)
+    chosen = program.groups.take(np.sort(rng.choice(len(program.groups), 5, replace=False)))
+    gates = program.patterns.gates[:, chosen.pattern].T
+    huge = replace(
+        null_point(program, program.patterns),
+        groups=chosen,
+        blocks=100.0 * gates,
+        unpenalised=50.0 * rng.standard_normal(cold.unpenalised.shape),
+    )
+    own = program.over(program.patterns, chosen)
+    huge = replace(huge, objective=own.objective(huge.blocks, huge.unpenalised))
+    points = {
+        "none": cold,
+        "null": solve_over(
+            program, program.patterns, null_point(program, program.patterns), solver="native",
+            tol=tol,
+        ),
+        "itself": solve_over(program, program.patterns, cold, solver="native", tol=tol),
+        "huge": solve_over(program, program.patterns, huge, solver="native", tol=tol),
+    }  # fmt: skip
+    for name, point in points.items():
+        assert point.status is Status.OPTIMAL, name
+        assert -1e-8 <= (point.objective - optimum) / loss_before(program) <= 2.0 * tol, name
+        own = program.over(point.patterns, point.groups)
+        assert own.violation(point.blocks) <= 1e-12, name
+        assert point.objective == own.objective(point.blocks, point.unpenalised), name
+        assert np.linalg.norm(point.blocks, axis=1).all(), name
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "softmax"])
+def test_column_generation_over_more_groups_than_a_solver_gets(loss):
+    k = 3 if loss == "softmax" else 1
+    program = random_program(5, loss=loss, n=12, d=3, k=k)
+    assert len(program.groups) > 120
+    optimum = reference_optimum(program)
+    chosen = program.groups.take(np.array([0, 7, 60]))
+    start = replace(
+        null_point(program, program.patterns),
+        groups=chosen,
+        blocks=program.patterns.gates[:, chosen.pattern].T,
+    )
+    own = program.over(start.patterns, chosen)
+    start = replace(start, objective=own.objective(start.blocks, start.unpenalised))
+    for first in (None, start):
+        point = solve_over(program, program.patterns, first, solver="native", tol=1e-6)
+        assert -1e-8 <= (point.objective - optimum) / loss_before(program) <= 2e-6
+
+
+@pytest.mark.parametrize("cones", [True, False])
+@pytest.mark.parametrize(("loss", "k"), KINDS)
+def test_a_solution_has_no_more_neurons_an_output_than_rows(loss, k, cones):
+    program = random_program(6, loss=loss, n=6, d=3, k=k, cones=cones, alpha=1e-4)
+    point = solve_over(program, program.patterns, None, solver="native", tol=1e-6)
+    assert point.n_before >= len(point.groups) > 0
+    assert np.bincount(point.groups.output).max() <= len(program.X)
+    assert len(point.blocks) == len(point.groups) == point.network(program).n_neurons
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_solution_is_never_above_its_start(seed, tol):
+    rng = np.random.default_rng(seed)
+    X = np.column_stack([rng.standard_normal((40, 3)), np.ones(40)])
+    y = rng.standard_normal((40, 1 + seed % 2))
+    few = sample_patterns(X, 1, rng)
+    program = make_program(X, y, alpha=0.003, free=[3], patterns=few)
+    null = null_point(program, program.patterns)
+    neurons = random_neurons(program, 30, rng)
+    neurons, c = descend(program, neurons, null.unpenalised, max_iter=400)
+    point = point_of(program, neurons, c)
+    for _ in range(3):
+        solved = solve_over(program, point.patterns, point, solver="native", tol=tol)
+        rise = solved.objective - point.objective
+        assert rise <= 1e-6 * loss_before(program)
+        point = solved
+
+
+@pytest.mark.parametrize("begin", ["nothing", "a start"])
+def test_a_solver_that_returns_a_worse_point_is_not_believed(begin, monkeypatch):
+    program = random_program(7, n=15, d=2)
+    honest = solvers.solve
+
+    def worse(program, **options):
+        solution = honest(program, **options)
+        return replace(solution, blocks=20.0 * solution.blocks + program.patterns.gates[
+            :, program.groups.pattern].T)  # fmt: skip
+
+    start = None
+    if begin == "a start":
+        patterns = sample_patterns(program.X, 3, np.random.default_rng(0))
+        few = solve_over(program, patterns, None, solver="native", tol=1e-6)
+        start = point_of(program, few.neurons(), few.unpenalised)
+        program = program.over(start.patterns, program.every_group(start.patterns))
+        start = replace(start, blocks=0.5 * start.blocks)
+        own = program.over(start.patterns, start.groups)
+        start = replace(start, objective=own.objective(start.blocks, start.unpenalised))
+    monkeypatch.setattr(solvers, "solve", worse)
+    point = solve_over(program, program.patterns, start, solver="native", tol=1e-6)
+    assert point.status is Status.INACCURATE
+    before = null_point(program, program.patterns) if start is None else start
+    assert point.objective <= before.objective * (1.0 + 1e-12)
+    own = program.over(point.patterns, point.groups)
+    assert point.objective == pytest.approx(own.objective(point.blocks, point.unpenalised))
+
+
+def test_a_solver_that_fails_outright_leaves_the_start(monkeypatch):
+    program = random_program(8, n=15, d=2)
+    monkeypatch.setattr(solvers, "solve", lambda program, **_: cvx._failure(program))
+    point = solve_over(program, program.patterns, None, solver="native", tol=1e-6)
+    assert not point.status.converged
+    assert point.objective <= null_point(program, program.patterns).objective * (1.0 + 1e-12)
