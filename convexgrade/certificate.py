@@ -217,7 +217,7 @@ def _largest_dual_norm(
     groups = program.every_group(patterns)
     full = program.over(patterns, groups)
     correlations = full.adjoint(point.theta)
-    if multipliers is None or not program.cones:
+    if multipliers is None or len(multipliers.groups) == 0 or not program.cones:
         return full.largest_dual_norm(correlations)
     place = multipliers.groups.locate(groups)
     signed = np.where(full.masks(), 1.0, -1.0) * np.where(

@@ -32,8 +32,8 @@ Seed = Sequence[int]
 
 _EXHAUSTIVE_LIMIT = 20_000  # patterns; a few minutes at n = 140 in rank 3
 _FINAL_STEPS = 1000  # quasi-Newton steps after a cut to ``max_neurons``
-_COMPLETIONS = 20  # times that neurons of high price join the last patterns,
-_CHEAP = 1e7  # as long as a Newton step of the program takes about so many operations
+_COMPLETIONS = 8  # times that neurons of high price join the last patterns,
+_CHEAP = 3e6  # as long as a Newton step of the program takes about so many operations
 _ACCURATE = 1e-3  # least objective, relative to the loss before, to which a round's accuracy scales
 
 

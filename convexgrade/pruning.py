@@ -19,7 +19,7 @@ from convexgrade.program import Program
 Array = NDArray[np.float64]
 
 _RIDGE = 1e-10  # relative to the mean curvature: keeps dependent neurons from dividing by zero
-_DEPENDENT = 1e-10  # singular value, relative to the largest, that counts as zero
+_DEPENDENT = 1e-8  # singular value, relative to the largest, that counts as zero
 
 
 def prune(program: Program, blocks: Array) -> Array:

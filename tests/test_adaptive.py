@@ -1,9 +1,13 @@
 """The adaptive search against the truth: all patterns, where they can be listed."""
 
 import numpy as np
+import pytest
 
+from convexgrade.patterns import Patterns
 from convexgrade.solution import Status
+from convexgrade.solvers import cvx
 from tests.test_grade import fit
+from tests.test_patterns import brute_force_patterns
 
 N_PROBLEMS = 40
 SHORTFALLS_ALLOWED = 2  # 5 %
@@ -39,3 +43,56 @@ def test_adaptive_reaches_the_global_optimum_of_small_problems():
         if excess > 1e-4:
             shortfalls[case] = excess
     assert len(shortfalls) <= SHORTFALLS_ALLOWED, f"excess over the optimum by case: {shortfalls}"
+
+
+@pytest.mark.parametrize(("seed", "n", "d"), [(0, 6, 1), (1, 7, 2), (2, 6, 3)])
+def test_no_network_is_below_the_exhaustive_bound(seed, n, d):
+    """Patterns from linear programs, the optimum from CVXPY: nothing of the package's own search."""
+    rng = np.random.default_rng(seed)
+    H, y = rng.standard_normal((n, d)), rng.standard_normal((n, 1))
+    program, exhaustive = fit(H, y, alpha=0.02, patterns="exhaustive")
+    masks = np.array(sorted(brute_force_patterns(program.X))).T
+    patterns = Patterns(np.zeros((d + 1, masks.shape[1])), masks)
+    whole = program.over(patterns, program.every_group(patterns))
+    solution = cvx.solve(whole, solver="clarabel")
+    optimum = whole.objective(solution.blocks, solution.unpenalised)
+    certificate = exhaustive.certificate
+    assert certificate.status is Status.GLOBALLY_OPTIMAL
+    assert certificate.n_patterns == masks.shape[1]
+    assert certificate.primal == pytest.approx(optimum, rel=1e-6)
+    assert certificate.dual == pytest.approx(optimum, rel=1e-6)
+    assert certificate.dual <= optimum + 1e-9
+    _, adaptive = fit(H, y, alpha=0.02)
+    assert certificate.dual - 1e-9 <= adaptive.certificate.primal <= optimum * (1.0 + 1e-4)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gated_relu"])
+@pytest.mark.parametrize("max_neurons", [None, 3])
+def test_the_same_seed_gives_the_same_grade(activation, max_neurons):
+    H, y, alpha = random_problem(3)
+    settings = {"activation": activation, "max_neurons": max_neurons, "n_patterns": 30}
+    first, again = (fit(H, y, alpha=alpha, seed=5, **settings)[1] for _ in range(2))
+    assert first.n_neurons > 0
+    for name, value in vars(first.network).items():
+        np.testing.assert_array_equal(value, getattr(again.network, name), err_msg=name)
+    np.testing.assert_array_equal(first.gates, again.gates)
+    assert first.certificate == again.certificate
+    assert first.n_before_pruning == again.n_before_pruning
+    assert first.n_rounds == again.n_rounds
+
+
+@pytest.mark.parametrize(("activation", "n_patterns"), [("relu", 20), ("gated_relu", 5)])
+@pytest.mark.parametrize("seed", range(2))
+def test_more_rounds_lower_the_objective(activation, n_patterns, seed):
+    H, y, _ = random_problem(1)
+    limits = (1, 2, 3, 5)
+    settings = {"activation": activation, "n_patterns": n_patterns}
+    grades = [fit(H, y, alpha=0.002, seed=seed, max_iter=m, **settings)[1] for m in limits]
+    objectives = [grade.certificate.primal for grade in grades]
+    rise = 1e-6 if activation == "gated_relu" else 1e-4  # a ReLU grade ends at column generation
+    assert np.all(np.diff(objectives) <= rise * objectives[0])
+    assert [grade.n_rounds for grade in grades[:2]] == [1, 2]
+    if activation == "gated_relu":
+        assert objectives[-1] < 0.99 * objectives[0]
+    for grade in grades:
+        assert grade.n_before_pruning >= grade.n_neurons

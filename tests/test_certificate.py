@@ -218,3 +218,61 @@ def test_multipliers_of_any_quality_leave_the_certificate_valid(loss):
         assert found.dual == pytest.approx(without.dual, abs=2e-6 * found.primal)
         assert found.price == pytest.approx(without.price, rel=2e-6)
         assert found.gap >= -1e-12
+
+
+@pytest.mark.parametrize(("loss", "k"), [("squared_error", 2), ("binary", 1), ("softmax", 3)])
+@pytest.mark.parametrize("scale", [1.0, 0.7, 0.0])
+def test_no_multipliers_lift_the_bound_above_the_optimum(loss, k, scale):
+    """At the optimum and far from it, where multipliers belong to another dual point."""
+    program = random_program(6, loss=loss, n=14, k=k)
+    solved = solve_over(program, program.patterns, None, solver="native", tol=1e-8)
+    reference = cvx.solve(program, solver="clarabel")
+    optimum = program.objective(reference.blocks, reference.unpenalised)
+    own = program.over(solved.patterns, solved.groups)
+    network = _network_at(own, scale * solved.blocks, solved.unpenalised)
+    groups, rho = solved.multipliers
+    rng = np.random.default_rng(0)
+    every = program.every_group(program.patterns)
+    shifted = every.take(np.roll(np.arange(len(every)), 7))
+    tried = {
+        "the solver's": Multipliers(groups, rho),
+        "of CVXPY": Multipliers(every, reference.multipliers),
+        "of other groups": Multipliers(shifted, reference.multipliers),
+        "huge": Multipliers(every, 1e8 * rng.random((len(program.X), len(every)))),
+        "about right": Multipliers(groups, rho * rng.uniform(0.5, 1.5, rho.shape)),
+        "not finite": Multipliers(groups, np.full(rho.shape, np.nan)),
+        "of one group": Multipliers(groups.take(np.array([0])), rho[:, :1]),
+    }
+
+    def certify(multipliers):
+        return certify_network(
+            program, network, program.patterns, status=Status.OPTIMAL, multipliers=multipliers
+        )
+
+    without = certify(None)
+    assert without.dual <= optimum + 1e-9
+    for name, multipliers in tried.items():
+        found = certify(multipliers)
+        assert found.dual <= optimum + 1e-9, name
+        assert found.dual == pytest.approx(without.dual, rel=1e-5), name
+        assert found.price == pytest.approx(without.price, rel=1e-5), name
+        assert found.primal == without.primal, name
+
+
+def test_multipliers_of_patterns_that_are_not_certified_are_left_alone():
+    """A network's neurons may bring patterns that its multipliers know nothing of."""
+    program = random_program(7, n=20, d=3)
+    rng = np.random.default_rng(0)
+    few, more = (sample_patterns(program.X, m, rng) for m in (4, 12))
+    solved = solve_over(program, few, None, solver="native", tol=1e-8)
+    wider = few.extend(program.X, more.gates)
+    assert len(wider) > len(few)
+    found, without = (
+        certify_network(
+            program, solved.network(program), wider, status=Status.OPTIMAL, multipliers=m
+        )
+        for m in (solved.multipliers, None)
+    )
+    assert without.price > 1.001 * program.alpha
+    assert found.dual == pytest.approx(without.dual, rel=1e-5)
+    assert found.price == pytest.approx(without.price, rel=1e-5)

@@ -5,7 +5,9 @@ import pytest
 
 from convexgrade.grade import Settings, fit_grade, state_program
 from convexgrade.losses import SquaredError
+from convexgrade.search import neurons_of
 from convexgrade.solution import Status
+from convexgrade.working_set import point_of, solve_groups
 from tests.benchmarks.patterns import descend, standardised
 
 
@@ -126,3 +128,18 @@ def test_gated_rounds_lower_the_objective():
         for k in (1, 6)
     )
     assert many < few
+
+
+@pytest.mark.parametrize(("seed", "d"), [(10, 2), (11, 3), (12, 2), (13, 3)])
+def test_a_width_limit_costs_no_more_than_keeping_the_largest_neurons(seed, d):
+    H, y = small_problem(seed, n=50, d=d)
+    program, wide = fit(H, y, alpha=0.003)
+    _, cut = fit(H, y, alpha=0.003, max_neurons=4)
+    assert cut.n_neurons == 4 < wide.n_neurons
+    assert wide.certificate.primal < cut.certificate.primal
+    neurons = neurons_of(wide.network)
+    largest = np.argsort(-np.linalg.norm(neurons.vectors, axis=0))[:4]
+    start = point_of(program, neurons.take(largest), wide.network.intercept[None, :])
+    kept = solve_groups(program, start, start.groups, solver="auto")
+    assert len(kept.groups) == 4
+    assert cut.certificate.primal <= kept.objective + 1e-8
