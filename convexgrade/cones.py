@@ -10,7 +10,7 @@ facts make projections on K the common currency of programs and certificates:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,10 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _FEASIBLE = 1e-13  # E X p >= -_FEASIBLE * |x_i| * |b| counts as inside: a few roundings of x . p
+_MISPLACED = 1e-12  # the same for projections on many cones: E x . p >= -_MISPLACED * |b|, |x| = 1
+_DEPENDENT = 1e-14  # ridge of their normal equations, whose diagonal is 1
+_ADDITIONS = 10  # constraints that may join a projection, for each dimension
+_IN_CACHE = 1 << 17  # floats that stay in a processor's cache
 
 
 class Projection(NamedTuple):
@@ -91,13 +95,186 @@ def _nonnegative_least_squares(A: Array, target: Array) -> Array:
     return np.asarray(rho) / scale
 
 
-def largest_norm(X: Array, cones: Iterable[tuple[Mask, Array]], *, above: float = 0.0) -> float:
-    """Return max over (mask, b) of ||Proj_K(b)||, or ``above`` when none exceeds it.
+class Tight(NamedTuple):
+    """The constraints that hold a projection back, for several cones: of E x . v >= 0, |x| = 1.
 
-    Pairs are best given by decreasing ||b||: a projection is abandoned once it cannot win.
+    Row g lists ``count[g]`` rows of X, and their multipliers, all positive; the rest is padding: row
+    -1, with multiplier 0.
     """
-    best = above
-    for mask, b in cones:
-        if np.linalg.norm(b) > best:
-            best = max(best, project(X, mask, b, enough=best).norm)
-    return best
+
+    rows: NDArray[np.intp]  # (n_cones, d)
+    rho: Array  # (n_cones, d)
+    count: NDArray[np.intp]  # (n_cones,)
+
+    @classmethod
+    def none(cls, n_cones: int, d: int) -> Tight:
+        """Return no constraints for each of some cones."""
+        return cls(
+            np.full((n_cones, d), -1),
+            np.zeros((n_cones, d)),
+            np.zeros(n_cones, dtype=np.intp),
+        )
+
+    @property
+    def used(self) -> Mask:
+        """Which entries are no padding."""
+        return np.asarray(np.arange(self.rows.shape[1]) < self.count[:, None])
+
+    def take(self, index: NDArray[np.intp] | Mask) -> Tight:
+        """Return the constraints of the cones at ``index``."""
+        return Tight(self.rows[index], self.rho[index], self.count[index])
+
+    def put(self, index: NDArray[np.intp] | Mask, other: Tight) -> None:
+        """Replace the constraints of the cones at ``index``."""
+        self.rows[index], self.rho[index], self.count[index] = other
+
+    def keep(self, which: Mask, rho: Array) -> Tight:
+        """Return the constraints marked in ``which``, with other multipliers."""
+        which = which & self.used
+        order = np.argsort(~which, axis=1, kind="stable")
+        return Tight(
+            np.take_along_axis(np.where(which, self.rows, -1), order, axis=1),
+            np.take_along_axis(np.where(which, rho, 0.0), order, axis=1),
+            which.sum(axis=1),
+        )
+
+
+@dataclass(frozen=True)
+class Cones:
+    """Many cones over the same rows, to project on all at once.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n_samples, d)
+        Rows of X, of unit length.
+    signs : ndarray of int8, shape (n_cones, n_samples)
+        The diagonal of E of each cone.
+    """
+
+    rows: Array
+    signs: NDArray[np.int8]
+
+    @classmethod
+    def of(cls, X: Array, masks: Mask) -> Cones:
+        """Return the cones of the columns of ``masks`` (n_samples, n_cones)."""
+        norms = np.linalg.norm(X, axis=1)
+        norms[norms == 0.0] = 1.0
+        return cls(X / norms[:, None], np.where(masks.T, 1, -1).astype(np.int8))
+
+    def normals(self, cone: NDArray[np.intp], tight: Tight) -> Array:
+        """Return the normals E x of tight constraints, zero where there is padding, (m, d, d)."""
+        signs = np.where(tight.used, self.signs[cone[:, None], tight.rows], 0)
+        return np.asarray(self.rows[tight.rows] * signs[:, :, None])
+
+    def project(
+        self, cone: NDArray[np.intp], points: Array, tight: Tight, *, enough: float = 0.0
+    ) -> tuple[Array, Tight]:
+        """Project points on cones, all at once, by the active set method of Lawson & Hanson (1974).
+
+        Parameters
+        ----------
+        cone : ndarray of int, shape (m,)
+            The cone of each point.
+        points : ndarray of shape (m, d)
+            Points.
+        tight : Tight
+            Constraints to begin with, say those of a nearby point; they save most of the work.
+        enough : float, default=0
+            Leave a point as soon as its distance from the polar cone, the length of its projection,
+            is known to be at most this.
+
+        Returns
+        -------
+        projections : ndarray of shape (m, d)
+            Exact up to rounding, unless left at ``enough``.
+        tight : Tight
+            ``points + (E X)^T rho`` are the projections.
+        """
+        d = points.shape[1]
+        found = Tight(tight.rows.copy(), tight.rho.copy(), tight.count.copy())
+        result = points.copy()
+        self._settle(np.flatnonzero(tight.count > 0), cone, points, found, result, anew=True)
+        limit = -_MISPLACED * np.linalg.norm(points, axis=1)
+        todo = np.arange(cone.size)
+        for _ in range(_ADDITIONS * d):
+            some = result[todo]
+            room = found.count[todo] < d
+            todo = todo[room & (np.einsum("gi,gi->g", some, some) > enough**2)]
+            row, slack = self._most_violated(cone[todo], result[todo])
+            # A row that is tight already is violated by rounding alone.
+            new = (slack < limit[todo]) & ~(found.rows[todo] == row[:, None]).any(axis=1)
+            todo, row = todo[new], row[new]
+            if todo.size == 0:
+                break
+            found.rows[todo, found.count[todo]] = row
+            found.count[todo] += 1
+            self._settle(todo, cone, points, found, result)
+        return result, found
+
+    def _most_violated(
+        self, cone: NDArray[np.intp], points: Array
+    ) -> tuple[NDArray[np.intp], Array]:
+        """Return for each point the row it violates most, and E x . v there."""
+        row, slack = np.zeros(cone.size, dtype=np.intp), np.zeros(cone.size)
+        step = max(1, _IN_CACHE // len(self.rows))  # beyond the cache, memory is the bottleneck
+        for first in range(0, cone.size, step):
+            some = slice(first, first + step)
+            response = points[some] @ self.rows.T
+            response *= self.signs[cone[some]]
+            row[some] = response.argmin(axis=1)
+            slack[some] = response[np.arange(len(response)), row[some]]
+        return row, slack
+
+    def _settle(
+        self,
+        todo: NDArray[np.intp],
+        cone: NDArray[np.intp],
+        points: Array,
+        tight: Tight,
+        result: Array,
+        *,
+        anew: bool = False,
+    ) -> None:
+        """Find, in place, the best multipliers and the projections of the points in ``todo``.
+
+        From feasible multipliers the method walks to the best ones, and drops those that reach zero
+        on the way. Those of another point (``anew``) are no place to walk from: negative ones go.
+        """
+        while todo.size:
+            some = tight.take(todo)
+            rho, projected = self._multipliers(cone[todo], points[todo], some)
+            negative = some.used & (rho <= 0.0)
+            wrong = negative.any(axis=1)
+            good = todo[~wrong]
+            tight.rho[good], result[good] = rho[~wrong], projected[~wrong]
+            todo = todo[wrong]
+            if todo.size == 0:
+                break
+            some, rho, negative = some.take(wrong), rho[wrong], negative[wrong]
+            if anew:
+                tight.put(todo, some.keep(~negative, rho))
+                continue
+            fall = some.rho - rho
+            way = np.divide(some.rho, fall, out=np.ones_like(fall), where=negative & (fall > 0.0))
+            way[negative & (fall <= 0.0)] = 0.0
+            way[~negative] = np.inf
+            length = way.min(axis=1, keepdims=True)
+            tight.put(todo, some.keep(way > length, some.rho - length * fall))
+
+    def _multipliers(
+        self, cone: NDArray[np.intp], points: Array, tight: Tight
+    ) -> tuple[Array, Array]:
+        """Return the rho of any sign for which point + T^T rho is shortest, and that point.
+
+        T are the normals of the tight constraints.
+        """
+        T = self.normals(cone, tight)
+        transposed = T.transpose(0, 2, 1)
+        gram = T @ transposed
+        np.einsum("gii->gi", gram)[...] += np.where(tight.used, _DEPENDENT, 1.0)
+        rho = -np.linalg.solve(gram, T @ points[:, :, None])
+        point = points[:, :, None] + transposed @ rho
+        # Once more, for the digits that the normal equations lose.
+        rho -= np.linalg.solve(gram, T @ point)
+        point = points[:, :, None] + transposed @ rho
+        return rho[:, :, 0], point[:, :, 0]

@@ -93,9 +93,8 @@ class Grade:
         return self.network.n_neurons
 
     def __str__(self) -> str:
-        pruned = f" (pruned from {self.n_before_pruning})" * (
-            self.n_before_pruning > self.n_neurons
-        )
+        more = self.n_before_pruning > self.n_neurons
+        pruned = f" (pruned from {self.n_before_pruning})" if more else ""
         return f"{self.n_neurons} neurons{pruned} in {self.seconds:.1f} s, {self.certificate}"
 
 
@@ -271,7 +270,7 @@ def _adaptive(
         proposal = propose(program, point, first, _budget(settings), rng)
         if proposal is None:
             break
-        accuracy = settings.tol * max(proposal.objective / before, _ACCURATE)
+        accuracy = 10.0 * settings.tol * max(proposal.objective / before, _ACCURATE)
         solved = solve_groups(
             program, proposal, proposal.groups, solver=settings.solver, accuracy=accuracy
         )

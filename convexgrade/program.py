@@ -21,12 +21,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from convexgrade.cones import largest_norm
+from convexgrade.cones import Cones, Tight
 from convexgrade.losses import Loss
 from convexgrade.patterns import Patterns
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
+
+_CHUNK = 1 << 20  # numbers of a product with masks that are formed at a time
+_TOGETHER = 100  # groups whose dual norms are sought at a time
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,14 @@ class Program:
 
     def adjoint(self, theta: Array) -> Array:
         """Return s_g X^T D_g theta_{k(g)} for every group, shape (n_groups, d)."""
-        return ((theta @ self.routing().T) * self.masks()).T @ self.X
+        patterns, place = np.unique(self.groups.pattern, return_inverse=True)
+        found = np.empty((self.n_outputs, patterns.size, self.X.shape[1]))
+        step = max(1, _CHUNK // len(self.X))
+        for first in range(0, patterns.size, step):
+            masks = self.patterns.masks[:, patterns[first : first + step]].T
+            for k in range(self.n_outputs):
+                found[k, first : first + step] = (masks * theta[:, k]) @ self.X
+        return self.groups.sign[:, None] * found[self.groups.output, place]
 
     def mean_loss(self, prediction: Array) -> float:
         """Return F at a prediction."""
@@ -179,13 +189,23 @@ class Program:
         norms = np.linalg.norm(correlations, axis=1)
         if not self.cones:
             return max(above, float(norms.max(initial=0.0)))
+        # Longest first: what these reach, most of the others need not be projected to fall short of.
         order = np.argsort(-norms, kind="stable")
-        masks = self.patterns.masks
-        return largest_norm(
-            self.X,
-            ((masks[:, self.groups.pattern[g]], correlations[g]) for g in order),
-            above=above,
-        )
+        for first in range(0, order.size, _TOGETHER):
+            some = order[first : first + _TOGETHER]
+            some = some[norms[some] > above]
+            if some.size == 0:
+                break
+            above = max(above, self._largest_projection(some, correlations[some], above))
+        return above
+
+    def _largest_projection(self, index: Index, correlations: Array, enough: float) -> float:
+        """Return max of ||Proj_K(b_g)|| over some groups where it exceeds ``enough``."""
+        patterns, place = np.unique(self.groups.pattern[index], return_inverse=True)
+        cones = Cones.of(self.X, self.patterns.masks[:, patterns])
+        none = Tight.none(index.size, self.X.shape[1])
+        projections, _ = cones.project(place, correlations, none, enough=enough)
+        return float(np.linalg.norm(projections, axis=1).max())
 
 
 def fit_unpenalised(loss: Loss, Z: Array, y: Array, offset: Array, weights: Array) -> Array:

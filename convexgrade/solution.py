@@ -73,6 +73,9 @@ class Solution:
         How the solve ended.
     iterations : int
         Iterations of the algorithm.
+    gap : float
+        Duality gap by the solver's own account, relative to the loss of the grade without neurons;
+        inf where it keeps none. Certificates do not rely on it.
     """
 
     blocks: Array
@@ -80,3 +83,4 @@ class Solution:
     multipliers: Array | None
     status: Status
     iterations: int
+    gap: float = float("inf")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from convexgrade import solvers
 from convexgrade.certificate import Multipliers, dual_point, lower_bound
-from convexgrade.cones import project
+from convexgrade.cones import Cones, Tight
 from convexgrade.network import Network, from_blocks
 from convexgrade.patterns import Patterns, activation
 from convexgrade.program import Groups, Program
@@ -167,10 +167,14 @@ def solve_over(
     every = np.arange(len(full.groups))
     working = full.groups.locate(start.groups)
     if working.size == 0:
-        worthwhile = _violated(full, every, start, tol)
-        if worthwhile.size == 0:
+        working = _violated(full, every, start, tol)
+        if working.size == 0:
             return start
-        working = every if every.size <= _SOLVE_WHOLE else worthwhile
+    if solvers.selects_groups(solver):
+        point = _generate(full, start, every, solver=solver, tol=tol, accuracy=_EXACT)
+        return replace(_pruned(full, point, _DROP), n_before=len(point.groups))
+    if every.size <= _SOLVE_WHOLE:
+        working = every
     rough = _generate(full, start, working, solver=solver, tol=tol, accuracy=_CLOSE * tol)
     few = _pruned(full, rough, _SMALL)
     working = full.groups.locate(few.groups)
@@ -239,7 +243,7 @@ def solve_groups(
     rho = solution.multipliers
     return replace(
         _clean(restricted, solution),
-        gap=accuracy if solution.status is Status.OPTIMAL else _FAR,
+        gap=min(solution.gap, _FAR),
         multipliers=None if rho is None else Multipliers(groups, rho),
     )
 
@@ -252,9 +256,10 @@ def _violated(full: Program, outside: Index, point: Point, tol: float) -> Index:
     threshold = full.alpha * (1.0 + tol)
     prices = np.linalg.norm(correlations, axis=1)
     if full.cones:
-        masks = program.masks()
-        for g in np.flatnonzero(prices > threshold):
-            prices[g] = project(full.X, masks[:, g], correlations[g], enough=threshold).norm
+        above = np.flatnonzero(prices > threshold)
+        cone = program.groups.pattern[above]
+        points = _projected(program, cone, correlations[above], enough=threshold)
+        prices[above] = np.linalg.norm(points, axis=1)
     order = np.argsort(-prices, kind="stable")[:_BATCH]
     return outside[order[prices[order] > threshold]]
 
@@ -266,10 +271,7 @@ def _clean(program: Program, solution: Solution) -> Point:
     groups = program.groups.take(keep)
     blocks = solution.blocks[keep]
     if program.cones:
-        masks = program.patterns.masks[:, groups.pattern]
-        blocks = np.array(
-            [project(program.X, mask, v).point for mask, v in zip(masks.T, blocks, strict=True)]
-        ).reshape(blocks.shape)
+        blocks = _projected(program, groups.pattern, blocks)
     return Point(
         patterns=program.patterns,
         groups=groups,
@@ -279,3 +281,10 @@ def _clean(program: Program, solution: Solution) -> Point:
         status=solution.status,
         n_before=keep.size,
     )
+
+
+def _projected(program: Program, cone: Index, points: Array, *, enough: float = 0.0) -> Array:
+    """Project points on the cones of patterns; those of length ``enough`` or less need not arrive."""
+    cones = Cones.of(program.X, program.patterns.masks)
+    none = Tight.none(cone.size, program.X.shape[1])
+    return cones.project(cone, points, none, enough=enough)[0]

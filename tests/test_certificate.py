@@ -213,6 +213,7 @@ def test_multipliers_of_any_quality_leave_the_certificate_valid(loss):
         Multipliers(groups, 1e3 * rng.random(rho.shape)),
         Multipliers(few, rho[:, ::2]),
         Multipliers(groups, rho[:, ::-1]),
+        Multipliers(groups, -1e3 * rng.random(rho.shape)),
     ):
         found = certify(case)
         assert found.dual == pytest.approx(without.dual, abs=2e-6 * found.primal)

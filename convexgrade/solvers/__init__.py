@@ -9,16 +9,35 @@ import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
-from convexgrade.solvers import cvx, interior
+from convexgrade.solvers import cvx, interior, newton
 
+Array = NDArray[np.float64]
 Solver = Callable[[Program, Start | None, float], Solution]
 
 
+# An interior point method needs about ten iterations without cones, whatever the program, so it is the
+# faster one there while its systems are small. With cones it needs more, and sees every constraint.
+_SMALL_SYSTEM = 1500
+_GOOD = 1e-7  # gap at which a native method has done its work, though it may have been asked for less
+_NOTHING = 1e-12  # loss, relative to that before the grade, that counts as none
+
+
 def _native(program: Program, start: Start | None, accuracy: float) -> Solution:
-    return interior.solve(program, start=start, tol=accuracy)
+    """Solve by the native method that suits the program, and by the other one where that fails."""
+    n, d = program.X.shape
+    columns = d * np.unique(program.groups.pattern).size
+    small = not program.cones and min(n, columns) * program.n_outputs <= _SMALL_SYSTEM
+    first, second = (interior, newton) if small else (newton, interior)
+    solution = first.solve(program, start=start, tol=accuracy)
+    if solution.gap <= max(accuracy, _GOOD):
+        return solution
+    return min(
+        solution, second.solve(program, start=start, tol=accuracy), key=lambda found: found.gap
+    )
 
 
 def _through_cvxpy(name: str) -> Solver:
@@ -33,9 +52,17 @@ _SOLVERS: Mapping[str, Solver] = {
 
 SOLVERS = ("auto", *_SOLVERS)
 
-# "auto" tries these in turn until one returns a usable point. How good the point is, the certificate
-# says: a solver that stops a digit short is no reason to wait for a slower one.
+# Tried in turn until one returns a usable point. How good the point is, the certificate says: a solver
+# that stops a digit short is no reason to wait for a slower one.
 _AUTO = ("native", "clarabel", "scs")
+
+# Those that find the few groups that matter by themselves, however many there are.
+_SELECTIVE = frozenset({"auto", "native"})
+
+
+def selects_groups(solver: str) -> bool:
+    """Return whether a solver takes programs of very many groups."""
+    return solver in _SELECTIVE
 
 
 def solve(
@@ -52,9 +79,11 @@ def solve(
     program : Program
         The program of a grade.
     solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
-        ``"auto"`` takes the native interior point method; CLARABEL, then SCS, should it fail.
+        ``"native"`` is the proximal Newton method, or the interior point method, whichever suits the
+        program. ``"auto"`` is the same; CLARABEL, then SCS, should it fail. (No program is so small
+        that CVXPY is faster: see the benchmarks.)
     start : Start, optional
-        A point near the optimum, which saves the native solver about half of its iterations.
+        A point near the optimum, which saves the native solver most of its iterations.
     accuracy : float, default=1e-9
         Duality gap, relative to the loss before the grade, at which the native solver stops. The
         others always go as far as they can.
@@ -62,31 +91,35 @@ def solve(
     Returns
     -------
     Solution
-        From ``"auto"`` (and a RuntimeWarning) when the solver asked for failed. Status ``FAILED``
+        From the next solver in line, and with a RuntimeWarning, when one failed. Status ``FAILED``
         when no solver returned a usable point.
     """
-    if len(program.groups) == 0:
-        return _without_neurons(program)
+    null = program.null_coefficients()
+    left = program.mean_loss(program.offset + program.Z @ null)
+    nothing_left = left <= _NOTHING * program.mean_loss(program.offset)
+    if len(program.groups) == 0 or nothing_left:
+        return _without_neurons(program, null)
     names = _AUTO if solver == "auto" else (solver, *_AUTO)
-    for name in names:
+    for name, following in zip(names, (*names[1:], None), strict=True):
         solution = _SOLVERS[name](program, start, accuracy)
-        if solution.status is not Status.FAILED:
+        if solution.status is not Status.FAILED or following is None:
             break
-        if name == solver:
-            warnings.warn(
-                f"solver={solver!r} failed on a program of {len(program.groups)} groups and "
-                f"{len(program.X)} rows; solver='auto' took over.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+        warnings.warn(
+            f"solver={name!r} failed on a program of {len(program.groups)} groups and "
+            f"{len(program.X)} rows; solver={following!r} took over.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return solution
 
 
-def _without_neurons(program: Program) -> Solution:
+def _without_neurons(program: Program, null: Array) -> Solution:
+    """Return the grade without neurons: losses are never negative, so a loss of nothing is optimal."""
     return Solution(
-        blocks=np.zeros((0, program.X.shape[1])),
-        unpenalised=program.null_coefficients(),
+        blocks=np.zeros((len(program.groups), program.X.shape[1])),
+        unpenalised=null,
         multipliers=None,
         status=Status.OPTIMAL,
         iterations=0,
+        gap=0.0,
     )

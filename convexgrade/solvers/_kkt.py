@@ -60,6 +60,8 @@ class Operator:
         Channel of each group, and its place among the groups of that channel.
     sign : ndarray of shape (n_groups,)
         Sign of each group.
+    output : ndarray of int, shape (n_groups,)
+        Output of each group.
     """
 
     X: Array
@@ -69,6 +71,7 @@ class Operator:
     channel: Index
     slot: Index
     sign: Array
+    output: Index
 
     @classmethod
     def build(
@@ -89,6 +92,7 @@ class Operator:
             channel=channel,
             slot=slot,
             sign=routing.sum(axis=1),
+            output=np.argmax(np.abs(routing), axis=1),
         )
 
     def columns(self, outputs: Outputs) -> int:
@@ -245,7 +249,7 @@ class _ColumnSystem:
             rows = zip(parts, np.split(gram, edges), strict=True)
             gram = np.concatenate([part.scale_rows(block) for part, block in rows]).T
         gram[np.diag_indices_from(gram)] += 1.0
-        return cls(_cholesky(gram))
+        return cls(cholesky(gram))
 
     def solve(self, right: list[Array]) -> list[Array]:
         solution = cho_solve((self.factor.T, False), np.concatenate(right), check_finite=False)
@@ -276,7 +280,7 @@ class _RowSystem:
                 blocks[a, :, b, :] += S[:, a, m, None] * outer * S[:, m, b]
         matrix = blocks.reshape(k * n, k * n)
         matrix[np.diag_indices_from(matrix)] += 1.0
-        return cls(parts, S, _cholesky(matrix))
+        return cls(parts, S, cholesky(matrix))
 
     def solve(self, right: list[Array]) -> list[Array]:
         pairs = list(zip(self.parts, right, strict=True))
@@ -307,7 +311,7 @@ def block_roots(rows: Array, weights: Array, roots: Array) -> Array:
     safe = _ROUNDED_AWAY * large < np.einsum("gij,gij->g", roots, roots)
     small = roots[safe]
     blocks = _weighted_grams(rows, weights[:, safe]) + small.transpose(0, 2, 1) @ small
-    triangles[safe] = _cholesky(blocks).transpose(0, 2, 1)
+    triangles[safe] = cholesky(blocks).transpose(0, 2, 1)
     for g in np.flatnonzero(~safe):
         parts = np.concatenate([np.sqrt(weights[:, g, None]) * rows, roots[g]])
         triangles[g] = np.linalg.qr(parts, mode="r")
@@ -402,7 +406,7 @@ class Factorisation:
         return op.sign[:, None] * v, self.scale * y_free
 
 
-def _cholesky(matrix: Array) -> Array:
+def cholesky(matrix: Array) -> Array:
     """Return lower Cholesky factors of a matrix, or of a stack, with the least ridge that works.
 
     Rounding can leave a matrix indefinite by as much; refinement makes up for the ridge.

@@ -40,7 +40,6 @@ Array = NDArray[np.float64]
 
 _PATIENCE = 15  # iterations without progress after which the method gives up,
 _FAIR, _FAIR_PATIENCE = 1e-7, 4  # and how many once its error is small: rounding may allow no more
-_EXACT = 1e-12  # loss, relative to that before the grade, that counts as none
 _FRACTION = 0.95  # of the way to the boundary that a step may go
 _LAG = 0.003  # share of the residuals in the error below which the gap need not fall
 _TRUST = 2.0  # largest ratio of a change of gradient to its linear model
@@ -407,9 +406,6 @@ def solve(
         is too large for direct linear algebra; never an exception for a numerical failure.
     """
     null = program.null_coefficients()
-    if _nothing_left(program, null):
-        blocks = np.zeros((len(program.groups), program.X.shape[1]))
-        return Solution(blocks, null, None, Status.OPTIMAL, 0)
     with np.errstate(all="ignore"):  # what is not finite compares false, or fails to factor
         problem = _Problem.of(program, null)
         firsts = [problem.start()] if start is None else [problem.around(start), problem.start()]
@@ -423,6 +419,7 @@ def solve(
         multipliers=best.point.multiplier if program.cones else None,
         status=status if best.error < 1.0 else Status.FAILED,
         iterations=iterations,
+        gap=best.error,
     )
 
 
@@ -441,8 +438,3 @@ def _follow(
             break
     return best, Status.INACCURATE, last.iteration
 
-
-def _nothing_left(program: Program, null: Array) -> bool:
-    """Return whether the unpenalised columns fit alone, which is optimal: losses are >= 0."""
-    left = program.mean_loss(program.offset + program.Z @ null)
-    return left <= _EXACT * program.mean_loss(program.offset)

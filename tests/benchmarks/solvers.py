@@ -1,0 +1,266 @@
+"""The native solver against CVXPY's solvers, pyscnn and adelie, on the same programs.
+
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.solvers folder
+
+Writes the problems, an environment for each peer (pyscnn wants torch, adelie numpy < 2) and one record
+a contest into ``folder``, and prints the table of all records. An interrupted run goes on where it
+stopped. Every contestant is a process of its own on one thread; see `contestants.protocol` for what is
+timed. A contestant that needs more than `LIMIT` seconds for a solve, or breaks down, is recorded as such
+and not asked again for a larger problem of the same kind.
+
+The optimum that errors refer to is the native solver's at its last digit, and is checked by the lower
+bound of `convexgrade.certificate`, which does not know who solved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from convexgrade.certificate import dual_point, lower_bound
+from convexgrade.grade import Settings, state_program
+from convexgrade.losses import SquaredError
+from convexgrade.patterns import Patterns, sample_patterns
+from convexgrade.program import Program
+from convexgrade.proposals import Budget, propose
+from convexgrade.solvers import solve
+from convexgrade.working_set import null_point
+from tests.benchmarks.datasets import load
+
+CONTESTANTS = Path(__file__).parent / "contestants"
+LIMIT = 300.0  # seconds of one solve
+MEMORY = 20 * 2**30  # bytes a contestant may use
+PROVED = 1e-7  # relative gap that an optimum is proved to
+
+SHAPES = (  # set, rows, sampled patterns
+    ("yacht", 277, 60),
+    ("concrete", 927, 50),
+    ("concrete", 927, 500),
+    ("airfoil", 1352, 200),
+    ("california", 7000, 500),
+    ("california", 18000, 200),
+)
+ALPHAS = (1e-2, 1e-3)
+ADAPTIVE = 0  # in place of a number of sampled patterns: those a first round of the search proposes
+
+PACKAGES = {
+    "adelie": [["numpy<2", "adelie==1.1.52"]],
+    "pyscnn": [
+        ["torch==2.13.0", "numpy", "scipy", "tqdm", "opt_einsum", "cvxpy"],
+        ["--no-deps", "pyscnn==0.0.10", "linalg_backends"],
+    ],
+}
+ENTRANTS = {
+    "ours": ("here", ["ours.py"]),
+    "pyscnn": ("pyscnn", ["peer_pyscnn.py"]),
+    "adelie": ("adelie", ["peer_adelie.py"]),
+    "CLARABEL": ("here", ["peer_cvxpy.py", "CLARABEL"]),
+    "ECOS": ("here", ["peer_cvxpy.py", "ECOS"]),
+    "SCS": ("here", ["peer_cvxpy.py", "SCS"]),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A problem by its name: set, rows, patterns, penalty, activation."""
+
+    name: str
+    n: int
+    n_patterns: int
+    alpha: float
+    cones: bool
+
+    def __str__(self) -> str:
+        kind = "relu" if self.cones else "gated"
+        patterns = self.n_patterns or "adaptive"
+        return f"{self.name}-{self.n}-{patterns}-{self.alpha:g}-{kind}"
+
+    def program(self) -> Program:
+        """State the program."""
+        X, y, _, _ = load(self.name, split=0)
+        X, y = X[: self.n], y[: self.n]
+        H, y = (X - X.mean(axis=0)) / X.std(axis=0), ((y - y.mean()) / y.std())[:, None]
+        settings = Settings(activation="relu", fit_intercept=False)
+        weights = np.full(self.n, 1.0 / self.n)
+        empty = state_program(H, y, np.zeros_like(y), weights, SquaredError(), self.alpha, settings)
+        patterns = self._patterns(empty)
+        program = replace(empty, cones=self.cones)
+        return program.over(patterns, program.every_group(patterns))
+
+    def _patterns(self, program: Program) -> Patterns:
+        """Return patterns whose gates stay clear of all rows: pyscnn reads them off once more."""
+        rng = np.random.default_rng(0)
+        if self.n_patterns:
+            return sample_patterns(program.X, self.n_patterns, rng)
+        start = null_point(program, program.patterns)
+        proposal = propose(program, start, None, Budget(300, 1e-4, None), rng)
+        assert proposal is not None
+        gates = proposal.patterns.gates
+        clear = np.abs(program.X @ gates).min(axis=0) > 1e-9 * np.linalg.norm(gates, axis=0)
+        return Patterns.from_gates(program.X, gates[:, clear])
+
+    def dominates(self, other: Case) -> bool:
+        """Return whether this is the same kind of problem, and no smaller or less penalised."""
+        same = self.cones == other.cones and bool(self.n_patterns) == bool(other.n_patterns)
+        larger = self.n >= other.n and self.n_patterns >= other.n_patterns
+        return same and larger and self.alpha <= other.alpha
+
+
+def cases() -> Iterator[Case]:
+    """Yield all problems, the sampled patterns first."""
+    shapes = [*SHAPES, *dict.fromkeys((name, n, ADAPTIVE) for name, n, _ in SHAPES)]
+    for name, n, n_patterns in shapes:
+        for alpha in ALPHAS:
+            for cones in (False, True):
+                yield Case(name, n, n_patterns, alpha, cones)
+
+
+def write_problem(case: Case, folder: Path) -> Path:
+    """Write a problem with its optimum, unless it is there."""
+    path = folder / "problems" / f"{case}.npz"
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with threadpool_limits(1):
+        program = case.program()
+        solution = solve(program, solver="native", accuracy=1e-11)
+        optimum = program.objective(solution.blocks, solution.unpenalised)
+        point = dual_point(program, program.predict(solution.blocks, solution.unpenalised))
+        bound = lower_bound(program, point, program.largest_dual_norm(program.adjoint(point.theta)))
+    if optimum - bound > PROVED * optimum:
+        raise RuntimeError(f"{case}: optimum {optimum:.12g} is proved to {bound:.12g} only.")
+    np.savez(
+        path,
+        X=program.X,
+        y=program.y[:, 0],
+        masks=program.patterns.masks,
+        gates=program.patterns.gates,
+        alpha=case.alpha,
+        cones=case.cones,
+        optimum=optimum,
+    )
+    return path
+
+
+def interpreter(environment: str, folder: Path) -> str:
+    """Return the Python of an environment, built if it is missing."""
+    if environment == "here":
+        return sys.executable
+    home = folder / "environments" / environment
+    python = home / "bin" / "python"
+    if not python.exists():
+        print(f"building the environment of {environment}", flush=True)
+        venv.create(home, with_pip=True)
+        for packages in PACKAGES[environment]:
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+    return str(python)
+
+
+def contest(entrant: str, problem: Path, folder: Path) -> dict[str, Any]:
+    """Run one contestant on one problem and return its report."""
+    environment, (file, *arguments) = ENTRANTS[entrant]
+    report = folder / "report.json"
+    report.unlink(missing_ok=True)
+    command = [interpreter(environment, folder), str(CONTESTANTS / file), str(problem), str(report)]
+    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+        variables[name] = "1"
+    log = folder / "log.txt"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            ["prlimit", f"--as={MEMORY}", *command, *arguments],
+            env=variables,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        over = _wait(process, report)
+    found = json.loads(report.read_text()) if report.exists() else {"runs": []}
+    if over:
+        found["note"] = f"over {LIMIT:.0f} s"
+    elif process.returncode != 0:
+        last = log.read_text(errors="replace").strip().splitlines()[-1:]
+        found["note"] = f"failed: {last[0] if last else process.returncode}"[:120]
+    elif found["close"] is None:
+        found["note"] = f"error {found['error']:.0e} at its best"
+    return found
+
+
+def _wait(process: subprocess.Popen[bytes], report: Path) -> bool:
+    """Wait for a process; stop it when nothing new was reported for too long, and return whether so."""
+    last, stamp = time.monotonic(), 0.0
+    while process.poll() is None:
+        time.sleep(0.1)
+        changed = report.stat().st_mtime if report.exists() else 0.0
+        if changed != stamp:
+            last, stamp = time.monotonic(), changed
+        if time.monotonic() - last > LIMIT:
+            process.kill()
+            process.wait()
+            return True
+    return False
+
+
+def measure(folder: Path, entrants: Sequence[str], only: str) -> None:
+    """Hold every contest that has no record yet."""
+    for case in cases():
+        if only not in str(case):
+            continue
+        problem = write_problem(case, folder)
+        for entrant in entrants:
+            records = read(folder)
+            if any(r["case"] == str(case) and r["entrant"] == entrant for r in records):
+                continue
+            known = {str(c): c for c in cases()}
+            beaten = next(
+                (
+                    r["case"]
+                    for r in records
+                    if r["entrant"] == entrant
+                    and r["note"].startswith("over")
+                    and case.dominates(known[r["case"]])
+                ),
+                None,
+            )
+            found = (
+                contest(entrant, problem, folder)
+                if beaten is None
+                else {"note": f"over {LIMIT:.0f} s, as on {beaten}"}
+            )
+            record = {"case": str(case), "entrant": entrant, **found}
+            with (folder / "results.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+            print({k: v for k, v in record.items() if k != "runs"}, flush=True)
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return the records of a folder."""
+    path = folder / "results.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="of problems, environments and results")
+    parser.add_argument("--entrants", nargs="+", choices=ENTRANTS, default=list(ENTRANTS))
+    parser.add_argument("--only", default="", help="part of the names of the problems to run")
+    arguments = parser.parse_args()
+    measure(arguments.folder, arguments.entrants, arguments.only)
+
+
+if __name__ == "__main__":
+    main()
