@@ -128,6 +128,12 @@ class Tight(NamedTuple):
         """Replace the constraints of the cones at ``index``."""
         self.rows[index], self.rho[index], self.count[index] = other
 
+    def replaced(self, index: NDArray[np.intp] | Mask, other: Tight) -> Tight:
+        """Return a copy with the constraints of the cones at ``index`` replaced."""
+        copy = Tight(self.rows.copy(), self.rho.copy(), self.count.copy())
+        copy.put(index, other)
+        return copy
+
     def keep(self, which: Mask, rho: Array) -> Tight:
         """Return the constraints marked in ``which``, with other multipliers."""
         which = which & self.used

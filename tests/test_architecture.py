@@ -13,7 +13,7 @@ import pytest
 # listed in `INSIDE` may import the modules of its own package. A level is a position in this list.
 LAYERS = [
     {"cones", "datasets", "losses", "patterns", "solution", "solvers._*"},
-    {"network", "program"},
+    {"network", "program", "solvers._faces"},
     {"certificate", "decomposition", "pruning", "search", "solvers", "solvers.*"},
     {"working_set"},
     {"proposals"},

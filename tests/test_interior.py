@@ -177,7 +177,7 @@ def test_unpenalised_columns_that_fit_exactly_leave_nothing_to_solve():
     X = make_rows("plane", np.random.default_rng(0))
     patterns = sample_patterns(X, 3, np.random.default_rng(0))
     program = make_program(X, X @ [1.0, 2.0, 3.0], alpha=0.1, free=[0, 1, 2], patterns=patterns)
-    solution = interior.solve(program)
+    solution = solvers.solve(program)
     assert solution.status is Status.OPTIMAL
     np.testing.assert_array_equal(solution.blocks, 0.0)
     np.testing.assert_allclose(solution.unpenalised[:, 0], [1.0, 2.0, 3.0])

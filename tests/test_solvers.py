@@ -152,7 +152,7 @@ def test_cvxpy_form_of_an_unknown_loss_is_an_error_that_names_it():
 def test_a_failed_solver_is_replaced_and_the_user_told():
     program = random_program(0, loss="softmax", n=10, k=3)
     assert cvx.solve(program, solver="ecos").status is Status.FAILED
-    with pytest.warns(RuntimeWarning, match=r"solver='ecos' failed .* solver='auto' took over"):
+    with pytest.warns(RuntimeWarning, match=r"solver='ecos' failed .* solver='native' took over"):
         solution = solvers.solve(program, solver="ecos")
     assert solution.status is Status.OPTIMAL
     assert_optimal(program, solution)

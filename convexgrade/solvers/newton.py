@@ -40,16 +40,19 @@ _WORKING = 100  # groups of a working set: so many of the highest price,
 _SPARE = 1.5  # or this many for each neuron
 _SIGMA = 0.001  # first sigma, in units of loss / alpha^2,
 _TINY = 1e-3  # but no smaller an alpha counts than this, in units of the highest price,
-_WARM = 10.0  # and that many times ||v||^2 / gap from a warm start
+_WARM = 0.1  # and that many times ||v||^2 / gap from a warm start
 _GROWTH = 6.0  # of sigma from step to step
 _TAU = 1e4  # first tau, in units of the inverse curvature of an unpenalised column
 _STEPS = 60  # proximal steps,
-_INNER = 40  # and Newton steps in each
+_ROUNDED = 1e6  # sigma alpha, in units of the largest ||x||, that rounding allows
+_INNER, _EASY = 25, 8  # Newton steps in each, at most, and so few that the next may be longer
 _EXACT = 0.3  # error of a proximal step, relative to the gap it leaves
 _ARMIJO = 1e-4
 _TRIALS = 40  # lengths of a Newton step that are tried, from this many times the last one
 _LONGER = 4.0
 _ROUNDING = 1e-14  # of the merit function, relative to the loss before the grade
+_LISTED = 1 << 22  # multipliers, 32 MB, up to which all are returned
+_VIOLATED = 1e-8  # violation of the cones, in units of the targets, that is no rounding
 _PATIENCE = 8  # proximal steps without a smaller gap after which the method gives up
 
 
@@ -105,8 +108,7 @@ class _Step:
             some = tight.take(active)
             cone = p.groups.pattern[active]
             projected, some = self.cones.project(cone, projected, some, enough=p.alpha)
-            tight = Tight(tight.rows.copy(), tight.rho.copy(), tight.count.copy())
-            tight.put(active, some)
+            tight = tight.replaced(active, some)
         size = np.linalg.norm(projected, axis=1)
         alive = size > p.alpha
         active, projected, size = active[alive], projected[alive], size[alive]
@@ -142,15 +144,15 @@ class _Step:
         moved = np.linalg.norm(state.x - self.centre.v[state.active], axis=1)
         return float(moved @ np.linalg.norm(state.x, axis=1)) / self.sigma
 
-    def solve(self, state: _State, system: System, enough: float) -> _State:
-        """Take Newton steps until the error is small against what the step leaves."""
+    def solve(self, state: _State, system: System, enough: float) -> tuple[_State, int]:
+        """Take Newton steps until the error is small against what the step leaves; count them."""
         p = self.program
         before, length = p.mean_loss(p.offset), 1.0
-        for _ in range(_INNER):
+        for taken in range(_INNER):
             curvature = p.weights[:, None, None] * p.loss.hessian(state.f, p.y)
             left = max(self.left(state) / before, enough)
             if self.error(state, curvature) <= before * min(_EXACT * left, left**2):
-                break
+                return state, taken
             step = system.solve(self.faces(state), curvature, self.tau, -state.residual)
             slope = float(np.einsum("ik,ikl,il->", state.residual, curvature, step))
             if -slope > _ROUNDING * before:
@@ -158,9 +160,9 @@ class _Step:
             else:
                 found = self._polished(state, step, curvature)
             if found is None:
-                break
+                return state, taken
             state, length = found
-        return state
+        return state, _INNER
 
     def _polished(
         self, state: _State, step: Array, curvature: Array
@@ -225,7 +227,7 @@ class _Problem:
             cone, some = p.groups.pattern[above], tight.take(above)
             projected, some = self.cones.project(cone, b[above], some, enough=p.alpha)
             prices[above] = np.linalg.norm(projected, axis=1)
-            tight.put(above, some)
+            tight = tight.replaced(above, some)
         t = min(1.0, p.alpha / max(float(prices.max(initial=0.0)), 1e-300))
         q = -t * theta / p.weights[:, None]
         value = np.sum(q * p.offset, axis=1) - p.loss.conjugate(q, p.y)
@@ -264,8 +266,8 @@ class _Problem:
         tau: Array,
         grams: dict[int, Grams],
         tol: float,
-    ) -> tuple[_State, _Point]:
-        """Take a proximal step from a point, over a working set."""
+    ) -> tuple[_State, _Point, int]:
+        """Take a proximal step from a point, over a working set; count its Newton steps."""
         p = self.program
         over = p.over(p.patterns, p.groups.take(working))
         operator = Operator.build(
@@ -274,15 +276,25 @@ class _Problem:
         step = _Step(over, operator, self.cones, _Point(point.v[working], point.c), sigma, tau)
         system = System(operator, over.groups.pattern, p.patterns.masks, grams)
         state = step.state(f, tight.take(working))
-        state = step.solve(state, system, 0.1 * tol)
-        tight.put(working, state.tight)
+        state, taken = step.solve(state, system, 0.1 * tol)
         v = np.zeros_like(point.v)
         v[working[state.active]] = state.x
-        return state, _Point(v, state.c)
+        return state, _Point(v, state.c), taken
 
-    def gap(self, point: _Point, active: Index, pricing: _Pricing, state: _State) -> float:
+    def multipliers(self, tight: Tight) -> Array | None:
+        """Return rho (n_samples, n_groups) of tight constraints; None if it would be too large."""
+        if self.cones is None or len(self.program.X) * tight.count.size > _LISTED:
+            return None
+        norms = np.linalg.norm(self.program.X, axis=1)
+        rho = np.zeros((len(norms), tight.count.size))
+        group, _ = np.nonzero(tight.used)
+        rows = tight.rows[tight.used]
+        rho[rows, group] = tight.rho[tight.used] / np.where(norms[rows] > 0.0, norms[rows], 1.0)
+        return rho
+
+    def gap(self, point: _Point, active: Index, pricing: _Pricing, theta: Array) -> float:
         """Return the duality gap relative to the loss before, unpenalised residuals included."""
-        loose = np.abs(self.program.Z.T @ state.theta)
+        loose = np.abs(self.program.Z.T @ theta)
         reach = np.abs(point.c) + np.sqrt(2.0 * self.before / self.curvatures)[:, None]
         gap = self.objective(point, active) - pricing.dual + float(np.vdot(loose, reach))
         return gap / self.before if np.isfinite(gap) else np.inf
@@ -312,8 +324,8 @@ def solve(
     Returns
     -------
     Solution
-        The best point met, without multipliers: they are projections (see `cones`), quickly found
-        again. Status ``FAILED`` if nothing finite was met; never an exception for a numerical failure.
+        The best point met; with multipliers, if they are not too many (projections find them again, see
+        `cones`). Status ``FAILED`` if nothing finite was met; never an exception for a numerical failure.
     """
     problem = _Problem.of(program)
     with np.errstate(all="ignore"):  # what is not finite compares false
@@ -324,6 +336,7 @@ class _Best(NamedTuple):
     point: _Point
     gap: float
     step: int
+    tight: Tight
 
 
 def _follow(problem: _Problem, start: Start | None, tol: float, max_iter: int) -> Solution:
@@ -334,25 +347,33 @@ def _follow(problem: _Problem, start: Start | None, tol: float, max_iter: int) -
     pricing = problem.price(problem.dual(f), Tight.none(*point.v.shape))
     active = np.flatnonzero(point.v.any(axis=1))
     working = problem.working(pricing.prices, active)
-    best = _Best(point, np.inf, 0)
+    best = _Best(point, np.inf, 0, pricing.tight)
     sigma = problem.first_sigma(start, point, pricing.prices)
     tau = _TAU / problem.curvatures
     grams: dict[int, Grams] = {}
     for step in range(1, max_iter + 1):
         try:
-            state, point = problem.advance(point, f, pricing.tight, working, sigma, tau, grams, tol)
+            state, point, taken = problem.advance(
+                point, f, pricing.tight, working, sigma, tau, grams, tol
+            )
         except np.linalg.LinAlgError:
             break
         f = state.f
-        pricing = problem.price(state.theta, pricing.tight)
+        pricing = problem.price(state.theta, pricing.tight.replaced(working, state.tight))
         active = working[state.active]
-        gap = problem.gap(point, active, pricing, state)
+        gap = problem.gap(point, active, pricing, state.theta)
         if gap < best.gap:
-            best = _Best(point, gap, step)
+            best = _Best(point, gap, step, pricing.tight)
         if best.gap <= tol or step - best.step >= _PATIENCE:
             break
         working = problem.working(pricing.prices, active)
-        sigma, tau = _GROWTH * sigma, _GROWTH * tau
+        growth = _GROWTH if taken <= _EASY else 1.0 if taken < _INNER else 1.0 / _GROWTH
+        largest = np.linalg.norm(point.v, axis=1).max(initial=0.0)
+        if growth * sigma * p.alpha > _ROUNDED * largest > 0.0:
+            growth = 1.0
+        sigma, tau = growth * sigma, growth * tau
+    if p.violation(best.point.v) > _VIOLATED * (1.0 + np.abs(p.y).max()):
+        best = best._replace(gap=np.inf)  # features of such scales that projections lose all digits
     status = Status.INACCURATE
     if best.gap <= tol:
         status = Status.OPTIMAL
@@ -360,4 +381,5 @@ def _follow(problem: _Problem, start: Start | None, tol: float, max_iter: int) -
         status = Status.FAILED
     elif step == max_iter:
         status = Status.ITERATION_LIMIT
-    return Solution(best.point.v, best.point.c, None, status, step, best.gap)
+    rho = problem.multipliers(best.tight) if np.isfinite(best.gap) else None
+    return Solution(best.point.v, best.point.c, rho, status, step, best.gap)

@@ -1,0 +1,276 @@
+"""The proximal Newton method: against interior points and CLARABEL, in corners, and its parts alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from convexgrade import solvers
+from convexgrade.certificate import dual_point, lower_bound
+from convexgrade.cones import Cones, Tight, project
+from convexgrade.patterns import sample_patterns
+from convexgrade.program import Groups
+from convexgrade.solution import Start, Status
+from convexgrade.solvers import cvx, interior, newton
+from convexgrade.solvers._faces import Face, System
+from convexgrade.solvers._kkt import Operator
+from tests.bank import KNOWN, assert_optimal, make_program
+from tests.benchmarks.datasets import load
+from tests.test_interior import FREE, LOSSES, make_case, objective, scale
+
+
+@pytest.mark.parametrize("problem", KNOWN, ids=str)
+def test_known_optimum(problem):
+    solution = newton.solve(problem.program)
+    assert solution.status is Status.OPTIMAL
+    value = problem.program.objective(solution.blocks, solution.unpenalised)
+    assert value == pytest.approx(problem.optimum, abs=1e-8)
+    assert_optimal(problem.program, solution)
+
+
+@pytest.mark.parametrize("cones", [True, False])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    "shape", ["line", "plane", "wide", "duplicated rows", "duplicated columns", "ties"]
+)
+def test_agrees_with_interior_points_on_rows_of_every_shape(shape, loss, cones):
+    program = make_case(shape, loss, cones=cones)
+    found, reference = newton.solve(program), interior.solve(program)
+    assert found.gap <= 1e-8
+    assert program.violation(found.blocks) <= 1e-10
+    assert objective(program, found) == pytest.approx(
+        objective(program, reference), rel=0.0, abs=1e-8 * scale(program)
+    )
+
+
+@pytest.mark.parametrize("free", FREE)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_agrees_with_clarabel_for_any_unpenalised_columns(loss, free):
+    program = make_case(loss=loss, free=free, seed=1)
+    found, reference = newton.solve(program), cvx.solve(program, solver="clarabel")
+    assert found.status is Status.OPTIMAL
+    assert objective(program, found) == pytest.approx(
+        objective(program, reference), rel=0.0, abs=1e-8 * scale(program)
+    )
+
+
+@pytest.mark.parametrize("size", [0.9, 1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_gap_it_reports_holds_for_any_alpha(loss, size):
+    program = make_case(loss=loss, size=size, seed=2)
+    found, reference = newton.solve(program), interior.solve(program, tol=1e-10)
+    assert found.gap <= 1e-6
+    excess = objective(program, found) - objective(program, reference)
+    assert excess <= (found.gap + 1e-8) * scale(program)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_multipliers_satisfy_the_optimality_conditions(loss):
+    program = make_case(loss=loss, size=0.05, seed=3)
+    solution = newton.solve(program, tol=1e-11)
+    assert solution.multipliers is not None
+    assert_optimal(program, solution)
+
+
+@pytest.mark.parametrize("cones", [True, False])
+def test_groups_that_do_not_matter_are_exactly_zero(cones):
+    program = make_case(size=0.3, cones=cones)
+    solution = newton.solve(program)
+    norms = np.linalg.norm(solution.blocks, axis=1)
+    assert 0 < np.count_nonzero(norms) < norms.size
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_no_neurons_above_alpha_max(loss):
+    program = make_case(loss=loss, size=1.5)
+    solution = newton.solve(program)
+    assert solution.status is Status.OPTIMAL
+    np.testing.assert_array_equal(solution.blocks, 0.0)
+
+
+@pytest.mark.parametrize("cones", [True, False])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_setting_out_from_the_optimum_ends_there(loss, cones):
+    program = make_case(loss=loss, cones=cones)
+    cold = newton.solve(program)
+    warm = newton.solve(program, start=Start(cold.blocks, cold.unpenalised, 1e-6))
+    assert warm.status is Status.OPTIMAL
+    assert objective(program, warm) == pytest.approx(objective(program, cold), abs=1e-9)
+
+
+def real_program(name, n, n_patterns, alpha, *, cones=True):
+    X, y, _, _ = load(name, split=0)
+    X, y = X[:n], y[:n]
+    X = np.column_stack([(X - X.mean(axis=0)) / X.std(axis=0), np.ones(len(X))])
+    patterns = sample_patterns(X, n_patterns, np.random.default_rng(0))
+    y = (y - y.mean()) / y.std()
+    return make_program(X, y, alpha=alpha, cones=cones, free=[-1], patterns=patterns)
+
+
+@pytest.mark.parametrize("alpha", [1e-2, 1e-3])
+@pytest.mark.parametrize("cones", [True, False])
+def test_a_working_set_reaches_the_optimum_over_all_groups(cones, alpha):
+    """More groups than a working set holds: those left out are priced, and join."""
+    program = real_program("concrete", 400, 150, alpha, cones=cones)
+    assert len(program.groups) > newton._WORKING
+    found, reference = newton.solve(program, tol=1e-8), interior.solve(program, tol=1e-9)
+    assert found.status is Status.OPTIMAL
+    assert objective(program, found) == pytest.approx(objective(program, reference), rel=1e-7)
+
+
+@pytest.mark.parametrize("factor", [1e-8, 1e8])
+def test_units_of_a_feature_do_not_break_it(factor):
+    """The answer, or a status that says why not; and what it says of its gap is true."""
+    program = make_case()
+    X = program.X * np.array([factor, 1.0, 1.0])
+    patterns = replace(program.patterns, gates=program.patterns.gates / [[factor], [1.0], [1.0]])
+    scaled = replace(program, X=X, patterns=patterns)
+    found = solvers.solve(scaled, solver="native")
+    assert scaled.violation(found.blocks) <= 1e-9
+    point = dual_point(scaled, scaled.predict(found.blocks, found.unpenalised))
+    largest = scaled.largest_dual_norm(scaled.adjoint(point.theta))
+    excess = objective(scaled, found) - lower_bound(scaled, point, largest)
+    assert excess <= (found.gap + 1e-5) * scale(scaled)
+    assert found.gap <= 1e-6
+
+
+def test_threads_do_not_change_the_answer():
+    program = real_program("concrete", 400, 100, 1e-3)
+    values = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            values.append(objective(program, newton.solve(program, tol=1e-10)))
+    assert values[0] == pytest.approx(values[1], rel=1e-9)
+
+
+def test_numbers_that_are_not_finite_are_a_failure_not_an_exception():
+    program = make_case()
+    broken = replace(program, X=np.where(program.X > 1.0, np.nan, program.X))
+    solution = newton.solve(broken, max_iter=3)
+    assert solution.status is Status.FAILED
+
+
+def test_the_iteration_limit_is_reported():
+    assert newton.solve(make_case(), max_iter=1).status is Status.ITERATION_LIMIT
+
+
+@pytest.mark.parametrize("loss", ["two_outputs", "softmax"])
+@pytest.mark.parametrize("cones", [True, False])
+def test_newton_systems_over_rows_columns_and_grams_agree(loss, cones):
+    """(I + K K^T H) x = r by every way there is, against the matrix itself."""
+    program = make_case(loss=loss, cones=cones)
+    p, rng = program, np.random.default_rng(0)
+    n, k = p.y.shape
+    operator = Operator.build(p.X, p.Z, p.patterns.masks, p.routing(), p.groups.pattern)
+    active = np.arange(0, len(p.groups), 2)
+    points = rng.standard_normal((active.size, p.X.shape[1]))
+    normals = rng.standard_normal((active.size, 3, 3)) if cones else None
+    if normals is not None:
+        normals[:, 1:] = 0.0
+        normals[::3] = 0.0
+        tight = normals[:, 0] / np.maximum(np.linalg.norm(normals[:, 0], axis=1), 1e-9)[:, None]
+        points -= np.einsum("gi,gi->g", tight, points)[:, None] * tight
+    face = Face.of(active, p.groups.sign[active], points, normals, 1e-2, 30.0)
+    tau = np.full(p.free.size, 5.0)
+    f = rng.standard_normal((n, k))
+    H = p.weights[:, None, None] * p.loss.hessian(f, p.y)
+    right = rng.standard_normal((n, k))
+    K = np.zeros((n * k, n * k))
+    for g, root in zip(active, face.roots, strict=True):
+        columns = p.patterns.masks[:, p.groups.pattern[g], None] * (p.X @ root)
+        block = np.zeros((n, k, columns.shape[1]))
+        block[:, p.groups.output[g]] = columns
+        K += block.reshape(n * k, -1) @ block.reshape(n * k, -1).T
+    for output in range(k):
+        block = np.zeros((n, k, p.free.size))
+        block[:, output] = np.sqrt(tau) * p.Z
+        K += block.reshape(n * k, -1) @ block.reshape(n * k, -1).T
+    full = np.zeros((n, k, n, k))
+    full[np.arange(n), :, np.arange(n)] = H
+    expected = np.linalg.solve(np.eye(n * k) + K @ full.reshape(n * k, n * k), right.ravel())
+    system = System(operator, p.groups.pattern, p.patterns.masks, {})
+    by_columns = system.solve(face, H, tau, right)
+    by_grams = system.solve(face, H, tau, right)  # the second time they are kept, if H allows it
+    parts = [face.take(np.flatnonzero(operator.output[face.active] == m)) for m in range(k)]
+    by_rows = system._by_rows(parts, tuple(range(k)), H, tau, right)
+    for found in (by_columns, by_grams, by_rows):
+        np.testing.assert_allclose(found.ravel(), expected, atol=1e-8)
+
+
+def test_faces_are_the_derivative_of_the_proximal_map():
+    program = make_case(size=0.1)
+    cones = Cones.of(program.X, program.patterns.masks)
+    rng = np.random.default_rng(0)
+    cone = program.groups.pattern
+    u = program.adjoint(-program.weights[:, None] * (program.offset - program.y))
+    u += 0.1 * program.alpha * rng.standard_normal(u.shape)
+    alpha, sigma = 0.3 * np.linalg.norm(u, axis=1).max(), 7.0
+
+    def proximal(points):
+        p, tight = cones.project(cone, points, Tight.none(*points.shape))
+        size = np.maximum(np.linalg.norm(p, axis=1), 1e-300)
+        return sigma * np.maximum(1.0 - alpha / size, 0.0)[:, None] * p, p, tight
+
+    _, p, tight = proximal(u)
+    active = np.flatnonzero(np.linalg.norm(p, axis=1) > alpha)
+    assert active.size > 2
+    assert tight.count[active].max() > 0
+    normals = cones.normals(cone[active], tight.take(active))
+    face = Face.of(active, np.ones(active.size), p[active], normals, alpha, sigma)
+    direction, step = rng.standard_normal(u.shape), 1e-7
+    slope = (proximal(u + step * direction)[0] - proximal(u - step * direction)[0]) / (2 * step)
+    model = np.einsum("gij,gkj,gk->gi", face.roots, face.roots, direction[active])
+    np.testing.assert_allclose(slope[active], model, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", ["plane", "wide", "duplicated rows", "ties"])
+def test_projections_on_many_cones_are_those_on_each(shape):
+    program = make_case(shape)
+    X, masks = program.X, program.patterns.masks
+    cones = Cones.of(X, masks)
+    rng = np.random.default_rng(0)
+    cone = rng.integers(masks.shape[1], size=60)
+    points = rng.standard_normal((60, X.shape[1]))
+    found, tight = cones.project(cone, points, Tight.none(*points.shape))
+    expected = [project(X, masks[:, c], b).point for c, b in zip(cone, points, strict=True)]
+    np.testing.assert_allclose(found, expected, atol=1e-10)
+    # The constraints of one point serve for another, near or far, and change nothing.
+    for size in (1e-3, 10.0):
+        others = points + size * rng.standard_normal(points.shape)
+        warm, _ = cones.project(cone, others, tight)
+        cold, _ = cones.project(cone, others, Tight.none(*points.shape))
+        np.testing.assert_allclose(warm, cold, atol=1e-10 * (1.0 + size))
+
+
+def test_a_projection_left_early_is_long_enough():
+    program = make_case("plane")
+    cones = Cones.of(program.X, program.patterns.masks)
+    points = np.random.default_rng(1).standard_normal((40, 3))
+    cone = np.zeros(40, dtype=np.intp)
+    none = Tight.none(40, 3)
+    exact = np.linalg.norm(cones.project(cone, points, none)[0], axis=1)
+    for enough in (0.3, 1.0, 3.0):
+        left = np.linalg.norm(cones.project(cone, points, none, enough=enough)[0], axis=1)
+        assert np.all(left >= exact - 1e-12)
+        np.testing.assert_allclose(left[left > enough], exact[left > enough], atol=1e-12)
+        assert np.all(left[exact > enough] > enough)
+
+
+def test_native_hands_over_to_its_other_method(monkeypatch):
+    program = make_case()
+    reference = interior.solve(program)
+    failed = replace(reference, status=Status.FAILED, gap=np.inf)
+    monkeypatch.setattr(newton, "solve", lambda *args, **kwargs: failed)
+    solution = solvers.solve(program, solver="native")
+    assert objective(program, solution) == pytest.approx(objective(program, reference), abs=1e-12)
+
+
+def test_groups_of_no_program_are_left_out_of_no_answer():
+    """A program of one group, and one of which no group can be active."""
+    program = make_case()
+    one = program.over(program.patterns, program.groups.take(np.array([0])))
+    assert newton.solve(one).status is Status.OPTIMAL
+    empty = Groups.every(0, 1, signed=True)
+    solution = solvers.solve(program.over(program.patterns, empty))
+    assert solution.blocks.shape == (0, 3)
