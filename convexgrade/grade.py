@@ -34,6 +34,7 @@ _EXHAUSTIVE_LIMIT = 20_000  # patterns; a few minutes at n = 140 in rank 3
 _FINAL_STEPS = 1000  # quasi-Newton steps after a cut to ``max_neurons``
 _COMPLETIONS = 8  # times that neurons of high price join the last patterns,
 _CHEAP = 3e6  # as long as a Newton step of the program takes about so many operations
+_WORTH_A_GAP = 1.2  # objective, relative to that over fewer groups, at which those are kept instead
 _ACCURATE = 1e-3  # least objective, relative to the loss before, to which a round's accuracy scales
 
 
@@ -336,20 +337,36 @@ def _within_width(program: Program, point: Point, settings: Settings) -> Point:
 
 
 def _cut(program: Program, point: Point, limit: int, settings: Settings) -> Point:
-    """Keep ``limit`` neurons at the least rise of the loss, and solve again over their patterns.
+    """Keep ``limit`` neurons at the least rise of the loss, and solve again.
 
-    The certificate then speaks of the patterns that survive. A solution that wants several neurons
-    on one of them (both signs, several outputs) leaves room for fewer patterns. Where even one
-    pattern has more neurons than allowed, only groups are kept, and the gap shows it.
+    Best over their patterns: the certificate then speaks of those that survive. But a solution that
+    wants several neurons on one pattern (both signs, several outputs) leaves room for fewer patterns;
+    where that costs too much, over the groups of the neurons alone, and the gap shows it.
     """
+    if len(point.groups) <= limit:
+        return point
+    alone = _cut_to_groups(program, point, limit, settings)
+    cut = _cut_to_patterns(program, point, limit, settings)
+    return alone if cut is None or cut.objective > _WORTH_A_GAP * alone.objective else cut
+
+
+def _cut_to_groups(program: Program, point: Point, limit: int, settings: Settings) -> Point:
+    kept = select(
+        program.over(point.patterns, point.groups), point.blocks, point.unpenalised, limit
+    )
+    return solve_groups(program, point, point.groups.take(kept), solver=settings.solver)
+
+
+def _cut_to_patterns(
+    program: Program, point: Point, limit: int, settings: Settings
+) -> Point | None:
+    """Return the optimum over so few patterns that it has no more neurons; None if there is none."""
     while len(point.groups) > limit:
-        n_patterns = np.unique(point.groups.pattern).size
-        n_kept = min(limit, n_patterns - 1)
-        restricted = program.over(point.patterns, point.groups)
-        kept = select(restricted, point.blocks, point.unpenalised, n_kept or limit)
-        groups = point.groups.take(kept)
+        n_kept = min(limit, np.unique(point.groups.pattern).size - 1)
         if n_kept == 0:
-            return solve_groups(program, point, groups, solver=settings.solver)
+            return None
+        restricted = program.over(point.patterns, point.groups)
+        groups = point.groups.take(select(restricted, point.blocks, point.unpenalised, n_kept))
         patterns = point.patterns.take(np.unique(groups.pattern))
         point = solve_over(program, patterns, None, solver=settings.solver, tol=settings.tol)
     return point

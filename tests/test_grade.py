@@ -143,3 +143,10 @@ def test_a_width_limit_costs_no_more_than_keeping_the_largest_neurons(seed, d):
     kept = solve_groups(program, start, start.groups, solver="auto")
     assert len(kept.groups) == 4
     assert cut.certificate.primal <= kept.objective + 1e-8
+
+
+def test_a_wider_limit_never_leaves_a_worse_grade():
+    """Two neurons, where the best pattern wants both signs, must not be worse than one."""
+    H, y = small_problem(13, n=50, d=3)
+    losses = [fit(H, y, alpha=0.003, max_neurons=m)[1].certificate.primal for m in (1, 2, 3, 4)]
+    assert losses == sorted(losses, reverse=True)
