@@ -98,13 +98,13 @@ def _nonnegative_least_squares(A: Array, target: Array) -> Array:
 class Tight(NamedTuple):
     """The constraints that hold a projection back, for several cones: of E x . v >= 0, |x| = 1.
 
-    Row g lists ``count[g]`` rows of X, and their multipliers, all positive; the rest is padding: row
+    Row g lists ``number[g]`` rows of X, and their multipliers, all positive; the rest is padding: row
     -1, with multiplier 0.
     """
 
     rows: NDArray[np.intp]  # (n_cones, d)
     rho: Array  # (n_cones, d)
-    count: NDArray[np.intp]  # (n_cones,)
+    number: NDArray[np.intp]  # (n_cones,)
 
     @classmethod
     def none(cls, n_cones: int, d: int) -> Tight:
@@ -118,19 +118,19 @@ class Tight(NamedTuple):
     @property
     def used(self) -> Mask:
         """Which entries are no padding."""
-        return np.asarray(np.arange(self.rows.shape[1]) < self.count[:, None])
+        return np.asarray(np.arange(self.rows.shape[1]) < self.number[:, None])
 
     def take(self, index: NDArray[np.intp] | Mask) -> Tight:
         """Return the constraints of the cones at ``index``."""
-        return Tight(self.rows[index], self.rho[index], self.count[index])
+        return Tight(self.rows[index], self.rho[index], self.number[index])
 
     def put(self, index: NDArray[np.intp] | Mask, other: Tight) -> None:
         """Replace the constraints of the cones at ``index``."""
-        self.rows[index], self.rho[index], self.count[index] = other
+        self.rows[index], self.rho[index], self.number[index] = other
 
     def replaced(self, index: NDArray[np.intp] | Mask, other: Tight) -> Tight:
         """Return a copy with the constraints of the cones at ``index`` replaced."""
-        copy = Tight(self.rows.copy(), self.rho.copy(), self.count.copy())
+        copy = Tight(self.rows.copy(), self.rho.copy(), self.number.copy())
         copy.put(index, other)
         return copy
 
@@ -197,14 +197,14 @@ class Cones:
             ``points + (E X)^T rho`` are the projections.
         """
         d = points.shape[1]
-        found = Tight(tight.rows.copy(), tight.rho.copy(), tight.count.copy())
-        result = points.copy()
-        self._settle(np.flatnonzero(tight.count > 0), cone, points, found, result, anew=True)
+        found = Tight(tight.rows.copy(), tight.rho.copy(), tight.number.copy())
+        result = np.array(points, dtype=float)
+        self._settle(np.flatnonzero(tight.number > 0), cone, points, found, result, anew=True)
         limit = -_MISPLACED * np.linalg.norm(points, axis=1)
-        todo = np.arange(cone.size)
+        todo: NDArray[np.intp] = np.arange(cone.size)
         for _ in range(_ADDITIONS * d):
             some = result[todo]
-            room = found.count[todo] < d
+            room = found.number[todo] < d
             todo = todo[room & (np.einsum("gi,gi->g", some, some) > enough**2)]
             row, slack = self._most_violated(cone[todo], result[todo])
             # A row that is tight already is violated by rounding alone.
@@ -212,8 +212,8 @@ class Cones:
             todo, row = todo[new], row[new]
             if todo.size == 0:
                 break
-            found.rows[todo, found.count[todo]] = row
-            found.count[todo] += 1
+            found.rows[todo, found.number[todo]] = row
+            found.number[todo] += 1
             self._settle(todo, cone, points, found, result)
         return result, found
 
@@ -250,7 +250,7 @@ class Cones:
             some = tight.take(todo)
             rho, projected = self._multipliers(cone[todo], points[todo], some)
             negative = some.used & (rho <= 0.0)
-            wrong = negative.any(axis=1)
+            wrong = np.asarray(negative.any(axis=1))
             good = todo[~wrong]
             tight.rho[good], result[good] = rho[~wrong], projected[~wrong]
             todo = todo[wrong]
@@ -283,4 +283,4 @@ class Cones:
         # Once more, for the digits that the normal equations lose.
         rho -= np.linalg.solve(gram, T @ point)
         point = points[:, :, None] + transposed @ rho
-        return rho[:, :, 0], point[:, :, 0]
+        return np.asarray(rho[:, :, 0]), np.asarray(point[:, :, 0], dtype=float)

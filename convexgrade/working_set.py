@@ -140,8 +140,9 @@ def solve_over(
     """Minimise over all groups of ``patterns``, with few neurons.
 
     Optimal neurons are rarely unique, and an interior point method returns the middle of all optimal
-    solutions: many small neurons where fewer do as well. So a first solution is pruned, and the last
-    one is sought over what is left of it and whatever has to join.
+    solutions: many small neurons where fewer do as well. So a solution is pruned, and the next one is
+    sought from what is left of it; by a solver that selects its groups itself, over all of them, by
+    others over these and whatever has to join.
 
     Parameters
     ----------
@@ -171,6 +172,7 @@ def solve_over(
         if working.size == 0:
             return start
     if solvers.selects_groups(solver):
+        start = _pruned(full, start, _SMALL)
         point = _generate(full, start, every, solver=solver, tol=tol, accuracy=_EXACT)
         return replace(_pruned(full, point, _DROP), n_before=len(point.groups))
     if every.size <= _SOLVE_WHOLE:

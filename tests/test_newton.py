@@ -215,7 +215,7 @@ def test_faces_are_the_derivative_of_the_proximal_map():
     _, p, tight = proximal(u)
     active = np.flatnonzero(np.linalg.norm(p, axis=1) > alpha)
     assert active.size > 2
-    assert tight.count[active].max() > 0
+    assert tight.number[active].max() > 0
     normals = cones.normals(cone[active], tight.take(active))
     face = Face.of(active, np.ones(active.size), p[active], normals, alpha, sigma)
     direction, step = rng.standard_normal(u.shape), 1e-7

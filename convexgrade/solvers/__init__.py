@@ -19,29 +19,30 @@ Array = NDArray[np.float64]
 Solver = Callable[[Program, Start | None, float], Solution]
 
 
-# Which native method is the faster one, by measurement (see the benchmarks): without cones, interior
-# points while their systems are small; with cones, the Newton method near an optimum, and wherever few of
-# many groups matter; but in many dimensions, or from far away with few constraints, interior points.
+# Which native method is the faster one, by measurement (see the benchmarks). Without cones, interior
+# points while their systems are small. With cones, the Newton method near an optimum and wherever few
+# of many groups matter; but in many dimensions, where each neuron leans on many constraints, interior
+# points, as long as those are not too many to be seen at once.
 _SMALL_SYSTEM = 1500  # rows or columns
 _NEAR = 1e-2  # gap of a start
-_DIMENSIONS = 15
-_MANY_CONSTRAINTS = 2_000_000  # more than interior points should see,
-_FEW_CONSTRAINTS = 60_000  # and so few that they cost nothing
-_GOOD = 1e-7  # gap at which a native method has done its work, though it may have been asked for less
+_DIMENSIONS = 10
+_MANY_CONSTRAINTS = 2_000_000
+_GOOD = (
+    1e-7  # gap at which a native method has done its work, though it may have been asked for less
+)
 _NOTHING = 1e-12  # loss, relative to that before the grade, that counts as none
 
 
 def _native(program: Program, start: Start | None, accuracy: float) -> Solution:
     """Solve by the native method that suits the program, and by the other one where that fails."""
-    first, second = newton, interior
+    methods = [newton.solve, interior.solve]
     if _suits_interior_points(program, start):
-        first, second = interior, newton
-    solution = first.solve(program, start=start, tol=accuracy)
+        methods.reverse()
+    first, second = methods
+    solution = first(program, start=start, tol=accuracy)
     if solution.gap <= max(accuracy, _GOOD):
         return solution
-    return min(
-        solution, second.solve(program, start=start, tol=accuracy), key=lambda found: found.gap
-    )
+    return min(solution, second(program, start=start, tol=accuracy), key=lambda found: found.gap)
 
 
 def _suits_interior_points(program: Program, start: Start | None) -> bool:
@@ -51,10 +52,7 @@ def _suits_interior_points(program: Program, start: Start | None) -> bool:
         return bool(min(n, columns) * program.n_outputs <= _SMALL_SYSTEM)
     if start is not None and start.gap <= _NEAR:
         return False
-    constraints = n * len(program.groups)
-    if d > _DIMENSIONS:
-        return constraints <= _MANY_CONSTRAINTS
-    return start is not None and constraints <= _FEW_CONSTRAINTS
+    return d > _DIMENSIONS and n * len(program.groups) <= _MANY_CONSTRAINTS
 
 
 def _through_cvxpy(name: str) -> Solver:

@@ -1,10 +1,11 @@
 """Linear algebra of the proximal Newton method: its systems, over the faces of active groups.
 
-At a point p_g with ||p_g|| > alpha, x_g = sigma (1 - alpha / ||p_g||) Proj_{K_g}(u) answers to a change of
-u by sigma J_g, where with kappa = alpha / ||p_g||, P_g the projection on the span of the face of K_g that
-p_g lies on, and q = p_g / ||p_g||, which lies in it,
+At p_g = Proj_{K_g}(u) with ||p_g|| > alpha, x_g = sigma (1 - alpha / ||p_g||) p_g answers to a change
+of u by sigma J_g, where with kappa = alpha / ||p_g||, P_g the projection on the span of the face of K_g
+that p_g lies on, and q = p_g / ||p_g||, which lies in it,
 
-    J_g = (1 - kappa) P_g + kappa q q^T = C_g C_g^T,     C_g = N_g ((1 - kappa)^1/2 (I - w w^T) + w w^T),
+    J_g = (1 - kappa) P_g + kappa q q^T = C_g C_g^T,
+    C_g = N_g ((1 - kappa)^1/2 (I - w w^T) + w w^T)
 
 for an orthonormal basis N_g of the face and w = N_g^T q. With K the columns sigma^1/2 D_g X C_g of all
 active groups, and tau^1/2 Z, a Newton step solves
@@ -18,6 +19,7 @@ H is never inverted: the curvature of a log loss vanishes where it is certain.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -120,7 +122,9 @@ def slices(length: int, floats: int) -> Iterator[slice]:
 class System:
     """Newton systems over a working set; Grams are kept for as long as the curvature is the same."""
 
-    def __init__(self, operator: Operator, pattern: Index, masks: Mask, grams: dict[int, Grams]) -> None:
+    def __init__(
+        self, operator: Operator, pattern: Index, masks: Mask, grams: dict[int, Grams]
+    ) -> None:
         self._operator, self._pattern, self._masks, self._grams = operator, pattern, masks, grams
 
     def solve(self, face: Face, curvature: Array, tau: Array, right: Array) -> Array:
@@ -158,7 +162,9 @@ class System:
             S = np.sqrt(H)
         else:
             values, vectors = np.linalg.eigh(H)
-            S = (vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]) @ vectors.transpose(0, 2, 1)
+            S = (vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]) @ vectors.transpose(
+                0, 2, 1
+            )
         blocks = np.zeros((k, n, k, n))
         for m, part in enumerate(parts):
             outer = self._outer(part, tau)
@@ -182,7 +188,9 @@ class System:
             spread = np.zeros(part.used.shape)
             spread[part.used] = y_k[tau.size :]
             # The roots hold s_g already, and the operator multiplies by it once more.
-            v[part.active] = op.sign[part.active, None] * np.einsum("gij,gj->gi", part.roots, spread)
+            v[part.active] = op.sign[part.active, None] * np.einsum(
+                "gij,gj->gi", part.roots, spread
+            )
         return op.forward(v, c)[:, outputs]
 
     def _adjoint(self, parts: list[Face], outputs: Outputs, tau: Array, theta: Array) -> Array:
@@ -213,7 +221,7 @@ class System:
     def _formed(self, parts: list[Face], outputs: Outputs, H: Array, tau: Array) -> Array:
         """Return K^T H K, from some rows of K at a time."""
         edges = np.cumsum([0, *(tau.size + int(part.used.sum()) for part in parts)])
-        own = [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        own = [slice(a, b) for a, b in pairwise(edges.tolist())]
         matrix = np.zeros((edges[-1], edges[-1]))
         for rows in slices(len(H), int(edges[-1])):
             K = [self._columns(part, tau, rows) for part in parts]
@@ -223,8 +231,7 @@ class System:
                     matrix[own[a], own[a]] += root.T @ root
                 elif a < b:
                     matrix[own[a], own[b]] += K[a].T @ (H[rows, a, b, None] * K[b])
-        upper = np.triu_indices(len(parts), 1)
-        for a, b in zip(*upper, strict=True):
+        for a, b in combinations(range(len(parts)), 2):
             matrix[own[b], own[a]] = matrix[own[a], own[b]].T
         return matrix
 

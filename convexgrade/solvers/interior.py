@@ -437,4 +437,3 @@ def _follow(
         if last.iteration - best.iteration >= (_PATIENCE if best.error > _FAIR else _FAIR_PATIENCE):
             break
     return best, Status.INACCURATE, last.iteration
-

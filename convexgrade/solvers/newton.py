@@ -2,18 +2,21 @@
 
 Each step of the proximal point method (Rockafellar 1976) moves from v to the minimiser of
 
-    F(o + A x + Z c') + alpha sum_g ||x_g|| + |x - v|^2 / (2 sigma) + |c' - c|^2 / (2 tau),   x_g in K_g.
+    F(o + A x + Z c') + alpha sum_g ||x_g|| + |x - v|^2 / (2 sigma) + |c' - c|^2 / (2 tau)
 
-With theta = -grad F(f) at the prediction f and b_g = s_g X^T D_g theta, its solution has
+over all x_g in K_g and c'. With theta = -grad F(f) at the prediction f and b_g = s_g X^T D_g theta,
+its solution has
 
-    p_g = Proj_{K_g}(v_g / sigma + b_g),    x_g = sigma (1 - alpha / ||p_g||)_+ p_g,   c' = c + tau Z^T theta,
+    p_g = Proj_{K_g}(v_g / sigma + b_g),
+    x_g = sigma (1 - alpha / ||p_g||)_+ p_g,        c' = c + tau Z^T theta,
 
-so that all is said by n equations in f alone, R(f) = f - o - A x - Z c' = 0. R is, up to the Hessian of F,
-the gradient of a convex function of theta, the dual of the step, and piecewise smooth: Newton's method
-with a line search on that function converges fast (Li, Sun & Toh 2018 do the same for the lasso). The
-Newton system I + sigma A J A^T H has the columns of active groups only, and of these only the directions
-along the face of K_g on which p_g lies: as many as the optimum has degrees of freedom, however many groups
-and constraints the program has. sigma grows from step to step, and the steps converge the faster.
+so that all is said by n equations in f alone, R(f) = f - o - A x - Z c' = 0. R is, up to the Hessian
+of F, the gradient of a convex function of theta, the dual of the step, and piecewise smooth: Newton's
+method with a line search on that function converges fast (Li, Sun & Toh 2018 do the same for the
+lasso). The Newton system I + sigma A J A^T H has the columns of active groups only, and of these only
+the directions along the face of K_g on which p_g lies: as many as the optimum has degrees of freedom,
+however many groups and constraints the program has. sigma grows from step to step, and the steps
+converge the faster.
 
 Few groups are ever active. The steps see a working set of them; after each step every group is priced,
 exactly, and those that violate the dual constraint join. The method stops on the duality gap.
@@ -131,9 +134,7 @@ class _Step:
         normals = None
         if self.cones is not None:
             normals = self.cones.normals(groups.pattern, state.tight.take(state.active))
-        return Face.of(
-            state.active, groups.sign, state.p, normals, self.program.alpha, self.sigma
-        )
+        return Face.of(state.active, groups.sign, state.p, normals, self.program.alpha, self.sigma)
 
     def error(self, state: _State, curvature: Array) -> float:
         """Return how far the step is from solved, as a part of the duality gap."""
@@ -270,9 +271,7 @@ class _Problem:
         """Take a proximal step from a point, over a working set; count its Newton steps."""
         p = self.program
         over = p.over(p.patterns, p.groups.take(working))
-        operator = Operator.build(
-            p.X, p.Z, p.patterns.masks, over.routing(), over.groups.pattern
-        )
+        operator = Operator.build(p.X, p.Z, p.patterns.masks, over.routing(), over.groups.pattern)
         step = _Step(over, operator, self.cones, _Point(point.v[working], point.c), sigma, tau)
         system = System(operator, over.groups.pattern, p.patterns.masks, grams)
         state = step.state(f, tight.take(working))
@@ -283,10 +282,10 @@ class _Problem:
 
     def multipliers(self, tight: Tight) -> Array | None:
         """Return rho (n_samples, n_groups) of tight constraints; None if it would be too large."""
-        if self.cones is None or len(self.program.X) * tight.count.size > _LISTED:
+        if self.cones is None or len(self.program.X) * tight.number.size > _LISTED:
             return None
         norms = np.linalg.norm(self.program.X, axis=1)
-        rho = np.zeros((len(norms), tight.count.size))
+        rho = np.zeros((len(norms), tight.number.size))
         group, _ = np.nonzero(tight.used)
         rows = tight.rows[tight.used]
         rho[rows, group] = tight.rho[tight.used] / np.where(norms[rows] > 0.0, norms[rows], 1.0)
@@ -324,8 +323,9 @@ def solve(
     Returns
     -------
     Solution
-        The best point met; with multipliers, if they are not too many (projections find them again, see
-        `cones`). Status ``FAILED`` if nothing finite was met; never an exception for a numerical failure.
+        The best point met; with multipliers, if they are not too many (projections find them again,
+        see `cones`). Status ``FAILED`` if nothing finite and feasible was met; never an exception for
+        a numerical failure.
     """
     problem = _Problem.of(program)
     with np.errstate(all="ignore"):  # what is not finite compares false

@@ -28,9 +28,10 @@ def _tries(problem: Problem) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
         groups=Groups.every(problem.masks.shape[1], 1, signed=problem.cones),
     )
     for accuracy in 10.0 ** -np.arange(3, 12, dtype=float):
-        yield f"accuracy={accuracy:.0e}", lambda accuracy=accuracy: solve(
-            program, solver="native", accuracy=accuracy
-        ).blocks.T
+        yield (
+            f"accuracy={accuracy:.0e}",
+            lambda accuracy=accuracy: solve(program, solver="native", accuracy=accuracy).blocks.T,
+        )
 
 
 compete(_tries)

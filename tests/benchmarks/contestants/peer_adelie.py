@@ -24,9 +24,7 @@ def _tries(problem: Problem) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
             return None
         sides = [np.ascontiguousarray(sign[:, None] * X) for sign in signs.T]
         low, high = np.zeros(n), np.full(n, np.inf)
-        return [
-            ad.constraint.linear(sides[g % n_patterns], low, high) for g in range(n_groups)
-        ]
+        return [ad.constraint.linear(sides[g % n_patterns], low, high) for g in range(n_groups)]
 
     def solve(path: np.ndarray, tol: float) -> np.ndarray:
         state = ad.grpnet(
@@ -46,8 +44,9 @@ def _tries(problem: Problem) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
 
     for tol in 10.0 ** -np.arange(4, 15, 2, dtype=float):
         for name, path in (("alone", np.ones(1)), ("path", PATH)):
-            yield f"{name}, tol={tol:.0e}", lambda path=path, tol=tol: solve(
-                problem.alpha * path, tol
+            yield (
+                f"{name}, tol={tol:.0e}",
+                lambda path=path, tol=tol: solve(problem.alpha * path, tol),
             )
 
 

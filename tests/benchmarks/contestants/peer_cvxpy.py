@@ -1,4 +1,4 @@
-"""CVXPY with CLARABEL, ECOS or SCS, named by the third argument; canonicalised before the clock starts."""
+"""CVXPY with the solver of the third argument; canonicalised before the clock starts."""
 
 from __future__ import annotations
 
