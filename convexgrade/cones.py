@@ -165,7 +165,8 @@ class Cones:
         """Return the cones of the columns of ``masks`` (n_samples, n_cones)."""
         norms = np.linalg.norm(X, axis=1)
         norms[norms == 0.0] = 1.0
-        return cls(X / norms[:, None], np.where(masks.T, 1, -1).astype(np.int8))
+        signs = np.where(np.ascontiguousarray(masks.T), np.int8(1), np.int8(-1))
+        return cls(X / norms[:, None], signs)
 
     def normals(self, cone: NDArray[np.intp], tight: Tight) -> Array:
         """Return the normals E x of tight constraints, zero where there is padding, (m, d, d)."""

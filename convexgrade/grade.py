@@ -35,6 +35,7 @@ _FINAL_STEPS = 1000  # quasi-Newton steps after a cut to ``max_neurons``
 _COMPLETIONS = 8  # times that neurons of high price join the last patterns,
 _CHEAP = 3e6  # as long as a Newton step of the program takes about so many operations
 _WORTH_A_GAP = 1.2  # objective, relative to that over fewer groups, at which those are kept instead
+_ROUGH = 10.0  # accuracy of the solve of a round, in units of ``tol`` times the objective,
 _ACCURATE = 1e-3  # least objective, relative to the loss before, to which a round's accuracy scales
 
 
@@ -271,7 +272,7 @@ def _adaptive(
         proposal = propose(program, point, first, _budget(settings), rng)
         if proposal is None:
             break
-        accuracy = 10.0 * settings.tol * max(proposal.objective / before, _ACCURATE)
+        accuracy = _ROUGH * settings.tol * max(proposal.objective / before, _ACCURATE)
         solved = solve_groups(
             program, proposal, proposal.groups, solver=settings.solver, accuracy=accuracy
         )

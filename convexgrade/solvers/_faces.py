@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
-from convexgrade.solvers._kkt import MAX_FLOATS, Operator, Outputs, cholesky, coupled
+from convexgrade.solvers._kkt import MAX_FLOATS, Operator, Outputs, cholesky, coupled, square_roots
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -158,13 +158,7 @@ class System:
         self, parts: list[Face], outputs: Outputs, H: Array, tau: Array, right: Array
     ) -> Array:
         n, k = right.shape
-        if k == 1:
-            S = np.sqrt(H)
-        else:
-            values, vectors = np.linalg.eigh(H)
-            S = (vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]) @ vectors.transpose(
-                0, 2, 1
-            )
+        S = square_roots(H)
         blocks = np.zeros((k, n, k, n))
         for m, part in enumerate(parts):
             outer = self._outer(part, tau)

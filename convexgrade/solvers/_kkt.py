@@ -136,6 +136,15 @@ def coupled(curvature: Array) -> list[Outputs]:
     return [(m,) for m in range(k)]
 
 
+def square_roots(curvature: Array) -> Array:
+    """Return the symmetric S_i with S_i^2 = H_i, shape (n_samples, k, k)."""
+    if curvature.shape[1] == 1:
+        return np.sqrt(np.maximum(curvature, 0.0))
+    values, vectors = np.linalg.eigh(curvature)
+    roots = np.sqrt(np.maximum(values, 0.0))
+    return np.asarray((vectors * roots[:, None, :]) @ vectors.transpose(0, 2, 1))
+
+
 def _chunks(length: int, floats: int) -> Iterator[slice]:
     """Yield slices of a range that take a bounded number of floats, at so many an item."""
     step = max(1, MAX_FLOATS // (4 * floats))
@@ -271,8 +280,7 @@ class _RowSystem:
     def build(cls, parts: list[_Part], curvature: Array) -> _RowSystem:
         """Form I + S K K^T S, output by output, and factor."""
         n, k = curvature.shape[:2]
-        values, vectors = np.linalg.eigh(curvature)
-        S = (vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]) @ vectors.transpose(0, 2, 1)
+        S = square_roots(curvature)
         blocks = np.zeros((k, n, k, n))
         for m, part in enumerate(parts):
             outer = part.outer()

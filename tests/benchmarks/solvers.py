@@ -222,26 +222,22 @@ def measure(folder: Path, entrants: Sequence[str], only: str) -> None:
             records = read(folder)
             if any(r["case"] == str(case) and r["entrant"] == entrant for r in records):
                 continue
-            known = {str(c): c for c in cases()}
-            beaten = next(
-                (
-                    r["case"]
-                    for r in records
-                    if r["entrant"] == entrant
-                    and r["note"].startswith("over")
-                    and case.dominates(known[r["case"]])
-                ),
-                None,
-            )
-            found = (
-                contest(entrant, problem, folder)
-                if beaten is None
-                else {"note": f"over {LIMIT:.0f} s, as on {beaten}"}
-            )
+            beaten = too_slow_on(case, [r for r in records if r["entrant"] == entrant])
+            if beaten is None:
+                found = contest(entrant, problem, folder)
+            else:
+                found = {"note": f"over {LIMIT:.0f} s, as on {beaten}"}
             record = {"case": str(case), "entrant": entrant, **found}
             with (folder / "results.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
             print({k: v for k, v in record.items() if k != "runs"}, flush=True)
+
+
+def too_slow_on(case: Case, records: list[dict[str, Any]]) -> str | None:
+    """Return a problem, no larger than this one, on which a contestant was over the limit."""
+    known = {str(c): c for c in cases()}
+    over = (r["case"] for r in records if r["note"].startswith("over"))
+    return next((name for name in over if case.dominates(known[name])), None)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -252,6 +248,31 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def table(records: list[dict[str, Any]]) -> str:
+    """Return the seconds to the closer error in Markdown, and to the rougher one in brackets."""
+    lines = [
+        "| problem | " + " | ".join(ENTRANTS) + " | fastest other / ours |",
+        "|---|" + "---|" * (len(ENTRANTS) + 1),
+    ]
+    for case in dict.fromkeys(r["case"] for r in records):
+        rows = {r["entrant"]: r for r in records if r["case"] == case}
+        close = {name: rows.get(name, {}).get("close") for name in ENTRANTS}
+        others = [s for name, s in close.items() if name != "ours" and s is not None]
+        ratio = f"{min(others) / close['ours']:.1f}" if others and close["ours"] else "–"
+        cells = [_cell(rows.get(name)) for name in ENTRANTS]
+        lines.append("| " + " | ".join([case, *cells, ratio]) + " |")
+    return "\n".join(lines)
+
+
+def _cell(record: dict[str, Any] | None) -> str:
+    if record is None:
+        return "not run"
+    rough, close = record.get("rough"), record.get("close")
+    if rough is None:
+        return record["note"].split(", as on")[0].split(":")[0]
+    return f"{close:.2g} ({rough:.2g})" if close is not None else f"– ({rough:.2g})"
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -260,6 +281,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of the names of the problems to run")
     arguments = parser.parse_args()
     measure(arguments.folder, arguments.entrants, arguments.only)
+    print(table(read(arguments.folder)))
 
 
 if __name__ == "__main__":
