@@ -44,6 +44,7 @@ _SPARE = 1.5  # or this many for each neuron
 _SIGMA = 0.001  # first sigma, in units of loss / alpha^2,
 _TINY = 1e-3  # but no smaller an alpha counts than this, in units of the highest price,
 _WARM = 0.1  # and that many times ||v||^2 / gap from a warm start
+_NEAREST = 1e-12  # gap below which no start is any nearer
 _GROWTH = 6.0  # of sigma from step to step
 _TAU = 1e4  # first tau, in units of the inverse curvature of an unpenalised column
 _STEPS = 60  # proximal steps,
@@ -74,6 +75,21 @@ class _Pricing(NamedTuple):
     dual: float
 
 
+class _Pace(NamedTuple):
+    """How far proximal steps go: sigma, and tau (q,) for the unpenalised columns."""
+
+    sigma: float
+    tau: Array
+
+    def after(self, taken: int, point: _Point, alpha: float) -> _Pace:
+        """Return the next pace: longer after a step that was easy, shorter after one that was not."""
+        growth = _GROWTH if taken <= _EASY else 1.0 if taken < _INNER else 1.0 / _GROWTH
+        largest = float(np.linalg.norm(point.v, axis=1).max(initial=0.0))
+        if growth * self.sigma * alpha > _ROUNDED * largest > 0.0:
+            growth = min(growth, 1.0)
+        return _Pace(growth * self.sigma, growth * self.tau)
+
+
 class _State(NamedTuple):
     """The equations of a proximal step at a prediction f."""
 
@@ -96,15 +112,14 @@ class _Step:
     operator: Operator
     cones: Cones | None
     centre: _Point  # vectors of the working set
-    sigma: float
-    tau: Array  # (q,)
+    pace: _Pace
 
     def state(self, f: Array, tight: Tight) -> _State:
         """Evaluate the equations at f."""
         p, d = self.program, self.program.X.shape[1]
         gradient = p.weights[:, None] * p.loss.gradient(f, p.y)
         b, z = self.operator.adjoint(-gradient)
-        u = self.centre.v / self.sigma + b
+        u = self.centre.v / self.pace.sigma + b
         active = np.flatnonzero(np.linalg.norm(u, axis=1) > p.alpha)
         projected = u[active]
         if self.cones is not None:
@@ -115,16 +130,16 @@ class _Step:
         size = np.linalg.norm(projected, axis=1)
         alive = size > p.alpha
         active, projected, size = active[alive], projected[alive], size[alive]
-        x = self.sigma * (1.0 - p.alpha / size)[:, None] * projected
-        c = self.centre.c + self.tau[:, None] * z
+        x = self.pace.sigma * (1.0 - p.alpha / size)[:, None] * projected
+        c = self.centre.c + self.pace.tau[:, None] * z
         v = np.zeros((len(p.groups), d))
         v[active] = x
         residual = f - p.offset - self.operator.forward(v, c)
         merit = (
             float(np.vdot(gradient, f - p.offset))
             - p.mean_loss(f)
-            + float(np.vdot(x, x)) / (2.0 * self.sigma)
-            + 0.5 * float(np.vdot(c, c / self.tau[:, None]))
+            + float(np.vdot(x, x)) / (2.0 * self.pace.sigma)
+            + 0.5 * float(np.vdot(c, c / self.pace.tau[:, None]))
         )
         return _State(f, -gradient, active, projected, x, c, tight, residual, merit)
 
@@ -134,7 +149,9 @@ class _Step:
         normals = None
         if self.cones is not None:
             normals = self.cones.normals(groups.pattern, state.tight.take(state.active))
-        return Face.of(state.active, groups.sign, state.p, normals, self.program.alpha, self.sigma)
+        return Face.of(
+            state.active, groups.sign, state.p, normals, self.program.alpha, self.pace.sigma
+        )
 
     def error(self, state: _State, curvature: Array) -> float:
         """Return how far the step is from solved, as a part of the duality gap."""
@@ -143,7 +160,7 @@ class _Step:
     def left(self, state: _State) -> float:
         """Return what the gap will be about once the step is solved."""
         moved = np.linalg.norm(state.x - self.centre.v[state.active], axis=1)
-        return float(moved @ np.linalg.norm(state.x, axis=1)) / self.sigma
+        return float(moved @ np.linalg.norm(state.x, axis=1)) / self.pace.sigma
 
     def solve(self, state: _State, system: System, enough: float) -> tuple[_State, int]:
         """Take Newton steps until the error is small against what the step leaves; count them."""
@@ -154,7 +171,7 @@ class _Step:
             left = max(self.left(state) / before, enough)
             if self.error(state, curvature) <= before * min(_EXACT * left, left**2):
                 return state, taken
-            step = system.solve(self.faces(state), curvature, self.tau, -state.residual)
+            step = system.solve(self.faces(state), curvature, self.pace.tau, -state.residual)
             slope = float(np.einsum("ik,ikl,il->", state.residual, curvature, step))
             if -slope > _ROUNDING * before:
                 found = self._search(state, step, slope, min(1.0, _LONGER * length))
@@ -244,13 +261,14 @@ class _Problem:
         """Return theta = -grad F(f)."""
         return -self.program.weights[:, None] * self.program.loss.gradient(f, self.program.y)
 
-    def first_sigma(self, start: Start | None, point: _Point, prices: Array) -> float:
-        """Return the first sigma: small from nowhere, larger the nearer the start is."""
+    def first_pace(self, start: Start | None, point: _Point, prices: Array) -> _Pace:
+        """Return the first pace: small from nowhere, larger the nearer the start is."""
         alpha = max(self.program.alpha, _TINY * float(prices.max(initial=0.0)))
-        cold = _SIGMA * self.before / alpha**2
-        if start is None:
-            return cold
-        return max(cold, _WARM * float(np.vdot(point.v, point.v)) / (start.gap * self.before))
+        sigma = _SIGMA * self.before / alpha**2
+        if start is not None:
+            gap = max(start.gap, _NEAREST) * self.before
+            sigma = max(sigma, _WARM * float(np.vdot(point.v, point.v)) / gap)
+        return _Pace(sigma, _TAU / self.curvatures)
 
     def working(self, prices: Array, active: Index) -> Index:
         """Return the groups that a proximal step sees: the active ones and those of highest price."""
@@ -263,8 +281,7 @@ class _Problem:
         f: Array,
         tight: Tight,
         working: Index,
-        sigma: float,
-        tau: Array,
+        pace: _Pace,
         grams: dict[int, Grams],
         tol: float,
     ) -> tuple[_State, _Point, int]:
@@ -272,7 +289,7 @@ class _Problem:
         p = self.program
         over = p.over(p.patterns, p.groups.take(working))
         operator = Operator.build(p.X, p.Z, p.patterns.masks, over.routing(), over.groups.pattern)
-        step = _Step(over, operator, self.cones, _Point(point.v[working], point.c), sigma, tau)
+        step = _Step(over, operator, self.cones, _Point(point.v[working], point.c), pace)
         system = System(operator, over.groups.pattern, p.patterns.masks, grams)
         state = step.state(f, tight.take(working))
         state, taken = step.solve(state, system, 0.1 * tol)
@@ -348,13 +365,12 @@ def _follow(problem: _Problem, start: Start | None, tol: float, max_iter: int) -
     active = np.flatnonzero(point.v.any(axis=1))
     working = problem.working(pricing.prices, active)
     best = _Best(point, np.inf, 0, pricing.tight)
-    sigma = problem.first_sigma(start, point, pricing.prices)
-    tau = _TAU / problem.curvatures
+    pace = problem.first_pace(start, point, pricing.prices)
     grams: dict[int, Grams] = {}
     for step in range(1, max_iter + 1):
         try:
             state, point, taken = problem.advance(
-                point, f, pricing.tight, working, sigma, tau, grams, tol
+                point, f, pricing.tight, working, pace, grams, tol
             )
         except np.linalg.LinAlgError:
             break
@@ -367,11 +383,7 @@ def _follow(problem: _Problem, start: Start | None, tol: float, max_iter: int) -
         if best.gap <= tol or step - best.step >= _PATIENCE:
             break
         working = problem.working(pricing.prices, active)
-        growth = _GROWTH if taken <= _EASY else 1.0 if taken < _INNER else 1.0 / _GROWTH
-        largest = np.linalg.norm(point.v, axis=1).max(initial=0.0)
-        if growth * sigma * p.alpha > _ROUNDED * largest > 0.0:
-            growth = 1.0
-        sigma, tau = growth * sigma, growth * tau
+        pace = pace.after(taken, point, p.alpha)
     if p.violation(best.point.v) > _VIOLATED * (1.0 + np.abs(p.y).max()):
         best = best._replace(gap=np.inf)  # features of such scales that projections lose all digits
     status = Status.INACCURATE
