@@ -278,7 +278,7 @@ def _adaptive(
         )
         last, point = point, min(solved, proposal, point, key=lambda p: p.objective)
         report(f"round {n_rounds}: objective {point.objective:.6g}, {len(point.groups)} neurons")
-        if last.objective - point.objective <= settings.tol * point.objective:
+        if last.objective - point.objective <= _ROUGH * settings.tol * point.objective:
             break
     point = solve_over(program, point.patterns, point, solver=settings.solver, tol=settings.tol)
     return _completed(program, point, settings, rng) if program.cones else point, n_rounds
