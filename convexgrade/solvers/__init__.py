@@ -27,9 +27,7 @@ _SMALL_SYSTEM = 1500  # rows or columns
 _NEAR = 1e-2  # gap of a start
 _DIMENSIONS = 10
 _MANY_CONSTRAINTS = 2_000_000
-_GOOD = (
-    1e-7  # gap at which a native method has done its work, though it may have been asked for less
-)
+_GOOD = 1e-7  # gap at which a native method has done its work, whatever it was asked for
 _NOTHING = 1e-12  # loss, relative to that before the grade, that counts as none
 
 

@@ -18,7 +18,6 @@ H is never inverted: the curvature of a log loss vanishes where it is certain.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import combinations, pairwise
 from typing import NamedTuple
 
@@ -26,14 +25,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
-from convexgrade.solvers._kkt import MAX_FLOATS, Operator, Outputs, cholesky, coupled, square_roots
+from convexgrade.solvers._kkt import (
+    MAX_FLOATS,
+    Operator,
+    Outputs,
+    cholesky,
+    chunks,
+    coupled,
+    square_roots,
+)
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
 _COLUMNS_A_ROW = 1.2  # from this many on, the system over the rows is the cheaper one
-_PANEL = 1 << 20  # floats of the part of K that is formed at a time
+_PANEL = 1 << 20  # floats of the part of K that is formed at a time,
+_ROWS = 256  # or so many of its rows, if they are longer
 
 
 class Face(NamedTuple):
@@ -69,7 +77,7 @@ class Face(NamedTuple):
         inner = small * np.eye(d) + (1.0 - small) * (w[:, :, None] * w[:, None, :])
         return cls(active, np.sqrt(sigma) * sign[:, None, None] * (basis @ inner), used)
 
-    def take(self, index: Index) -> Face:
+    def take(self, index: Index | slice) -> Face:
         """Return the faces at ``index``."""
         return Face(self.active[index], self.roots[index], self.used[index])
 
@@ -103,7 +111,7 @@ class Grams:
         size = self._Z.shape[1] + self._X.shape[1] * len(self._place)
         matrix = np.zeros((size, size))
         matrix[:old, :old] = self._matrix
-        for rows in slices(len(self._X), size):
+        for rows in chunks(len(self._X), size, most=_row_panel(size)):
             X, weights = self._X[rows], self.curvature[rows]
             columns = (masks[rows, :, None] * X[:, None, :]).reshape(len(X), -1)
             columns = np.concatenate([self._Z[rows], columns], axis=1)
@@ -112,11 +120,9 @@ class Grams:
         self._matrix = matrix
 
 
-def slices(length: int, floats: int) -> Iterator[slice]:
-    """Yield slices of a range of which each item takes so many floats."""
-    step = max(256, _PANEL // max(1, floats))
-    for first in range(0, length, step):
-        yield slice(first, first + step)
+def _row_panel(columns: int) -> int:
+    """Return the floats of some rows of K: of no fewer than make products efficient."""
+    return max(_PANEL, _ROWS * columns)
 
 
 class System:
@@ -217,7 +223,7 @@ class System:
         edges = np.cumsum([0, *(tau.size + int(part.used.sum()) for part in parts)])
         own = [slice(a, b) for a, b in pairwise(edges.tolist())]
         matrix = np.zeros((edges[-1], edges[-1]))
-        for rows in slices(len(H), int(edges[-1])):
+        for rows in chunks(len(H), int(edges[-1]), most=_row_panel(int(edges[-1]))):
             K = [self._columns(part, tau, rows) for part in parts]
             for a, b in np.ndindex(len(parts), len(parts)):
                 if a == b:
@@ -234,11 +240,9 @@ class System:
         op = self._operator
         free = np.sqrt(tau) * op.Z
         total = free @ free.T
-        step = max(1, _PANEL // op.X.size)
         none = np.empty(0)
-        for first in range(0, len(part.active), step):
-            some = part.take(np.arange(first, min(first + step, len(part.active))))
-            panel = self._columns(some, none, slice(None))
+        for some in chunks(len(part.active), op.X.size, most=_PANEL):
+            panel = self._columns(part.take(some), none, slice(None))
             total += panel @ panel.T
         return np.asarray(total)
 

@@ -145,9 +145,12 @@ def square_roots(curvature: Array) -> Array:
     return np.asarray((vectors * roots[:, None, :]) @ vectors.transpose(0, 2, 1))
 
 
-def _chunks(length: int, floats: int) -> Iterator[slice]:
-    """Yield slices of a range that take a bounded number of floats, at so many an item."""
-    step = max(1, MAX_FLOATS // (4 * floats))
+def chunks(length: int, floats: int, *, most: int | None = None) -> Iterator[slice]:
+    """Yield slices of a range, of ``floats`` an item, that take at most so many floats in all.
+
+    A quarter of the largest array unless told otherwise.
+    """
+    step = max(1, (MAX_FLOATS // 4 if most is None else most) // max(1, floats))
     for first in range(0, length, step):
         yield slice(first, first + step)
 
@@ -173,7 +176,7 @@ class Grams:
         edges = np.cumsum([0, *(self._operator.columns((k,)) for k in outputs)]).tolist()
         own = [slice(a, b) for a, b in pairwise(edges)]
         gram = np.zeros((size, size))
-        for rows in _chunks(len(curvature), size):
+        for rows in chunks(len(curvature), size):
             J = [self._columns(rows, k) for k in outputs]
             for a, b in combinations_with_replacement(range(len(outputs)), 2):
                 weights = curvature[rows, outputs[a], outputs[b]]
@@ -229,7 +232,7 @@ class _Part:
         n, d = self.X.shape
         free = self.Z * self.scale
         total = free @ free.T
-        for some in _chunks(len(self.T), n * d):
+        for some in chunks(len(self.T), n * d):
             blocks = (self.X @ self.T[some].reshape(-1, d).T).reshape(n, -1, d)
             blocks *= self.masks[:, some, None]
             panel = blocks.reshape(n, -1)
@@ -330,7 +333,7 @@ def _weighted_grams(rows: Array, weights: Array) -> Array:
     """Return sum_i w_ig x_i x_i^T for every g, shape (n_groups, d, d)."""
     n, d = rows.shape
     grams = np.zeros((weights.shape[1], d * d))
-    for some in _chunks(n, d * d):
+    for some in chunks(n, d * d):
         X = rows[some]
         grams += weights[some].T @ (X[:, :, None] * X[:, None, :]).reshape(-1, d * d)
     return grams.reshape(-1, d, d)
