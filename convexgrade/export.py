@@ -24,8 +24,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from convexgrade.certificate import Certificate
-from convexgrade.estimators.base import BaseChain, probabilities
-from convexgrade.network import DeepNetwork, Network
+from convexgrade.estimators.base import BaseChain
+from convexgrade.estimators.targets import probabilities
+from convexgrade.network import DeepNetwork, Handover, Network
 from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
@@ -295,7 +296,7 @@ def _check_weights(network: DeepNetwork, n_inputs: int, n_classes: int) -> None:
         m = grade.n_neurons
         shapes = [(d, m), (m,), (m, k), (d, k), (k,), (d, m), (m,)]
         expected += zip((getattr(grade, name) for name in _WEIGHTS), shapes, strict=True)
-        d = m + n_inputs
+        d = network.handover.width(m, k, n_inputs)
     for array, shape in expected:
         if array is not None and (array.shape != shape or not np.isfinite(array).all()):
             raise ValueError(
@@ -342,7 +343,7 @@ def save_model(model: TableModel, path: str | os.PathLike[str]) -> None:
     True
     """
     about = {name: value for name, value in vars(model).items() if name != "network"}
-    about |= {"format": _FORMAT, "version": _VERSION}
+    about |= {"format": _FORMAT, "version": _VERSION, "handover": asdict(model.network.handover)}
     about |= {name: list(map(asdict, about[name])) for name in ("columns", "grades")}
     text = json.dumps(about, default=lambda status: status.name)
     arrays: dict[str, Any] = {"about": np.array(text), "baseline": model.network.baseline}
@@ -383,7 +384,7 @@ def _read(content: bytes) -> TableModel:
         Network(*(arrays.pop(f"grade_{i}_{name}", None) for name in _WEIGHTS))
         for i in range(1, len(about["grades"]) + 1)
     )
-    network = DeepNetwork(arrays.pop("baseline"), networks)
+    network = DeepNetwork(arrays.pop("baseline"), networks, Handover(**about.pop("handover")))
     if arrays:
         raise ValueError(f"it holds more than that: {', '.join(arrays)}.")
     return TableModel(network=network, **about)

@@ -3,7 +3,7 @@
     offset_0 = baseline, features_0 = X
     H_l      = scaled features_{l-1}
     grade_l  = the optimum of its convex program on (H_l, y, offset_{l-1})
-    offset_l = offset_{l-1} + forward_l(H_l),  features_l = [hidden_l(H_l), X]
+    offset_l = offset_{l-1} + forward_l(H_l),  features_l = [hidden_l(H_l), X]  (or as `Handover` says)
 
 (multigrade deep learning: Xu 2023, arXiv 2302.00150). The zero network is feasible in every grade, so
 the training loss cannot rise; it falls strictly unless the grade is trivial, and then the chain ends.
@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 from convexgrade.certificate import Certificate
 from convexgrade.grade import Grade, Report, Settings, certify_grade, fit_grade, state_program
 from convexgrade.losses import Loss
-from convexgrade.network import DeepNetwork, Network, Scaling, read_unscaled, scale_output
+from convexgrade.network import (
+    HIDDEN_AND_INPUTS,
+    DeepNetwork,
+    Handover,
+    Network,
+    Scaling,
+    read_unscaled,
+    scale_output,
+)
 from convexgrade.patterns import Patterns, enumerate_patterns
 from convexgrade.program import Program
 from convexgrade.solution import Status
@@ -61,10 +69,13 @@ class Chain:
         Best constant prediction.
     links : tuple of Link
         The grades with their input scalings.
+    handover : Handover
+        What each grade hands on to the next.
     """
 
     baseline: Array
     links: tuple[Link, ...] = ()
+    handover: Handover = HIDDEN_AND_INPUTS
 
     def __len__(self) -> int:
         return len(self.links)
@@ -82,7 +93,7 @@ class Chain:
             H = scaling.apply(features)
             yield Step(H, offset)
             offset = offset + grade.network.forward(H)
-            features = np.hstack([grade.network.hidden(H), X])
+            features = self.handover.features(grade.network.hidden(H), offset, X)
         yield Step(features, offset)
 
     def staged(self, X: Array) -> Iterator[Array]:
@@ -101,10 +112,25 @@ class Chain:
         return DeepNetwork(
             baseline=self.baseline * scale + center,
             grades=tuple(
-                scale_output(read_unscaled(grade.network, scaling), scale)
-                for scaling, grade in self.links
+                scale_output(
+                    read_unscaled(grade.network, self._reading(index, center, scale)), scale
+                )
+                for index, (_, grade) in enumerate(self.links)
             ),
+            handover=self.handover,
         )
+
+    def _reading(self, index: int, center: Array, scale: Array) -> Scaling:
+        """Return the scaling of a grade's input where the output it may read has changed units."""
+        scaling = self.links[index].scaling
+        if index == 0 or not self.handover.hands_output:
+            return scaling
+        start = self.links[index - 1].grade.n_neurons if self.handover.hands_hidden else 0
+        read = slice(start, start + scale.size)
+        centers, scales = scaling.center.copy(), scaling.scale.copy()
+        centers[read] = centers[read] * scale + center
+        scales[read] *= scale
+        return Scaling(centers, scales)
 
 
 @dataclass(frozen=True)
@@ -116,7 +142,9 @@ class ChainPlan:
     n_grades : int
         Most grades.
     alpha : float
-        Penalty of every new grade.
+        Penalty of the first grade.
+    alpha_decay : float
+        Factor of the penalty from each grade to the next.
     loss : Loss
         Loss.
     standardize : bool
@@ -137,6 +165,11 @@ class ChainPlan:
     settings: Settings
     seed: int
     first_network: Network | None = None
+    alpha_decay: float = 1.0
+
+    def penalty(self, index: int) -> float:
+        """Return alpha of the grade of an index, which counts from 0."""
+        return self.alpha * self.alpha_decay**index
 
 
 @dataclass(frozen=True)
@@ -159,9 +192,9 @@ class Progress:
     verdict: str = ""
 
     @classmethod
-    def begin(cls, loss: Loss, data: Data) -> Progress:
+    def begin(cls, loss: Loss, data: Data, handover: Handover) -> Progress:
         """Return the chain without grades: the best constant."""
-        return cls(Chain(loss.baseline(data.y, data.weights)))
+        return cls(Chain(loss.baseline(data.y, data.weights), handover=handover))
 
 
 def grow(
@@ -181,7 +214,7 @@ def grow(
         chain = _add_grade(progress.chain, data, plan, report)
         index, grade = len(chain), chain.grades[-1]
         if grade.certificate.status is Status.TRIVIAL and index > 1:
-            yield replace(progress, verdict=_TRIVIAL.format(index=index, alpha=plan.alpha))
+            yield replace(progress, verdict=_TRIVIAL.format(index=index, alpha=grade.alpha))
             return
         grown = _measured(progress, chain, data, validation, plan.loss)
         if validation is not None and _stopped_improving(grown.validation_loss):
@@ -189,7 +222,7 @@ def grow(
             return
         progress = grown
         if grade.certificate.status is Status.TRIVIAL:
-            yield replace(progress, verdict=_TRIVIAL.format(index=index, alpha=plan.alpha))
+            yield replace(progress, verdict=_TRIVIAL.format(index=index, alpha=grade.alpha))
             return
         yield progress
     yield replace(progress, verdict=f"All {plan.n_grades} grades were fitted.")
@@ -204,12 +237,12 @@ _UNIMPROVED = "Grade {index} did not lower the validation loss and was dropped."
 def _add_grade(chain: Chain, data: Data, plan: ChainPlan, report: Report) -> Chain:
     *_, (features, offset) = chain.walk(data.X)
     if chain.links:
-        scaling = _feature_scaling(features, data)
+        scaling = _feature_scaling(chain, features, data)
     elif plan.standardize:
         scaling = standard_scaling(features, data.weights)
     else:
         scaling = Scaling(np.zeros(features.shape[1]), np.ones(features.shape[1]))
-    program = _state(Step(scaling.apply(features), offset), data, plan, plan.alpha)
+    program = _state(Step(scaling.apply(features), offset), data, plan, plan.penalty(len(chain)))
     first = plan.first_network if not chain.links else None
     grade = fit_grade(program, plan.settings, (plan.seed, len(chain)), first, report)
     return replace(chain, links=(*chain.links, Link(scaling, grade)))
@@ -231,16 +264,15 @@ def standard_scaling(features: Array, weights: Array) -> Scaling:
     return Scaling(center, np.where(constant, 1.0, spread))
 
 
-def _feature_scaling(features: Array, data: Data) -> Scaling:
-    """Standardise hidden features and inputs, the former divided by sqrt(width / d) as a block.
+def _feature_scaling(chain: Chain, features: Array, data: Data) -> Scaling:
+    """Standardise what a grade reads, hidden features divided by sqrt(width / d) as a block.
 
     A wide grade would otherwise hand on rows of large norm, for which the same alpha is weaker.
     """
     scaling = standard_scaling(features, data.weights)
-    d = data.X.shape[1]
-    width = features.shape[1] - d
+    width = chain.grades[-1].n_neurons if chain.handover.hands_hidden else 0
     shrink = np.ones(features.shape[1])
-    shrink[:width] = np.sqrt(max(1.0, width / d))
+    shrink[:width] = np.sqrt(max(1.0, width / data.X.shape[1]))
     return replace(scaling, scale=scaling.scale * shrink)
 
 

@@ -7,11 +7,13 @@ is to predicting with it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -169,12 +171,53 @@ def scale_output(network: Network, scale: Array) -> Network:
 
 
 @dataclass(frozen=True)
+class Handover:
+    """What a grade hands on to the next one: its hidden features, the output so far, the inputs.
+
+    Attributes
+    ----------
+    passthrough : {"hidden", "output", "both"}
+        Whether the hidden features of the grade, the output of the chain so far, or both.
+    keep_inputs : bool
+        Whether X follows them.
+    """
+
+    passthrough: str = "hidden"
+    keep_inputs: bool = True
+
+    @property
+    def hands_hidden(self) -> bool:
+        """Whether hidden features are among what is handed on; they come first."""
+        return self.passthrough != "output"
+
+    @property
+    def hands_output(self) -> bool:
+        """Whether the output so far is; it comes after the hidden features."""
+        return self.passthrough != "hidden"
+
+    def features(self, hidden: Array, output: Array, X: Array) -> Array:
+        """Return what the next grade reads, unscaled: hidden features, output, X, as far as kept."""
+        return np.hstack(self._kept(hidden, output, X))
+
+    def width(self, n_neurons: int, n_outputs: int, n_inputs: int) -> int:
+        """Return the number of columns that the next grade reads."""
+        return sum(self._kept(n_neurons, n_outputs, n_inputs))
+
+    def _kept(self, hidden: T, output: T, X: T) -> list[T]:
+        kept = (self.hands_hidden, self.hands_output, self.keep_inputs)
+        return [part for part, keep in zip((hidden, output, X), kept, strict=True) if keep]
+
+
+HIDDEN_AND_INPUTS = Handover()
+
+
+@dataclass(frozen=True)
 class DeepNetwork:
     """A chain of grades as explicit weights in the units of the data.
 
-    Grade 1 reads X; each later grade reads the hidden features of the one before it, followed by X.
-    The output is ``baseline`` plus the outputs of all grades: predictions for a regressor, log-odds
-    for a classifier.
+    Grade 1 reads X; each later grade reads what ``handover`` says, by default the hidden features of
+    the one before it, followed by X. The output is ``baseline`` plus the outputs of all grades:
+    predictions for a regressor, log-odds for a classifier.
 
     Attributes
     ----------
@@ -182,6 +225,8 @@ class DeepNetwork:
         Output of the empty chain.
     grades : tuple of Network
         One network a grade.
+    handover : Handover
+        What each grade hands on to the next.
 
     Examples
     --------
@@ -202,11 +247,12 @@ class DeepNetwork:
 
     baseline: Array
     grades: tuple[Network, ...]
+    handover: Handover = HIDDEN_AND_INPUTS
 
     def forward(self, X: Array) -> Array:
         """Return the output on the rows of X, shape (n_samples, k)."""
         features, output = X, np.broadcast_to(self.baseline, (len(X), self.baseline.size))
         for network in self.grades:
             output = output + network.forward(features)
-            features = np.hstack([network.hidden(features), X])
+            features = self.handover.features(network.hidden(features), output, X)
         return output

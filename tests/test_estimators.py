@@ -400,3 +400,27 @@ def test_progress_is_printed_when_asked(capsys):
     assert lines[-1] == "All 2 grades were fitted."
     small(MultigradeRegressor, n_grades=1).fit(X, y)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("keep_inputs", [True, False])
+@pytest.mark.parametrize("passthrough", ["hidden", "output", "both"])
+def test_passthrough_decides_what_a_grade_reads(passthrough, keep_inputs):
+    X, y = make_data(d=3)
+    Y = np.column_stack([7.0 * y + 3.0, -np.abs(X[:, 1])])
+    model = MultigradeRegressor(
+        0.01, n_patterns=20, passthrough=passthrough, keep_inputs=keep_inputs, random_state=0
+    ).fit(X, Y)
+    hidden, output = passthrough != "output", passthrough != "hidden"
+    for before, grade in zip(model.grades_, model.grades_[1:], strict=False):
+        width = before.n_neurons * hidden + 2 * output + 3 * keep_inputs
+        assert grade.network.hidden_coef.shape[0] == width
+    np.testing.assert_allclose(model.network_.forward(X), model.predict(X), rtol=1e-10)
+    assert [c.primal for c in certify(model, X, Y)] == pytest.approx(
+        [c.primal for c in model.certificates_]
+    )
+
+
+def test_alpha_decay_is_the_factor_from_grade_to_grade():
+    X, y = make_data()
+    model = MultigradeRegressor(0.02, alpha_decay=0.5, n_patterns=20, random_state=0).fit(X, y)
+    assert [grade.alpha for grade in model.grades_] == [0.02, 0.01, 0.005]

@@ -114,7 +114,7 @@ def test_infinite_values_are_refused():
     [
         (MultigradeRegressor(**FAST), None),
         (MultigradeRegressor(**FAST, activation="gated_relu", linear_term=True), None),
-        (MultigradeClassifier(**FAST), ["dear", "cheap"]),
+        (MultigradeClassifier(**FAST, passthrough="both", keep_inputs=False), ["dear", "cheap"]),
         (MultigradeClassifier(**FAST), ["a", "b", "c"]),
         (MultigradeClassifier(**FAST), [False, True]),
         (MultigradeClassifier(**FAST), [3, 5]),

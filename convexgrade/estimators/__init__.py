@@ -1,8 +1,9 @@
-"""The estimators: `shallow` has one grade, `deep` the chain, `base` what they share."""
+"""The estimators: `shallow` has one grade, `multigrade_...` the chain; `base` is what they share."""
 
 from convexgrade.estimators.certify import certify
 from convexgrade.estimators.convert import Conversion, to_relu
-from convexgrade.estimators.deep import MultigradeClassifier, MultigradeRegressor
+from convexgrade.estimators.multigrade_classifier import MultigradeClassifier
+from convexgrade.estimators.multigrade_regressor import MultigradeRegressor
 from convexgrade.estimators.shallow import ConvexReLUClassifier, ConvexReLURegressor
 
 __all__ = [

@@ -1,7 +1,7 @@
-"""What the estimators share: validation, coding of targets, the fit loop, warnings.
+"""What the estimators share: validation, the fit loop, warnings.
 
-One grade is a chain of length one, so every estimator is a `BaseChain`. Targets are coded by a mixin:
-`RegressorTargets` standardises them, `ClassifierTargets` makes them indicators.
+One grade is a chain of length one, so every estimator is a `BaseChain`; a mixin of `targets` codes
+its targets.
 """
 
 from __future__ import annotations
@@ -9,53 +9,35 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, softmax
 from sklearn.base import (
     BaseEstimator,
-    ClassifierMixin,
     ClassNamePrefixFeaturesOutMixin,
-    RegressorMixin,
     TransformerMixin,
     _fit_context,
 )
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from convexgrade.certificate import Certificate
+from convexgrade.estimators.targets import Coding
 from convexgrade.grade import Grade, Settings
-from convexgrade.losses import BinaryLogLoss, Loss, SoftmaxLogLoss, SquaredError
 from convexgrade.multigrade import (
     ChainPlan,
     Data,
     Progress,
     certify_chain,
     grow,
-    standard_scaling,
 )
-from convexgrade.network import DeepNetwork, Network, Scaling
+from convexgrade.network import HIDDEN_AND_INPUTS, DeepNetwork, Network
 from convexgrade.solvers import SOLVERS
 
 Array = NDArray[np.float64]
-
-
-# What `loss` may be.
-REGRESSION: dict[str, list[Any]] = {"loss": [StrOptions({"squared_error"})]}
-CLASSIFICATION: dict[str, list[Any]] = {"loss": [StrOptions({"log_loss"})]}
-
-
-class Coding(NamedTuple):
-    """How targets relate to a chain's output: its loss, and ``target = output * scale + center``."""
-
-    loss: Loss
-    scaling: Scaling
 
 
 class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -134,7 +116,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
             self._coding = self._learn_coding(targets, weights)
         train, validation = self._split(rows, targets, weights)
-        start = self._progress if continues else Progress.begin(self._coding.loss, train)
+        start = self._progress if continues else self._begin(train)
         for progress in grow(
             start, train, self._plan(first_network), validation, self._reporter(level=2)
         ):
@@ -232,6 +214,10 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _depth(self) -> int:
         return 1
 
+    def _begin(self, train: Data) -> Progress:
+        """Return the chain without grades."""
+        return Progress.begin(self._coding.loss, train, HIDDEN_AND_INPUTS)
+
     def _continues(self) -> bool:
         """Return whether `fit` adds to fitted grades instead of starting anew."""
         return False
@@ -294,132 +280,6 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
                     ConvergenceWarning,
                     stacklevel=3,
                 )
-
-
-class RegressorTargets(RegressorMixin):
-    """Real targets, standardised column by column."""
-
-    def predict(self: Any, X: ArrayLike) -> Array:
-        """Predict targets.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            Predictions, shaped like the y of `fit`.
-        """
-        return self._shaped(self._last_output(X))
-
-    def _shaped(self: Any, output: Array) -> Array:
-        return output[:, 0] if self._one_dimensional else output
-
-    def _validate(self: Any, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[Array, Array]:
-        rows, targets = validate_data(
-            self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, reset=reset
-        )
-        return rows, np.asarray(targets, dtype=np.float64)
-
-    def _learn_coding(self: Any, y: Array, weights: Array) -> Coding:
-        self._one_dimensional = y.ndim == 1
-        return Coding(SquaredError(), standard_scaling(_as_columns(y), weights))
-
-    def _coded(self: Any, y: Array) -> Array:
-        return self._coding.scaling.apply(_as_columns(y))
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
-
-
-class ClassifierTargets(ClassifierMixin):
-    """Classes as indicators: one logit for two of them, one logit each for more."""
-
-    def predict(self: Any, X: ArrayLike) -> NDArray[Any]:
-        """Predict classes.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            The most probable class of each row.
-        """
-        return self._classes_of(self._last_output(X))
-
-    def decision_function(self: Any, X: ArrayLike) -> Array:
-        """Return logits.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_classes)
-            For two classes the logit of ``classes_[1]``, otherwise one logit a class.
-        """
-        output = self._last_output(X)
-        return output[:, 0] if output.shape[1] == 1 else output
-
-    def predict_proba(self: Any, X: ArrayLike) -> Array:
-        """Return class probabilities.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-            Probabilities in the order of ``classes_``.
-        """
-        return probabilities(self._last_output(X))
-
-    def _classes_of(self: Any, output: Array) -> NDArray[Any]:
-        return self.classes_[np.argmax(probabilities(output), axis=1)]
-
-    def _validate(
-        self: Any, X: ArrayLike, y: ArrayLike, *, reset: bool
-    ) -> tuple[Array, NDArray[Any]]:
-        rows, labels = validate_data(self, X, y, dtype=np.float64, reset=reset)
-        check_classification_targets(labels)
-        return rows, labels
-
-    def _learn_coding(self: Any, y: NDArray[Any], weights: Array) -> Coding:
-        classes = np.unique(y)
-        if classes.size < 2:
-            raise ValueError(
-                f"{type(self).__name__} needs samples of at least two classes of positive weight; "
-                f"y has one class: {classes.tolist()[0]!r}."
-            )
-        self.classes_ = classes
-        k = 1 if classes.size == 2 else classes.size
-        loss = BinaryLogLoss() if k == 1 else SoftmaxLogLoss()
-        return Coding(loss, Scaling(np.zeros(k), np.ones(k)))
-
-    def _coded(self: Any, y: NDArray[Any]) -> Array:
-        return LabelBinarizer().fit(self.classes_).transform(y).astype(np.float64)
-
-
-def probabilities(output: Array) -> Array:
-    """Return class probabilities of logits: one column for two classes, else one a class."""
-    if output.shape[1] == 1:
-        return np.column_stack([expit(-output[:, 0]), expit(output[:, 0])])
-    return np.asarray(softmax(output, axis=1))
-
-
-def _as_columns(y: Array) -> Array:
-    return y.reshape(len(y), -1)
 
 
 def _weighted_rows(

@@ -1,42 +1,42 @@
-"""The chain: certified ReLU networks stacked, for regression and for classification."""
+"""What the chains for regression and classification share: depth, handover, validation rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from convexgrade.estimators.base import (
-    CLASSIFICATION,
-    REGRESSION,
-    BaseChain,
-    ClassifierTargets,
-    RegressorTargets,
-    probabilities,
-)
-from convexgrade.multigrade import Data
+from convexgrade.estimators.base import BaseChain
+from convexgrade.multigrade import ChainPlan, Data, Progress
+from convexgrade.network import Handover, Network
 
 Array = NDArray[np.float64]
 
-_DEPTH: dict[str, list[Any]] = {
+DEPTH: dict[str, list[Any]] = {
     "n_grades": [Interval(Integral, 1, None, closed="left")],
     "early_stopping": ["boolean"],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+    "alpha_decay": [Interval(Real, 0, None, closed="neither")],
+    "passthrough": [StrOptions({"hidden", "output", "both"})],
+    "keep_inputs": ["boolean"],
 }
 
 
-class _ManyGrades(BaseChain):
+class ManyGrades(BaseChain):
     """A chain whose depth is given or found; ``warm_start`` adds grades to those there are."""
 
     n_grades: int
     early_stopping: bool
     validation_fraction: float
+    alpha_decay: float
+    passthrough: str
+    keep_inputs: bool
 
     @property
     def validation_loss_(self) -> Array:
@@ -46,6 +46,14 @@ class _ManyGrades(BaseChain):
 
     def _depth(self) -> int:
         return int(self.n_grades)
+
+    def _begin(self, train: Data) -> Progress:
+        return Progress.begin(
+            self._coding.loss, train, Handover(self.passthrough, bool(self.keep_inputs))
+        )
+
+    def _plan(self, first_network: Network | None = None) -> ChainPlan:
+        return replace(super()._plan(first_network), alpha_decay=float(self.alpha_decay))
 
     def _continues(self) -> bool:
         if not (self.warm_start and self.__sklearn_is_fitted__()):
@@ -74,321 +82,3 @@ class _ManyGrades(BaseChain):
     def _strata(self, y: Any) -> Any:
         """Return what the validation split keeps the proportions of."""
         return None
-
-
-class MultigradeRegressor(RegressorTargets, _ManyGrades):
-    """A chain of certified one-hidden-layer ReLU networks for regression.
-
-    Each grade reads the hidden features of the grade before it together with X, fits what the chain
-    so far leaves over, and is then frozen; the prediction is the sum of all grades (multigrade deep
-    learning, Xu 2023). Every grade is a convex program, solved and certified as in
-    `ConvexReLURegressor`; the training loss cannot rise from grade to grade. A certificate speaks of
-    one grade, given the grades before it.
-
-    Parameters
-    ----------
-    alpha : float, default=1e-3
-        Penalty of every grade, positive; unitless, since targets are standardised.
-    n_grades : int, default=3
-        Most grades.
-    activation : {"relu", "gated_relu"}, default="relu"
-        As in `ConvexReLURegressor`.
-    patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
-        Where activation patterns come from.
-    n_patterns : int, default=300
-        Patterns to sample, or neurons of the first search.
-    max_neurons : int, default=None
-        Width limit of a grade; None sets none.
-    loss : {"squared_error"}, default="squared_error"
-        Half the squared error of the standardised targets.
-    solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
-        Solver of the convex program.
-    early_stopping : bool, default=False
-        Hold out rows and stop when a grade does not lower their loss; that grade is dropped.
-    validation_fraction : float, default=0.1
-        Fraction held out, in (0, 1).
-    standardize : bool, default=True
-        Standardise the columns of X.
-    fit_intercept : bool, default=True
-        Fit an unpenalised intercept in every grade.
-    linear_term : bool, default=False
-        Fit an unpenalised linear term in every grade.
-    tol : float, default=1e-4
-        Relative gap, as a fraction of the loss before the grade, at which a grade counts as optimal.
-    max_iter : int, default=3
-        Most rounds of search and solve in a grade.
-    warm_start : bool, default=False
-        Keep the fitted grades and add the missing ones when ``n_grades`` has grown.
-    random_state : int, RandomState instance or None, default=None
-        Determines patterns, starts and the validation split.
-    verbose : int, default=0
-        1 prints a line a grade, 2 a line a round.
-    n_jobs : int or None, default=None
-        Threads of the search for better neurons. The result does not depend on it.
-
-    Attributes
-    ----------
-    grades_ : tuple of Grade
-        The grades, each with ``network``, ``certificate``, ``n_neurons`` and ``seconds``.
-    certificates_ : list of Certificate
-        How far from optimal each grade can be, given those before it.
-    n_grades_ : int
-        Number of grades.
-    stop_reason_ : str
-        Why there are no more.
-    network_ : DeepNetwork
-        Explicit weights in the units of the data.
-    train_loss_ : ndarray of shape (``n_grades_``,)
-        Mean training loss after each grade.
-    validation_loss_ : ndarray of shape (``n_grades_``,)
-        Mean validation loss after each grade; empty without ``early_stopping``.
-    n_features_in_ : int
-        Number of columns of X.
-    feature_names_in_ : ndarray of shape (``n_features_in_``,)
-        Their names, if X had names.
-
-    References
-    ----------
-    .. [1] Y. Xu, "Multi-Grade Deep Learning", 2023, arXiv 2302.00150.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from convexgrade import MultigradeRegressor
-    >>> X = np.linspace(-2, 2, 60).reshape(-1, 1)
-    >>> y = np.sin(3 * X[:, 0])
-    >>> model = MultigradeRegressor(n_grades=2, alpha=0.01, random_state=0).fit(X, y)
-    >>> bool(model.train_loss_[1] < model.train_loss_[0])
-    True
-    """
-
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseChain._parameter_constraints,
-        **REGRESSION,
-        **_DEPTH,
-    }
-
-    def __init__(
-        self,
-        alpha: float = 1e-3,
-        *,
-        n_grades: int = 3,
-        activation: str = "relu",
-        patterns: str = "adaptive",
-        n_patterns: int = 300,
-        max_neurons: int | None = None,
-        loss: str = "squared_error",
-        solver: str = "auto",
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        standardize: bool = True,
-        fit_intercept: bool = True,
-        linear_term: bool = False,
-        tol: float = 1e-4,
-        max_iter: int = 3,
-        warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
-        n_jobs: int | None = None,
-    ) -> None:
-        self.alpha = alpha
-        self.n_grades = n_grades
-        self.activation = activation
-        self.patterns = patterns
-        self.n_patterns = n_patterns
-        self.max_neurons = max_neurons
-        self.loss = loss
-        self.solver = solver
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.standardize = standardize
-        self.fit_intercept = fit_intercept
-        self.linear_term = linear_term
-        self.tol = tol
-        self.max_iter = max_iter
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.verbose = verbose
-        self.n_jobs = n_jobs
-
-    def staged_predict(self, X: ArrayLike) -> Iterator[Array]:
-        """Yield the predictions of the chain after each grade.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Yields
-        ------
-        ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            Predictions of the first 1, 2, ... grades; the last are those of `predict`.
-        """
-        for output in self._outputs(X):
-            yield self._shaped(output)
-
-
-class MultigradeClassifier(ClassifierTargets, _ManyGrades):
-    """A chain of certified one-hidden-layer ReLU networks for classification.
-
-    The chain of `MultigradeRegressor` under the log loss: each grade adds to the log-odds of the
-    grades before it.
-
-    Parameters
-    ----------
-    alpha : float, default=1e-3
-        Penalty of every grade, positive.
-    n_grades : int, default=3
-        Most grades.
-    activation : {"relu", "gated_relu"}, default="relu"
-        As in `ConvexReLURegressor`.
-    patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
-        Where activation patterns come from.
-    n_patterns : int, default=300
-        Patterns to sample, or neurons of the first search.
-    max_neurons : int, default=None
-        Width limit of a grade; None sets none.
-    loss : {"log_loss"}, default="log_loss"
-        Negative log-likelihood.
-    solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
-        Solver of the convex program.
-    early_stopping : bool, default=False
-        Hold out rows, stratified, and stop when a grade does not lower their loss; that grade is
-        dropped.
-    validation_fraction : float, default=0.1
-        Fraction held out, in (0, 1).
-    standardize : bool, default=True
-        Standardise the columns of X.
-    fit_intercept : bool, default=True
-        Fit an unpenalised intercept in every grade.
-    linear_term : bool, default=False
-        Fit an unpenalised linear term in every grade.
-    tol : float, default=1e-4
-        Relative gap at which a grade counts as optimal.
-    max_iter : int, default=3
-        Most rounds of search and solve in a grade.
-    warm_start : bool, default=False
-        Keep the fitted grades and add the missing ones when ``n_grades`` has grown.
-    random_state : int, RandomState instance or None, default=None
-        Determines patterns, starts and the validation split.
-    verbose : int, default=0
-        1 prints a line a grade, 2 a line a round.
-    n_jobs : int or None, default=None
-        Threads of the search for better neurons.
-
-    Attributes
-    ----------
-    classes_ : ndarray of shape (n_classes,)
-        Class labels.
-    grades_ : tuple of Grade
-        The grades.
-    certificates_ : list of Certificate
-        How far from optimal each grade can be, given those before it.
-    n_grades_ : int
-        Number of grades.
-    stop_reason_ : str
-        Why there are no more.
-    network_ : DeepNetwork
-        Explicit weights in the units of the data; its output are log-odds.
-    train_loss_ : ndarray of shape (``n_grades_``,)
-        Mean training loss after each grade.
-    validation_loss_ : ndarray of shape (``n_grades_``,)
-        Mean validation loss after each grade; empty without ``early_stopping``.
-    n_features_in_ : int
-        Number of columns of X.
-    feature_names_in_ : ndarray of shape (``n_features_in_``,)
-        Their names, if X had names.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import make_moons
-    >>> from convexgrade import MultigradeClassifier
-    >>> X, y = make_moons(100, noise=0.1, random_state=0)
-    >>> model = MultigradeClassifier(n_grades=2, alpha=0.01, random_state=0).fit(X, y)
-    >>> bool(model.score(X, y) > 0.95)
-    True
-    """
-
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseChain._parameter_constraints,
-        **CLASSIFICATION,
-        **_DEPTH,
-    }
-
-    def __init__(
-        self,
-        alpha: float = 1e-3,
-        *,
-        n_grades: int = 3,
-        activation: str = "relu",
-        patterns: str = "adaptive",
-        n_patterns: int = 300,
-        max_neurons: int | None = None,
-        loss: str = "log_loss",
-        solver: str = "auto",
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        standardize: bool = True,
-        fit_intercept: bool = True,
-        linear_term: bool = False,
-        tol: float = 1e-4,
-        max_iter: int = 3,
-        warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
-        n_jobs: int | None = None,
-    ) -> None:
-        self.alpha = alpha
-        self.n_grades = n_grades
-        self.activation = activation
-        self.patterns = patterns
-        self.n_patterns = n_patterns
-        self.max_neurons = max_neurons
-        self.loss = loss
-        self.solver = solver
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.standardize = standardize
-        self.fit_intercept = fit_intercept
-        self.linear_term = linear_term
-        self.tol = tol
-        self.max_iter = max_iter
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.verbose = verbose
-        self.n_jobs = n_jobs
-
-    def staged_predict(self, X: ArrayLike) -> Iterator[NDArray[Any]]:
-        """Yield the classes predicted by the chain after each grade.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Yields
-        ------
-        ndarray of shape (n_samples,)
-            Classes predicted by the first 1, 2, ... grades.
-        """
-        for output in self._outputs(X):
-            yield self._classes_of(output)
-
-    def staged_predict_proba(self, X: ArrayLike) -> Iterator[Array]:
-        """Yield the class probabilities of the chain after each grade.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Yields
-        ------
-        ndarray of shape (n_samples, n_classes)
-            Probabilities by the first 1, 2, ... grades.
-        """
-        for output in self._outputs(X):
-            yield probabilities(output)
-
-    def _strata(self, y: Any) -> Any:
-        return y

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from convexgrade.certificate import Certificate
-from convexgrade.estimators.base import (
+from convexgrade.estimators.base import BaseChain
+from convexgrade.estimators.targets import (
     CLASSIFICATION,
     REGRESSION,
-    BaseChain,
     ClassifierTargets,
     RegressorTargets,
 )

@@ -1,0 +1,180 @@
+"""The chain for regression."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from convexgrade.estimators.base import BaseChain
+from convexgrade.estimators.deep import DEPTH, ManyGrades
+from convexgrade.estimators.targets import REGRESSION, RegressorTargets
+
+Array = NDArray[np.float64]
+
+
+class MultigradeRegressor(RegressorTargets, ManyGrades):
+    """A chain of certified one-hidden-layer ReLU networks for regression.
+
+    Each grade reads the hidden features of the grade before it together with X, fits what the chain
+    so far leaves over, and is then frozen; the prediction is the sum of all grades (multigrade deep
+    learning, Xu 2023). Every grade is a convex program, solved and certified as in
+    `ConvexReLURegressor`; the training loss cannot rise from grade to grade. A certificate speaks of
+    one grade, given the grades before it.
+
+    Parameters
+    ----------
+    alpha : float, default=1e-3
+        Penalty of every grade, positive; unitless, since targets are standardised.
+    n_grades : int, default=3
+        Most grades.
+    alpha_decay : float, default=1.0
+        Factor of alpha from each grade to the next, positive.
+    passthrough : {"hidden", "output", "both"}, default="hidden"
+        What a grade passes on to the next: its hidden features, the output of the chain so far, or
+        both.
+    keep_inputs : bool, default=True
+        Whether the grades after the first read X as well.
+    activation : {"relu", "gated_relu"}, default="relu"
+        As in `ConvexReLURegressor`.
+    patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
+        Where activation patterns come from.
+    n_patterns : int, default=300
+        Patterns to sample, or neurons of the first search.
+    max_neurons : int, default=None
+        Width limit of a grade; None sets none.
+    loss : {"squared_error"}, default="squared_error"
+        Half the squared error of the standardised targets.
+    solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
+        Solver of the convex program.
+    early_stopping : bool, default=False
+        Hold out rows and stop when a grade does not lower their loss; that grade is dropped.
+    validation_fraction : float, default=0.1
+        Fraction held out, in (0, 1).
+    standardize : bool, default=True
+        Standardise the columns of X.
+    fit_intercept : bool, default=True
+        Fit an unpenalised intercept in every grade.
+    linear_term : bool, default=False
+        Fit an unpenalised linear term in every grade.
+    tol : float, default=1e-4
+        Relative gap, as a fraction of the loss before the grade, at which a grade counts as optimal.
+    max_iter : int, default=3
+        Most rounds of search and solve in a grade.
+    warm_start : bool, default=False
+        Keep the fitted grades and add the missing ones when ``n_grades`` has grown.
+    random_state : int, RandomState instance or None, default=None
+        Determines patterns, starts and the validation split.
+    verbose : int, default=0
+        1 prints a line a grade, 2 a line a round.
+    n_jobs : int or None, default=None
+        Threads of the search for better neurons. The result does not depend on it.
+
+    Attributes
+    ----------
+    grades_ : tuple of Grade
+        The grades, each with ``network``, ``certificate``, ``n_neurons`` and ``seconds``.
+    certificates_ : list of Certificate
+        How far from optimal each grade can be, given those before it.
+    n_grades_ : int
+        Number of grades.
+    stop_reason_ : str
+        Why there are no more.
+    network_ : DeepNetwork
+        Explicit weights in the units of the data.
+    train_loss_ : ndarray of shape (``n_grades_``,)
+        Mean training loss after each grade.
+    validation_loss_ : ndarray of shape (``n_grades_``,)
+        Mean validation loss after each grade; empty without ``early_stopping``.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of shape (``n_features_in_``,)
+        Their names, if X had names.
+
+    References
+    ----------
+    .. [1] Y. Xu, "Multi-Grade Deep Learning", 2023, arXiv 2302.00150.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexgrade import MultigradeRegressor
+    >>> X = np.linspace(-2, 2, 60).reshape(-1, 1)
+    >>> y = np.sin(3 * X[:, 0])
+    >>> model = MultigradeRegressor(n_grades=2, alpha=0.01, random_state=0).fit(X, y)
+    >>> bool(model.train_loss_[1] < model.train_loss_[0])
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseChain._parameter_constraints,
+        **REGRESSION,
+        **DEPTH,
+    }
+
+    def __init__(
+        self,
+        alpha: float = 1e-3,
+        *,
+        n_grades: int = 3,
+        alpha_decay: float = 1.0,
+        passthrough: str = "hidden",
+        keep_inputs: bool = True,
+        activation: str = "relu",
+        patterns: str = "adaptive",
+        n_patterns: int = 300,
+        max_neurons: int | None = None,
+        loss: str = "squared_error",
+        solver: str = "auto",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        standardize: bool = True,
+        fit_intercept: bool = True,
+        linear_term: bool = False,
+        tol: float = 1e-4,
+        max_iter: int = 3,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.alpha = alpha
+        self.n_grades = n_grades
+        self.alpha_decay = alpha_decay
+        self.passthrough = passthrough
+        self.keep_inputs = keep_inputs
+        self.activation = activation
+        self.patterns = patterns
+        self.n_patterns = n_patterns
+        self.max_neurons = max_neurons
+        self.loss = loss
+        self.solver = solver
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.standardize = standardize
+        self.fit_intercept = fit_intercept
+        self.linear_term = linear_term
+        self.tol = tol
+        self.max_iter = max_iter
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+        self.n_jobs = n_jobs
+
+    def staged_predict(self, X: ArrayLike) -> Iterator[Array]:
+        """Yield the predictions of the chain after each grade.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Yields
+        ------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Predictions of the first 1, 2, ... grades; the last are those of `predict`.
+        """
+        for output in self._outputs(X):
+            yield self._shaped(output)
