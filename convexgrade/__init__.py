@@ -1,8 +1,8 @@
 """Train ReLU networks to certified global optimality, and stack them into deep models.
 
 See `ConvexReLURegressor` and `ConvexReLUClassifier` for one grade, `MultigradeRegressor` and
-`MultigradeClassifier` for the chain, `certify` for the certificates, and `to_relu` for gated networks
-as ReLU networks.
+`MultigradeClassifier` for the chain (with a ``CV`` behind the name, alpha and depth are found by
+cross-validation), `certify` for the certificates, and `to_relu` for gated networks as ReLU networks.
 """
 
 from convexgrade import datasets
@@ -13,7 +13,11 @@ from convexgrade.estimators import (
     ConvexReLUClassifier,
     ConvexReLURegressor,
     MultigradeClassifier,
+    MultigradeClassifierCV,
     MultigradeRegressor,
+    MultigradeRegressorCV,
+    PathPoint,
+    alpha_path,
     certify,
     to_relu,
 )
@@ -25,7 +29,11 @@ __all__ = [
     "ConvexReLURegressor",
     "GradesDisplay",
     "MultigradeClassifier",
+    "MultigradeClassifierCV",
     "MultigradeRegressor",
+    "MultigradeRegressorCV",
+    "PathPoint",
+    "alpha_path",
     "certify",
     "datasets",
     "to_relu",

@@ -213,6 +213,19 @@ def certify_grade(
     return replace(certificate, status=_verdict(certificate, network, program.alpha, settings.tol))
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
+def null_price(program: Program, settings: Settings, seed: Seed) -> float:
+    """Return the highest price at the grade without neurons, its ``alpha_max``, as far as found."""
+    if settings.patterns == "exhaustive":
+        every = enumerate_patterns(program.X, limit=_EXHAUSTIVE_LIMIT)
+        return program.over(every, program.every_group(every)).alpha_max()
+    rng = np.random.default_rng([*seed, 2])
+    start = null_point(program, program.patterns)
+    point = dual_point(program, start.prediction(program))
+    none = np.empty((program.X.shape[1], 0))
+    return highest_price(program, point, none, _budget(settings), rng)
+
+
 def _budget(settings: Settings) -> Budget:
     width = settings.n_patterns
     if settings.activation == "relu":  # a wider descent only ends at more neurons than may stay

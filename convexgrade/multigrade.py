@@ -19,7 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.certificate import Certificate
-from convexgrade.grade import Grade, Report, Settings, certify_grade, fit_grade, state_program
+from convexgrade.grade import (
+    Grade,
+    Report,
+    Settings,
+    certify_grade,
+    fit_grade,
+    null_price,
+    state_program,
+)
 from convexgrade.losses import Loss
 from convexgrade.network import (
     HIDDEN_AND_INPUTS,
@@ -211,21 +219,33 @@ def grow(
     """
     progress = start
     while len(progress.chain) < plan.n_grades:
-        chain = _add_grade(progress.chain, data, plan, report)
-        index, grade = len(chain), chain.grades[-1]
-        if grade.certificate.status is Status.TRIVIAL and index > 1:
-            yield replace(progress, verdict=_TRIVIAL.format(index=index, alpha=grade.alpha))
+        grown = extended(progress, data, plan, validation, report)
+        index, grade = len(grown.chain), grown.chain.grades[-1]
+        trivial = grade.certificate.status is Status.TRIVIAL
+        verdict = _TRIVIAL.format(index=index, alpha=grade.alpha) if trivial else ""
+        if trivial and index > 1:
+            yield replace(progress, verdict=verdict)
             return
-        grown = _measured(progress, chain, data, validation, plan.loss)
         if validation is not None and _stopped_improving(grown.validation_loss):
             yield replace(progress, verdict=_UNIMPROVED.format(index=index))
             return
-        progress = grown
-        if grade.certificate.status is Status.TRIVIAL:
-            yield replace(progress, verdict=_TRIVIAL.format(index=index, alpha=grade.alpha))
-            return
+        progress = replace(grown, verdict=verdict)
         yield progress
+        if trivial:
+            return
     yield replace(progress, verdict=f"All {plan.n_grades} grades were fitted.")
+
+
+def extended(
+    progress: Progress,
+    data: Data,
+    plan: ChainPlan,
+    validation: Data | None = None,
+    report: Report = lambda line: None,
+) -> Progress:
+    """Return a chain with one grade more, whatever it brings."""
+    chain = _add_grade(progress.chain, data, plan, report)
+    return _measured(progress, chain, data, validation, plan.loss)
 
 
 _TRIVIAL = (
@@ -234,7 +254,23 @@ _TRIVIAL = (
 _UNIMPROVED = "Grade {index} did not lower the validation loss and was dropped."
 
 
-def _add_grade(chain: Chain, data: Data, plan: ChainPlan, report: Report) -> Chain:
+def first_price(data: Data, plan: ChainPlan) -> float:
+    """Return the highest price of a neuron before the first grade, as far as a search finds it.
+
+    At a greater alpha that grade would be trivial.
+    """
+    start = Chain(plan.loss.baseline(data.y, data.weights))
+    program = _next_program(start, data, plan).program
+    return null_price(program, plan.settings, (plan.seed, 0))
+
+
+class _Next(NamedTuple):
+    scaling: Scaling
+    program: Program
+
+
+def _next_program(chain: Chain, data: Data, plan: ChainPlan) -> _Next:
+    """State the program of the grade after a chain."""
     *_, (features, offset) = chain.walk(data.X)
     if chain.links:
         scaling = _feature_scaling(chain, features, data)
@@ -242,7 +278,12 @@ def _add_grade(chain: Chain, data: Data, plan: ChainPlan, report: Report) -> Cha
         scaling = standard_scaling(features, data.weights)
     else:
         scaling = Scaling(np.zeros(features.shape[1]), np.ones(features.shape[1]))
-    program = _state(Step(scaling.apply(features), offset), data, plan, plan.penalty(len(chain)))
+    step = Step(scaling.apply(features), offset)
+    return _Next(scaling, _state(step, data, plan, plan.penalty(len(chain))))
+
+
+def _add_grade(chain: Chain, data: Data, plan: ChainPlan, report: Report) -> Chain:
+    scaling, program = _next_program(chain, data, plan)
     first = plan.first_network if not chain.links else None
     grade = fit_grade(program, plan.settings, (plan.seed, len(chain)), first, report)
     return replace(chain, links=(*chain.links, Link(scaling, grade)))

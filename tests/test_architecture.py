@@ -19,7 +19,7 @@ LAYERS = [
     {"proposals"},
     {"grade"},
     {"multigrade"},
-    {"estimators.targets"},
+    {"selection", "estimators.targets"},
     {"estimators.base"},
     {"estimators.deep"},
     {"estimators", "estimators.*"},

@@ -3,7 +3,9 @@
 from convexgrade.estimators.certify import certify
 from convexgrade.estimators.convert import Conversion, to_relu
 from convexgrade.estimators.multigrade_classifier import MultigradeClassifier
+from convexgrade.estimators.multigrade_cv import MultigradeClassifierCV, MultigradeRegressorCV
 from convexgrade.estimators.multigrade_regressor import MultigradeRegressor
+from convexgrade.estimators.path import PathPoint, alpha_path
 from convexgrade.estimators.shallow import ConvexReLUClassifier, ConvexReLURegressor
 
 __all__ = [
@@ -11,7 +13,11 @@ __all__ = [
     "ConvexReLUClassifier",
     "ConvexReLURegressor",
     "MultigradeClassifier",
+    "MultigradeClassifierCV",
     "MultigradeRegressor",
+    "MultigradeRegressorCV",
+    "PathPoint",
+    "alpha_path",
     "certify",
     "to_relu",
 ]

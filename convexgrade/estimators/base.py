@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,12 +32,25 @@ from convexgrade.multigrade import (
     Data,
     Progress,
     certify_chain,
+    first_price,
     grow,
 )
 from convexgrade.network import HIDDEN_AND_INPUTS, DeepNetwork, Network
 from convexgrade.solvers import SOLVERS
 
 Array = NDArray[np.float64]
+
+
+class Rows(NamedTuple):
+    """Rows with uncoded targets and weights."""
+
+    X: Array
+    y: NDArray[Any]
+    weights: Array
+
+    def take(self, which: NDArray[Any]) -> Rows:
+        """Return some of the rows, by index or mask."""
+        return Rows(self.X[which], self.y[which], self.weights[which])
 
 
 class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -109,13 +122,14 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             If a parameter, X, y or the weights are not as described.
         """
         continues = self._continues()
-        rows, targets = self._validate(X, y, reset=not continues)
-        rows, targets, weights = _weighted_rows(rows, targets, sample_weight)
+        given = self._weighted(*self._validate(X, y, reset=not continues), sample_weight)
+        rows = distinct_rows(given)
         first_network = None if continues else self._first_network()
         if not continues:
             self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-            self._coding = self._learn_coding(targets, weights)
-        train, validation = self._split(rows, targets, weights)
+            self._coding = self._learn_coding(rows.y, rows.weights)
+            self._choose(given)
+        train, validation = self._split(rows)
         start = self._progress if continues else self._begin(train)
         for progress in grow(
             start, train, self._plan(first_network), validation, self._reporter(level=2)
@@ -214,6 +228,9 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _depth(self) -> int:
         return 1
 
+    def _penalty(self) -> float:
+        return float(self.alpha)
+
     def _begin(self, train: Data) -> Progress:
         """Return the chain without grades."""
         return Progress.begin(self._coding.loss, train, HIDDEN_AND_INPUTS)
@@ -226,12 +243,25 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """Return a network from which the search of the first grade starts as well."""
         return None
 
-    def _split(self, X: Array, y: Any, weights: Array) -> tuple[Data, Data | None]:
-        """Return training and, if any, validation data."""
-        return self._data(X, y, weights), None
+    def _choose(self, given: Rows) -> None:
+        """Choose parameters from the data, for estimators that do."""
 
-    def _data(self, X: Array, y: Any, weights: Array) -> Data:
-        return Data(X, self._coded(y), weights / weights.sum())
+    def _split(self, rows: Rows) -> tuple[Data, Data | None]:
+        """Return training and, if any, validation data."""
+        return self._data(rows), None
+
+    def _weighted(self, X: Array, y: Any, sample_weight: ArrayLike | None) -> Rows:
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        if not (weights > 0.0).any():
+            raise ValueError("sample_weight is zero for every row; at least one must be positive.")
+        return Rows(X, y, self._reweighted(y, weights))
+
+    def _reweighted(self, y: Any, weights: Array) -> Array:
+        """Return the weights times those of the classes, if there are."""
+        return weights
+
+    def _data(self, rows: Rows) -> Data:
+        return Data(rows.X, self._coded(rows.y), rows.weights / rows.weights.sum())
 
     def _plan(self, first_network: Network | None = None) -> ChainPlan:
         settings = Settings(
@@ -248,7 +278,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         )
         return ChainPlan(
             n_grades=self._depth(),
-            alpha=float(self.alpha),
+            alpha=self._penalty(),
             loss=self._coding.loss,
             standardize=self.standardize,
             settings=settings,
@@ -264,8 +294,17 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return certify_chain(self._progress.chain, data, self._plan())
 
     def _training_data(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> Data:
-        rows, targets = self._validate(X, y, reset=False)
-        return self._data(*_weighted_rows(rows, targets, sample_weight))
+        given = self._weighted(*self._validate(X, y, reset=False), sample_weight)
+        return self._data(distinct_rows(given))
+
+    def _largest_penalty(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
+    ) -> float:
+        """Return the alpha above which a fit to these data would have no neuron."""
+        rows = distinct_rows(self._weighted(*self._validate(X, y, reset=True), sample_weight))
+        self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        self._coding = self._learn_coding(rows.y, rows.weights)
+        return first_price(self._data(rows), self._plan())
 
     def _reporter(self, level: int) -> Callable[[str], None]:
         return print if self.verbose >= level else lambda line: None
@@ -282,23 +321,17 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
                 )
 
 
-def _weighted_rows(
-    X: Array, y: NDArray[Any], sample_weight: ArrayLike | None
-) -> tuple[Array, NDArray[Any], Array]:
+def distinct_rows(given: Rows) -> Rows:
     """Return the distinct rows of positive weight, sorted, with the weight of all their copies.
 
     A row of weight 0 must not shape patterns or scalings, and a row twice is a row of weight 2. The
     order of the rows then does not matter either: the search visits the same points whatever it was.
     """
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    positive = weights > 0.0
-    if not positive.any():
-        raise ValueError("sample_weight is zero for every row; at least one must be positive.")
-    X, y, weights = X[positive], y[positive], weights[positive]
+    X, y, weights = given.take(given.weights > 0.0)
     _, code = np.unique(y, axis=0, return_inverse=True)
     table = np.column_stack([X, code])
     _, first, copy_of = np.unique(table, axis=0, return_index=True, return_inverse=True)
-    return X[first], y[first], np.bincount(copy_of, weights).astype(np.float64)
+    return Rows(X[first], y[first], np.bincount(copy_of, weights).astype(np.float64))
 
 
 def _summary(progress: Progress) -> str:

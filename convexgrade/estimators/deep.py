@@ -1,59 +1,80 @@
-"""What the chains for regression and classification share: depth, handover, validation rows."""
+"""What deep estimators share: depth, what grades hand on, readouts after each grade, validation."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import is_classifier
+from sklearn.model_selection import KFold, StratifiedKFold, check_cv, train_test_split
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from convexgrade.estimators.base import BaseChain
+from convexgrade.estimators.base import BaseChain, Rows, distinct_rows
+from convexgrade.estimators.targets import ClassifierTargets, RegressorTargets, probabilities
 from convexgrade.multigrade import ChainPlan, Data, Progress
 from convexgrade.network import Handover, Network
+from convexgrade.selection import Fold, Selection, penalty_path, select
 
 Array = NDArray[np.float64]
 
 DEPTH: dict[str, list[Any]] = {
     "n_grades": [Interval(Integral, 1, None, closed="left")],
-    "early_stopping": ["boolean"],
-    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     "alpha_decay": [Interval(Real, 0, None, closed="neither")],
     "passthrough": [StrOptions({"hidden", "output", "both"})],
     "keep_inputs": ["boolean"],
 }
+STOPPING: dict[str, list[Any]] = {
+    "early_stopping": ["boolean"],
+    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+}
+CROSS_VALIDATION: dict[str, list[Any]] = {
+    "alphas": ["array-like", None],
+    "n_alphas": [Interval(Integral, 1, None, closed="left")],
+    "eps": [Interval(Real, 0, 1, closed="neither")],
+    "cv": ["cv_object"],
+}
 
 
-class ManyGrades(BaseChain):
-    """A chain whose depth is given or found; ``warm_start`` adds grades to those there are."""
+class DeepChain(BaseChain):
+    """A chain of several grades."""
 
     n_grades: int
-    early_stopping: bool
-    validation_fraction: float
     alpha_decay: float
     passthrough: str
     keep_inputs: bool
+
+    def _depth(self) -> int:
+        return int(self.n_grades)
+
+    def _handover(self) -> Handover:
+        return Handover(self.passthrough, bool(self.keep_inputs))
+
+    def _begin(self, train: Data) -> Progress:
+        return Progress.begin(self._coding.loss, train, self._handover())
+
+    def _plan(self, first_network: Network | None = None) -> ChainPlan:
+        return replace(super()._plan(first_network), alpha_decay=float(self.alpha_decay))
+
+
+class ManyGrades(DeepChain):
+    """A chain whose depth is given, or found on rows held out.
+
+    ``warm_start`` adds grades to those there are.
+    """
+
+    early_stopping: bool
+    validation_fraction: float
 
     @property
     def validation_loss_(self) -> Array:
         """Mean validation loss after each grade; empty without ``early_stopping``."""
         check_is_fitted(self)
         return np.array(self._progress.validation_loss)
-
-    def _depth(self) -> int:
-        return int(self.n_grades)
-
-    def _begin(self, train: Data) -> Progress:
-        return Progress.begin(
-            self._coding.loss, train, Handover(self.passthrough, bool(self.keep_inputs))
-        )
-
-    def _plan(self, first_network: Network | None = None) -> ChainPlan:
-        return replace(super()._plan(first_network), alpha_decay=float(self.alpha_decay))
 
     def _continues(self) -> bool:
         if not (self.warm_start and self.__sklearn_is_fitted__()):
@@ -65,20 +86,158 @@ class ManyGrades(BaseChain):
             )
         return True
 
-    def _split(self, X: Array, y: Any, weights: Array) -> tuple[Data, Data | None]:
+    def _split(self, rows: Rows) -> tuple[Data, Data | None]:
         if not self.early_stopping:
-            return super()._split(X, y, weights)
+            return super()._split(rows)
         train, held_out = train_test_split(
-            np.arange(len(X)),
+            np.arange(len(rows.X)),
             test_size=self.validation_fraction,
             random_state=self._seed,
-            stratify=self._strata(y),
+            stratify=rows.y if is_classifier(self) else None,
         )
-        return (
-            self._data(X[train], y[train], weights[train]),
-            self._data(X[held_out], y[held_out], weights[held_out]),
+        return self._data(rows.take(train)), self._data(rows.take(held_out))
+
+
+class CrossValidated(DeepChain):
+    """A chain whose alpha and depth are chosen by cross-validation."""
+
+    alphas: ArrayLike | None
+    n_alphas: int
+    eps: float
+    cv: Any
+
+    _selection: Selection
+
+    @property
+    def alpha_(self) -> float:
+        """The alpha of least mean validation loss."""
+        check_is_fitted(self)
+        return self._selection.best()[0]
+
+    @property
+    def alphas_(self) -> Array:
+        """The values of alpha that were tried, decreasing."""
+        check_is_fitted(self)
+        return np.array([trial.alpha for trial in self._selection.trials])
+
+    @property
+    def cv_results_(self) -> dict[str, Any]:
+        """What was tried, laid out like the ``cv_results_`` of scikit-learn's searches.
+
+        One row for each alpha and depth; a score is minus the mean validation loss (of the
+        standardised targets, for a regressor).
+        """
+        check_is_fitted(self)
+        trials = self._selection.trials
+        scores = -np.vstack([trial.losses for trial in trials])
+        depths = np.concatenate([np.arange(1, len(trial.losses) + 1) for trial in trials])
+        mean = scores.mean(axis=1)
+        return {
+            "param_alpha": np.repeat(self.alphas_, [len(trial.losses) for trial in trials]),
+            "param_n_grades": depths,
+            **{f"split{i}_test_score": column for i, column in enumerate(scores.T)},
+            "mean_test_score": mean,
+            "std_test_score": scores.std(axis=1),
+            "rank_test_score": 1 + np.array([(mean > score).sum() for score in mean]),
+        }
+
+    def _choose(self, given: Rows) -> None:
+        plan = super()._plan()
+        plan = replace(plan, n_grades=int(self.n_grades), settings=replace(plan.settings, n_jobs=1))
+        alphas = self._penalties(given, plan)
+        self._selection = select(
+            list(self._folds(given)),
+            plan,
+            self._handover(),
+            alphas,
+            self.n_jobs,
+            self._reporter(level=1),
         )
 
-    def _strata(self, y: Any) -> Any:
-        """Return what the validation split keeps the proportions of."""
-        return None
+    def _penalties(self, given: Rows, plan: ChainPlan) -> Array:
+        if self.alphas is None:
+            data = self._data(distinct_rows(given))
+            return penalty_path(data, plan, int(self.n_alphas), float(self.eps))
+        alphas = np.asarray(self.alphas, dtype=np.float64)
+        if alphas.ndim != 1 or alphas.size == 0 or not (alphas > 0.0).all():
+            raise ValueError(
+                f"alphas={self.alphas!r} must be a sequence of positive numbers, or None."
+            )
+        return np.unique(alphas)
+
+    def _folds(self, given: Rows) -> Iterator[Fold]:
+        """Yield the folds; by default of distinct rows, so that copies of a row stay together."""
+        if self.cv is None or isinstance(self.cv, Integral):
+            given = distinct_rows(given)
+        for train, held_out in self._splitter().split(given.X, given.y):
+            rows = distinct_rows(given.take(train))
+            yield Fold(self._data(rows), self._data(given.take(held_out)))
+
+    def _splitter(self) -> Any:
+        if not (self.cv is None or isinstance(self.cv, Integral)):
+            return check_cv(self.cv)
+        kind = StratifiedKFold if is_classifier(self) else KFold
+        return kind(5 if self.cv is None else int(self.cv), shuffle=True, random_state=self._seed)
+
+    def _penalty(self) -> float:
+        return 1.0  # any: `_choose` and `_plan` replace it
+
+    def _plan(self, first_network: Network | None = None) -> ChainPlan:
+        alpha, depth = self._selection.best()
+        return replace(super()._plan(first_network), alpha=alpha, n_grades=depth)
+
+
+class StagedRegressor(RegressorTargets):
+    """Predictions by the first grades of a chain."""
+
+    def staged_predict(self: Any, X: ArrayLike) -> Iterator[Array]:
+        """Yield the predictions of the chain after each grade.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Yields
+        ------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Predictions of the first 1, 2, ... grades; the last are those of `predict`.
+        """
+        for output in self._outputs(X):
+            yield self._shaped(output)
+
+
+class StagedClassifier(ClassifierTargets):
+    """Predictions by the first grades of a chain."""
+
+    def staged_predict(self: Any, X: ArrayLike) -> Iterator[NDArray[Any]]:
+        """Yield the classes predicted by the chain after each grade.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Yields
+        ------
+        ndarray of shape (n_samples,)
+            Classes predicted by the first 1, 2, ... grades.
+        """
+        for output in self._outputs(X):
+            yield self._classes_of(output)
+
+    def staged_predict_proba(self: Any, X: ArrayLike) -> Iterator[Array]:
+        """Yield the class probabilities of the chain after each grade.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Yields
+        ------
+        ndarray of shape (n_samples, n_classes)
+            Probabilities by the first 1, 2, ... grades.
+        """
+        for output in self._outputs(X):
+            yield probabilities(output)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from convexgrade.estimators.base import BaseChain
-from convexgrade.estimators.deep import DEPTH, ManyGrades
-from convexgrade.estimators.targets import CLASSIFICATION, ClassifierTargets, probabilities
+from convexgrade.estimators.deep import DEPTH, STOPPING, ManyGrades, StagedClassifier
+from convexgrade.estimators.targets import CLASSIFICATION
 
 Array = NDArray[np.float64]
 
 
-class MultigradeClassifier(ClassifierTargets, ManyGrades):
+class MultigradeClassifier(StagedClassifier, ManyGrades):
     """A chain of certified one-hidden-layer ReLU networks for classification.
 
     The chain of `MultigradeRegressor` under the log loss: each grade adds to the log-odds of the
@@ -44,6 +43,9 @@ class MultigradeClassifier(ClassifierTargets, ManyGrades):
         Width limit of a grade; None sets none.
     loss : {"log_loss"}, default="log_loss"
         Negative log-likelihood.
+    class_weight : dict, "balanced" or None, default=None
+        Weight of each class, times the weights of its rows; ``"balanced"`` gives every class the same
+        total weight.
     solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
         Solver of the convex program.
     early_stopping : bool, default=False
@@ -107,6 +109,7 @@ class MultigradeClassifier(ClassifierTargets, ManyGrades):
         **BaseChain._parameter_constraints,
         **CLASSIFICATION,
         **DEPTH,
+        **STOPPING,
     }
 
     def __init__(
@@ -122,6 +125,7 @@ class MultigradeClassifier(ClassifierTargets, ManyGrades):
         n_patterns: int = 300,
         max_neurons: int | None = None,
         loss: str = "log_loss",
+        class_weight: dict[Any, float] | str | None = None,
         solver: str = "auto",
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -145,6 +149,7 @@ class MultigradeClassifier(ClassifierTargets, ManyGrades):
         self.n_patterns = n_patterns
         self.max_neurons = max_neurons
         self.loss = loss
+        self.class_weight = class_weight
         self.solver = solver
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -157,38 +162,3 @@ class MultigradeClassifier(ClassifierTargets, ManyGrades):
         self.random_state = random_state
         self.verbose = verbose
         self.n_jobs = n_jobs
-
-    def staged_predict(self, X: ArrayLike) -> Iterator[NDArray[Any]]:
-        """Yield the classes predicted by the chain after each grade.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Yields
-        ------
-        ndarray of shape (n_samples,)
-            Classes predicted by the first 1, 2, ... grades.
-        """
-        for output in self._outputs(X):
-            yield self._classes_of(output)
-
-    def staged_predict_proba(self, X: ArrayLike) -> Iterator[Array]:
-        """Yield the class probabilities of the chain after each grade.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Yields
-        ------
-        ndarray of shape (n_samples, n_classes)
-            Probabilities by the first 1, 2, ... grades.
-        """
-        for output in self._outputs(X):
-            yield probabilities(output)
-
-    def _strata(self, y: Any) -> Any:
-        return y

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from convexgrade.estimators.base import BaseChain
-from convexgrade.estimators.deep import DEPTH, ManyGrades
-from convexgrade.estimators.targets import REGRESSION, RegressorTargets
+from convexgrade.estimators.deep import DEPTH, STOPPING, ManyGrades, StagedRegressor
+from convexgrade.estimators.targets import REGRESSION
 
 Array = NDArray[np.float64]
 
 
-class MultigradeRegressor(RegressorTargets, ManyGrades):
+class MultigradeRegressor(StagedRegressor, ManyGrades):
     """A chain of certified one-hidden-layer ReLU networks for regression.
 
     Each grade reads the hidden features of the grade before it together with X, fits what the chain
@@ -112,6 +111,7 @@ class MultigradeRegressor(RegressorTargets, ManyGrades):
         **BaseChain._parameter_constraints,
         **REGRESSION,
         **DEPTH,
+        **STOPPING,
     }
 
     def __init__(
@@ -162,19 +162,3 @@ class MultigradeRegressor(RegressorTargets, ManyGrades):
         self.random_state = random_state
         self.verbose = verbose
         self.n_jobs = n_jobs
-
-    def staged_predict(self, X: ArrayLike) -> Iterator[Array]:
-        """Yield the predictions of the chain after each grade.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Yields
-        ------
-        ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            Predictions of the first 1, 2, ... grades; the last are those of `predict`.
-        """
-        for output in self._outputs(X):
-            yield self._shaped(output)

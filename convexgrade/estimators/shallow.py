@@ -17,7 +17,7 @@ from convexgrade.estimators.targets import (
 from convexgrade.network import Network
 
 
-class _OneGrade(BaseChain):
+class OneGrade(BaseChain):
     """One grade; ``warm_start`` starts the search from the neurons of the last fit."""
 
     @property
@@ -31,7 +31,7 @@ class _OneGrade(BaseChain):
         return self.grades_[0].network
 
 
-class ConvexReLURegressor(RegressorTargets, _OneGrade):
+class ConvexReLURegressor(RegressorTargets, OneGrade):
     """One-hidden-layer ReLU network for regression, trained to certified optimality.
 
     Solves the convex reformulation of the network over activation patterns (Pilanci & Ergen 2020)::
@@ -158,7 +158,7 @@ class ConvexReLURegressor(RegressorTargets, _OneGrade):
         self.n_jobs = n_jobs
 
 
-class ConvexReLUClassifier(ClassifierTargets, _OneGrade):
+class ConvexReLUClassifier(ClassifierTargets, OneGrade):
     """One-hidden-layer ReLU network for classification, trained to certified optimality.
 
     The network of `ConvexReLURegressor` under the log loss: one logit for two classes, one logit a
@@ -178,6 +178,9 @@ class ConvexReLUClassifier(ClassifierTargets, _OneGrade):
         Width limit; None sets none.
     loss : {"log_loss"}, default="log_loss"
         Negative log-likelihood.
+    class_weight : dict, "balanced" or None, default=None
+        Weight of each class, times the weights of its rows; ``"balanced"`` gives every class the same
+        total weight.
     solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
         Solver of the convex program.
     standardize : bool, default=True
@@ -244,6 +247,7 @@ class ConvexReLUClassifier(ClassifierTargets, _OneGrade):
         n_patterns: int = 300,
         max_neurons: int | None = None,
         loss: str = "log_loss",
+        class_weight: dict[Any, float] | str | None = None,
         solver: str = "auto",
         standardize: bool = True,
         fit_intercept: bool = True,
@@ -261,6 +265,7 @@ class ConvexReLUClassifier(ClassifierTargets, _OneGrade):
         self.n_patterns = n_patterns
         self.max_neurons = max_neurons
         self.loss = loss
+        self.class_weight = class_weight
         self.solver = solver
         self.standardize = standardize
         self.fit_intercept = fit_intercept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
@@ -21,9 +23,12 @@ from convexgrade.network import Scaling
 Array = NDArray[np.float64]
 
 
-# What `loss` may be.
+# Parameters that only one kind of estimator has.
 REGRESSION: dict[str, list[Any]] = {"loss": [StrOptions({"squared_error"})]}
-CLASSIFICATION: dict[str, list[Any]] = {"loss": [StrOptions({"log_loss"})]}
+CLASSIFICATION: dict[str, list[Any]] = {
+    "loss": [StrOptions({"log_loss"})],
+    "class_weight": [dict, StrOptions({"balanced"}), None],
+}
 
 
 class Coding(NamedTuple):
@@ -144,8 +149,34 @@ class ClassifierTargets(ClassifierMixin):
         loss = BinaryLogLoss() if k == 1 else SoftmaxLogLoss()
         return Coding(loss, Scaling(np.zeros(k), np.ones(k)))
 
+    def _reweighted(self: Any, y: NDArray[Any], weights: Array) -> Array:
+        return weights * class_weights(self.class_weight, y, weights)
+
     def _coded(self: Any, y: NDArray[Any]) -> Array:
         return LabelBinarizer().fit(self.classes_).transform(y).astype(np.float64)
+
+
+def class_weights(
+    class_weight: Mapping[Any, float] | str | None, y: NDArray[Any], weights: Array
+) -> Array:
+    """Return the weight of the class of each row.
+
+    ``"balanced"`` gives every class the same total weight. (scikit-learn's function of that name
+    counts rows, so that a row of weight 2 would not be the row twice.)
+    """
+    if class_weight is None:
+        return np.ones(len(y))
+    classes, code = np.unique(y, return_inverse=True)
+    if isinstance(class_weight, str):
+        total = np.bincount(code, weights)
+        present = total > 0.0
+        shares = np.zeros(classes.size)
+        shares[present] = weights.sum() / (present.sum() * total[present])
+    else:
+        shares = compute_class_weight(dict(class_weight), classes=classes, y=y)
+        if (shares < 0.0).any():
+            raise ValueError(f"class_weight={class_weight!r} must not have negative weights.")
+    return np.asarray(shares[code], dtype=np.float64)
 
 
 def probabilities(output: Array) -> Array:

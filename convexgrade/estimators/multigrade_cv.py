@@ -1,0 +1,340 @@
+"""Chains with alpha and depth chosen by cross-validation."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from convexgrade.estimators.base import BaseChain
+from convexgrade.estimators.deep import (
+    CROSS_VALIDATION,
+    DEPTH,
+    CrossValidated,
+    StagedClassifier,
+    StagedRegressor,
+)
+from convexgrade.estimators.targets import CLASSIFICATION, REGRESSION
+
+_CHOSEN = {"alpha", "warm_start"}  # parameters of chains that these have not
+
+
+class MultigradeRegressorCV(StagedRegressor, CrossValidated):
+    """`MultigradeRegressor` with alpha and depth chosen by cross-validation, in one fit.
+
+    Goes along one decreasing path of alpha. At each, the chains of all folds grow together, grade by
+    grade, until their mean validation loss rises; the first grade of each starts from its neurons at
+    the alpha before. The chain with the best alpha and depth is then fitted to all rows. Far cheaper
+    than a grid search, which fits a chain of every depth from nothing.
+
+    Parameters
+    ----------
+    alphas : array-like of shape (n_alphas,), default=None
+        Penalties of the first grade to try, positive. None: ``n_alphas`` values in geometric
+        progression, the largest below the one at which the first grade has no neuron, the smallest
+        ``eps`` times that.
+    n_alphas : int, default=4
+        Number of penalties, without ``alphas``.
+    eps : float, default=1e-3
+        Length of the path, in (0, 1), without ``alphas``.
+    n_grades : int, default=4
+        Most grades to try.
+    alpha_decay : float, default=0.3
+        Factor of alpha from each grade to the next, positive.
+    cv : int, cross-validation generator or iterable, default=None
+        Folds: shuffled; None is 5. With a number of folds, copies of a row stay in one
+        fold; generators and iterables of (train, test) rows are taken as they are.
+    passthrough : {"hidden", "output", "both"}, default="hidden"
+        What a grade passes on to the next: its hidden features, the output of the chain so far, or
+        both.
+    keep_inputs : bool, default=True
+        Whether the grades after the first read X as well.
+    activation : {"relu", "gated_relu"}, default="relu"
+        As in `ConvexReLURegressor`.
+    patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
+        Where activation patterns come from.
+    n_patterns : int, default=300
+        Patterns to sample, or neurons of the first search.
+    max_neurons : int, default=None
+        Width limit of a grade; None sets none.
+    loss : {"squared_error"}, default="squared_error"
+        Half the squared error of the standardised targets.
+    solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
+        Solver of the convex program.
+    standardize : bool, default=True
+        Standardise the columns of X.
+    fit_intercept : bool, default=True
+        Fit an unpenalised intercept in every grade.
+    linear_term : bool, default=False
+        Fit an unpenalised linear term in every grade.
+    tol : float, default=1e-4
+        Relative gap, as a fraction of the loss before the grade, at which a grade counts as optimal.
+    max_iter : int, default=1
+        Most rounds of search and solve in a grade.
+    random_state : int, RandomState instance or None, default=None
+        Determines patterns, starts and folds.
+    verbose : int, default=0
+        1 prints a line for every alpha and depth and for every grade of the final chain.
+    n_jobs : int or None, default=None
+        Processes that the folds are shared out to. The result does not depend on it.
+
+    Attributes
+    ----------
+    alpha_ : float
+        The alpha of least mean validation loss.
+    alphas_ : ndarray
+        The values that were tried, decreasing; the path ends early where two in a row bring nothing.
+    n_grades_ : int
+        Number of grades of the final chain.
+    cv_results_ : dict of str to ndarray
+        One row for each alpha and depth, laid out as in scikit-learn's searches.
+    grades_ : tuple of Grade
+        The grades of the final chain.
+    certificates_ : list of Certificate
+        How far from optimal each grade can be, given those before it.
+    stop_reason_ : str
+        Why there are no more grades.
+    network_ : DeepNetwork
+        Explicit weights in the units of the data.
+    train_loss_ : ndarray of shape (``n_grades_``,)
+        Mean training loss after each grade.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of shape (``n_features_in_``,)
+        Their names, if X had names.
+
+    See Also
+    --------
+    MultigradeRegressor : The chain itself.
+    alpha_path : One grade along a path of alpha.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexgrade import MultigradeRegressorCV
+    >>> X = np.linspace(-2, 2, 60).reshape(-1, 1)
+    >>> y = np.sin(3 * X[:, 0])
+    >>> model = MultigradeRegressorCV(alphas=[0.1, 0.01], n_grades=2, cv=3, random_state=0).fit(X, y)
+    >>> model.alpha_, model.n_grades_
+    (0.01, 2)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **{k: v for k, v in BaseChain._parameter_constraints.items() if k not in _CHOSEN},
+        **REGRESSION,
+        **DEPTH,
+        **CROSS_VALIDATION,
+    }
+
+    def __init__(
+        self,
+        alphas: ArrayLike | None = None,
+        *,
+        n_alphas: int = 4,
+        eps: float = 1e-3,
+        n_grades: int = 4,
+        alpha_decay: float = 0.3,
+        cv: Any = None,
+        passthrough: str = "hidden",
+        keep_inputs: bool = True,
+        activation: str = "relu",
+        patterns: str = "adaptive",
+        n_patterns: int = 300,
+        max_neurons: int | None = None,
+        loss: str = "squared_error",
+        solver: str = "auto",
+        standardize: bool = True,
+        fit_intercept: bool = True,
+        linear_term: bool = False,
+        tol: float = 1e-4,
+        max_iter: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.alphas = alphas
+        self.n_alphas = n_alphas
+        self.eps = eps
+        self.n_grades = n_grades
+        self.alpha_decay = alpha_decay
+        self.cv = cv
+        self.passthrough = passthrough
+        self.keep_inputs = keep_inputs
+        self.activation = activation
+        self.patterns = patterns
+        self.n_patterns = n_patterns
+        self.max_neurons = max_neurons
+        self.loss = loss
+        self.solver = solver
+        self.standardize = standardize
+        self.fit_intercept = fit_intercept
+        self.linear_term = linear_term
+        self.tol = tol
+        self.max_iter = max_iter
+        self.random_state = random_state
+        self.verbose = verbose
+        self.n_jobs = n_jobs
+
+
+class MultigradeClassifierCV(StagedClassifier, CrossValidated):
+    """`MultigradeClassifier` with alpha and depth chosen by cross-validation, in one fit.
+
+    Goes along one decreasing path of alpha. At each, the chains of all folds grow together, grade by
+    grade, until their mean validation loss rises; the first grade of each starts from its neurons at
+    the alpha before. The chain with the best alpha and depth is then fitted to all rows. Far cheaper
+    than a grid search, which fits a chain of every depth from nothing.
+
+    Parameters
+    ----------
+    alphas : array-like of shape (n_alphas,), default=None
+        Penalties of the first grade to try, positive. None: ``n_alphas`` values in geometric
+        progression, the largest below the one at which the first grade has no neuron, the smallest
+        ``eps`` times that.
+    n_alphas : int, default=4
+        Number of penalties, without ``alphas``.
+    eps : float, default=1e-3
+        Length of the path, in (0, 1), without ``alphas``.
+    n_grades : int, default=4
+        Most grades to try.
+    alpha_decay : float, default=0.3
+        Factor of alpha from each grade to the next, positive.
+    cv : int, cross-validation generator or iterable, default=None
+        Folds: shuffled and stratified; None is 5. With a number of folds, copies of a row stay in one
+        fold; generators and iterables of (train, test) rows are taken as they are.
+    passthrough : {"hidden", "output", "both"}, default="hidden"
+        What a grade passes on to the next: its hidden features, the output of the chain so far, or
+        both.
+    keep_inputs : bool, default=True
+        Whether the grades after the first read X as well.
+    activation : {"relu", "gated_relu"}, default="relu"
+        As in `ConvexReLUClassifier`.
+    patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
+        Where activation patterns come from.
+    n_patterns : int, default=300
+        Patterns to sample, or neurons of the first search.
+    max_neurons : int, default=None
+        Width limit of a grade; None sets none.
+    loss : {"log_loss"}, default="log_loss"
+        Negative log-likelihood.
+    class_weight : dict, "balanced" or None, default=None
+        Weight of each class, times the weights of its rows, in training and validation;
+        ``"balanced"`` gives every class the same total weight.
+    solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
+        Solver of the convex program.
+    standardize : bool, default=True
+        Standardise the columns of X.
+    fit_intercept : bool, default=True
+        Fit an unpenalised intercept in every grade.
+    linear_term : bool, default=False
+        Fit an unpenalised linear term in every grade.
+    tol : float, default=1e-4
+        Relative gap, as a fraction of the loss before the grade, at which a grade counts as optimal.
+    max_iter : int, default=1
+        Most rounds of search and solve in a grade.
+    random_state : int, RandomState instance or None, default=None
+        Determines patterns, starts and folds.
+    verbose : int, default=0
+        1 prints a line for every alpha and depth and for every grade of the final chain.
+    n_jobs : int or None, default=None
+        Processes that the folds are shared out to. The result does not depend on it.
+
+    Attributes
+    ----------
+    alpha_ : float
+        The alpha of least mean validation loss.
+    alphas_ : ndarray
+        The values that were tried, decreasing; the path ends early where two in a row bring nothing.
+    n_grades_ : int
+        Number of grades of the final chain.
+    cv_results_ : dict of str to ndarray
+        One row for each alpha and depth, laid out as in scikit-learn's searches.
+    grades_ : tuple of Grade
+        The grades of the final chain.
+    certificates_ : list of Certificate
+        How far from optimal each grade can be, given those before it.
+    stop_reason_ : str
+        Why there are no more grades.
+    network_ : DeepNetwork
+        Explicit weights in the units of the data.
+    train_loss_ : ndarray of shape (``n_grades_``,)
+        Mean training loss after each grade.
+    classes_ : ndarray of shape (n_classes,)
+        Class labels.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of shape (``n_features_in_``,)
+        Their names, if X had names.
+
+    See Also
+    --------
+    MultigradeClassifier : The chain itself.
+    alpha_path : One grade along a path of alpha.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_moons
+    >>> from convexgrade import MultigradeClassifierCV
+    >>> X, y = make_moons(100, noise=0.1, random_state=0)
+    >>> model = MultigradeClassifierCV(n_alphas=3, n_grades=2, cv=3, random_state=0).fit(X, y)
+    >>> bool(model.score(X, y) > 0.95)
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **{k: v for k, v in BaseChain._parameter_constraints.items() if k not in _CHOSEN},
+        **CLASSIFICATION,
+        **DEPTH,
+        **CROSS_VALIDATION,
+    }
+
+    def __init__(
+        self,
+        alphas: ArrayLike | None = None,
+        *,
+        n_alphas: int = 4,
+        eps: float = 1e-3,
+        n_grades: int = 4,
+        alpha_decay: float = 0.3,
+        cv: Any = None,
+        passthrough: str = "hidden",
+        keep_inputs: bool = True,
+        activation: str = "relu",
+        patterns: str = "adaptive",
+        n_patterns: int = 300,
+        max_neurons: int | None = None,
+        loss: str = "log_loss",
+        class_weight: dict[Any, float] | str | None = None,
+        solver: str = "auto",
+        standardize: bool = True,
+        fit_intercept: bool = True,
+        linear_term: bool = False,
+        tol: float = 1e-4,
+        max_iter: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.alphas = alphas
+        self.n_alphas = n_alphas
+        self.eps = eps
+        self.n_grades = n_grades
+        self.alpha_decay = alpha_decay
+        self.cv = cv
+        self.passthrough = passthrough
+        self.keep_inputs = keep_inputs
+        self.activation = activation
+        self.patterns = patterns
+        self.n_patterns = n_patterns
+        self.max_neurons = max_neurons
+        self.loss = loss
+        self.class_weight = class_weight
+        self.solver = solver
+        self.standardize = standardize
+        self.fit_intercept = fit_intercept
+        self.linear_term = linear_term
+        self.tol = tol
+        self.max_iter = max_iter
+        self.random_state = random_state
+        self.verbose = verbose
+        self.n_jobs = n_jobs

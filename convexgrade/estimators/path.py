@@ -1,0 +1,111 @@
+"""One grade along a decreasing path of alpha."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import clone
+
+from convexgrade.certificate import Certificate
+from convexgrade.estimators.shallow import OneGrade
+
+Array = NDArray[np.float64]
+
+
+class PathPoint(NamedTuple):
+    """A fitted estimator on a path.
+
+    Attributes
+    ----------
+    alpha : float
+        Its penalty.
+    estimator : estimator
+        The fitted estimator.
+    certificate : Certificate
+        How far from optimal it can be.
+    """
+
+    alpha: float
+    estimator: Any
+    certificate: Certificate
+
+
+def alpha_path(
+    estimator: OneGrade,
+    X: ArrayLike,
+    y: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    alphas: ArrayLike | None = None,
+    n_alphas: int = 10,
+    eps: float = 1e-3,
+) -> list[PathPoint]:
+    """Fit one grade at each alpha of a decreasing path, each from the neurons of the one before.
+
+    Parameters
+    ----------
+    estimator : ConvexReLURegressor or ConvexReLUClassifier
+        What to fit; it is cloned, its alpha replaced.
+    X : array-like of shape (n_samples, n_features)
+        Training rows.
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Targets.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights.
+    alphas : array-like of shape (n_alphas,), default=None
+        Penalties, positive. None: from ``alpha_max``, at which there is no neuron (as far as a search
+        finds it; exact over the patterns where they are all there are), to ``eps`` times that, in
+        geometric progression.
+    n_alphas : int, default=10
+        Number of penalties, without ``alphas``; at least 2.
+    eps : float, default=1e-3
+        Length of the path, in (0, 1), without ``alphas``.
+
+    Returns
+    -------
+    list of PathPoint
+        In order of decreasing alpha.
+
+    Raises
+    ------
+    TypeError
+        If the estimator has not one grade.
+    ValueError
+        If a parameter is not as described.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexgrade import ConvexReLURegressor, alpha_path
+    >>> X = np.linspace(-2, 2, 40).reshape(-1, 1)
+    >>> path = alpha_path(ConvexReLURegressor(random_state=0), X, np.cos(X[:, 0]), n_alphas=4)
+    >>> [point.estimator.grades_[0].n_neurons for point in path][0]
+    0
+    >>> bool(np.all(np.diff([point.certificate.primal for point in path]) < 0))
+    True
+    """
+    if not isinstance(estimator, OneGrade):
+        raise TypeError(
+            f"alpha_path needs an estimator of one grade; got {type(estimator).__name__}."
+        )
+    walker = clone(estimator).set_params(warm_start=True)
+    if alphas is None:
+        if n_alphas < 2:
+            raise ValueError(f"n_alphas={n_alphas} must be at least 2.")
+        if not 0.0 < eps < 1.0:
+            raise ValueError(f"eps={eps} must lie strictly between 0 and 1.")
+        largest = walker._largest_penalty(X, y, sample_weight)
+        penalties = largest * eps ** (np.arange(n_alphas) / (n_alphas - 1))
+    else:
+        penalties = np.sort(np.asarray(alphas, dtype=np.float64))[::-1]
+        if penalties.ndim != 1 or penalties.size == 0 or not (penalties > 0.0).all():
+            raise ValueError(f"alphas={alphas!r} must be a sequence of positive numbers, or None.")
+    path = []
+    for alpha in penalties:
+        walker.set_params(alpha=float(alpha)).fit(X, y, sample_weight)
+        fitted = deepcopy(walker).set_params(warm_start=estimator.warm_start)
+        path.append(PathPoint(float(alpha), fitted, fitted.certificate_))
+    return path

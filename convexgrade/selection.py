@@ -1,0 +1,145 @@
+"""Alpha and depth of a chain by cross-validation, along one decreasing path of alpha.
+
+    for alpha from large to small:
+        grow the chains of all folds grade by grade, until the mean validation loss rises
+    stop when ``_PATIENCE`` values of alpha in a row have brought nothing
+
+Every depth up to the last comes with one chain a fold, and the first grade of a chain is searched from
+the neurons it had at the alpha before: that is what a search over a grid of chains does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+
+from convexgrade.grade import Report
+from convexgrade.multigrade import ChainPlan, Data, Progress, extended, first_price
+from convexgrade.network import Handover, Network
+
+Array = NDArray[np.float64]
+
+_PATIENCE = 2  # values of alpha that may bring nothing before the path ends
+
+
+class Fold(NamedTuple):
+    """Rows to train on and rows to validate on."""
+
+    train: Data
+    validation: Data
+
+
+class Trial(NamedTuple):
+    """Validation losses at one alpha, shape (n_grades_tried, n_folds)."""
+
+    alpha: float
+    losses: Array
+
+    @property
+    def mean(self) -> Array:
+        """Mean over the folds, for each depth."""
+        return self.losses.mean(axis=1)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What cross-validation has tried.
+
+    Attributes
+    ----------
+    trials : tuple of Trial
+        In the order of the path.
+    """
+
+    trials: tuple[Trial, ...] = ()
+
+    def best(self) -> tuple[float, int]:
+        """Return the alpha and the number of grades of least mean validation loss."""
+        trial = min(self.trials, key=lambda t: float(t.mean.min()))
+        return trial.alpha, int(np.argmin(trial.mean)) + 1
+
+    def exhausted(self) -> bool:
+        """Return whether the last values of alpha brought nothing."""
+        least = [float(trial.mean.min()) for trial in self.trials]
+        return len(least) > _PATIENCE and min(least[-_PATIENCE:]) >= min(least[:-_PATIENCE])
+
+
+def penalty_path(data: Data, plan: ChainPlan, n_alphas: int, eps: float) -> Array:
+    """Return penalties in geometric progression from below the largest useful one to eps times it.
+
+    At the largest, the highest price that a search finds, the first grade has no neuron.
+    """
+    steps = np.arange(1, n_alphas + 1) / n_alphas
+    return first_price(data, plan) * eps**steps
+
+
+def select(
+    folds: Sequence[Fold],
+    plan: ChainPlan,
+    handover: Handover,
+    alphas: Array,
+    n_jobs: int | None,
+    report: Report,
+) -> Selection:
+    """Try depths 1 to ``plan.n_grades`` at each alpha, in decreasing order, on all folds.
+
+    Parameters
+    ----------
+    folds : sequence of Fold
+        Folds.
+    plan : ChainPlan
+        How chains are grown; its alpha is replaced.
+    handover : Handover
+        What grades hand on.
+    alphas : ndarray of shape (n_alphas,)
+        Penalties of the first grade.
+    n_jobs : int or None
+        Processes; the folds are shared out.
+    report : callable
+        Called with a line of text for every alpha and depth.
+    """
+    selection = Selection()
+    starts: list[Network | None] = [None] * len(folds)
+    with Parallel(n_jobs=n_jobs) as run:
+        for alpha in np.sort(alphas)[::-1]:
+            here = replace(plan, alpha=float(alpha))
+            empty = [Progress.begin(plan.loss, fold.train, handover) for fold in folds]
+            losses = []
+            for chains in _deepened(empty, folds, here, starts, run):
+                losses.append([chain.validation_loss[-1] for chain in chains])
+                report(_line(alpha, losses))
+                if len(losses) == 1:
+                    starts = [chain.chain.grades[0].network for chain in chains]
+                elif np.mean(losses[-1]) >= np.mean(losses[-2]):
+                    break
+            selection = Selection((*selection.trials, Trial(float(alpha), np.array(losses))))
+            if selection.exhausted():
+                break
+    return selection
+
+
+def _deepened(
+    chains: list[Progress],
+    folds: Sequence[Fold],
+    plan: ChainPlan,
+    starts: Sequence[Network | None],
+    run: Callable[..., list[Progress]],
+) -> Iterator[list[Progress]]:
+    """Yield the chains of all folds with 1, 2, ... grades."""
+    for _ in range(plan.n_grades):
+        chains = run(
+            delayed(extended)(
+                chain, fold.train, replace(plan, first_network=start), fold.validation
+            )
+            for chain, fold, start in zip(chains, folds, starts, strict=True)
+        )
+        yield chains
+
+
+def _line(alpha: float, losses: list[list[float]]) -> str:
+    return f"alpha={alpha:.3g}, {len(losses)} grades: validation loss {np.mean(losses[-1]):.6g}"
