@@ -1,8 +1,8 @@
 """Train ReLU networks to certified global optimality, and stack them into deep models.
 
 See `ConvexReLURegressor` and `ConvexReLUClassifier` for one grade, `MultigradeRegressor` and
-`MultigradeClassifier` for the chain, `certify` for the certificates, and `to_relu` for gated networks
-as ReLU networks.
+`MultigradeClassifier` for the chain, `certify` for the certificates, `to_relu` for gated networks as
+ReLU networks, and `GeometricLayerwiseRegressor` for readouts with a known rate a layer.
 """
 
 from convexgrade import datasets
@@ -12,21 +12,27 @@ from convexgrade.estimators import (
     Conversion,
     ConvexReLUClassifier,
     ConvexReLURegressor,
+    GeometricLayerwiseRegressor,
     MultigradeClassifier,
     MultigradeRegressor,
     certify,
+    check_readout_bound,
     to_relu,
 )
+from convexgrade.moduli import ReadoutCheck
 
 __all__ = [
     "Certificate",
     "Conversion",
     "ConvexReLUClassifier",
     "ConvexReLURegressor",
+    "GeometricLayerwiseRegressor",
     "GradesDisplay",
     "MultigradeClassifier",
     "MultigradeRegressor",
+    "ReadoutCheck",
     "certify",
+    "check_readout_bound",
     "datasets",
     "to_relu",
 ]

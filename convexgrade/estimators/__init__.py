@@ -2,6 +2,7 @@
 
 from convexgrade.estimators.certify import certify
 from convexgrade.estimators.convert import Conversion, to_relu
+from convexgrade.estimators.geometric import GeometricLayerwiseRegressor, check_readout_bound
 from convexgrade.estimators.multigrade_classifier import MultigradeClassifier
 from convexgrade.estimators.multigrade_regressor import MultigradeRegressor
 from convexgrade.estimators.shallow import ConvexReLUClassifier, ConvexReLURegressor
@@ -10,8 +11,10 @@ __all__ = [
     "Conversion",
     "ConvexReLUClassifier",
     "ConvexReLURegressor",
+    "GeometricLayerwiseRegressor",
     "MultigradeClassifier",
     "MultigradeRegressor",
     "certify",
+    "check_readout_bound",
     "to_relu",
 ]
