@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +34,9 @@ from convexgrade.geometric import Box, Tables, cell_centers, cell_codes, digits
 from convexgrade.lattice import MAX_CELLS, decode, find_multiple, load_flint
 from convexgrade.moduli import lp_norm
 
-if TYPE_CHECKING:
-    import flint
-
 Array = NDArray[np.float64]
 Exact = NDArray[np.object_]  # of integers and fractions
+Matrix = Any  # flint.arb_mat, whose package is optional
 
 # Bits of accuracy asked from the lattice at first, and more at each further try.
 _FIRST_BITS = 10
@@ -300,7 +298,7 @@ class GeometricNetwork:
         return outputs
 
 
-def _affine(flint: Any, weight: Exact, bias: Exact, hidden: flint.arb_mat) -> flint.arb_mat:
+def _affine(flint: Any, weight: Exact, bias: Exact, hidden: Matrix) -> Matrix:
     product = (
         flint.arb_mat([[_ball(flint, entry) for entry in row] for row in weight.tolist()]) * hidden
     )
@@ -310,7 +308,7 @@ def _affine(flint: Any, weight: Exact, bias: Exact, hidden: flint.arb_mat) -> fl
     )
 
 
-def _activate(layer: HiddenLayer, response: flint.arb_mat, flint: Any) -> flint.arb_mat:
+def _activate(layer: HiddenLayer, response: Matrix, flint: Any) -> Matrix:
     functions: dict[str, Callable[[Any], Any]] = {
         "relu": lambda value: value.max(0),
         "sine": lambda value: value.sin(),
@@ -319,7 +317,7 @@ def _activate(layer: HiddenLayer, response: flint.arb_mat, flint: Any) -> flint.
     return flint.arb_mat([[functions[kind](value) for value in row] for kind, row in rows])
 
 
-def _ball(flint: Any, number: int | Fraction) -> flint.arb:
+def _ball(flint: Any, number: int | Fraction) -> Any:
     return flint.arb(flint.fmpq(number.numerator, number.denominator))
 
 

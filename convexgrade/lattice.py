@@ -18,13 +18,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import log2, pi
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    import flint
 
 Array = NDArray[np.float64]
 
@@ -124,6 +121,6 @@ def _reduced_basis(n_cells: int, bits: int) -> _Basis:
     return _Basis(vectors, multiples, directions, np.diag(triangle))
 
 
-def _rounded(number: flint.arb) -> int:
+def _rounded(number: Any) -> int:
     exact = number.mid().fmpq()
     return int(exact.p // exact.q)
