@@ -72,14 +72,19 @@ class Code:
     error: float
 
 
-def check_cells(base: int, n_features: int, n_layers: int) -> None:
-    """Refuse a table that one integer cannot hold.
+def check_encodable(base: int, n_features: int, n_layers: int, n_outputs: int) -> None:
+    """Refuse tables that a sine network cannot hold.
 
     Raises
     ------
     ValueError
-        If the last layer has more than `MAX_CELLS` cells.
+        If there are several outputs, or more than `MAX_CELLS` cells in the last layer.
     """
+    if n_outputs != 1:
+        raise ValueError(
+            f"y has {n_outputs} outputs; a sine network, and with it decoder='sine', has one. Use "
+            f"decoder='table', without a network, or one estimator an output."
+        )
     n_cells = base ** (n_features * n_layers)
     if n_cells > MAX_CELLS:
         shown = f"{n_cells}" if n_cells < 10**12 else "far too many"
@@ -104,7 +109,7 @@ def encode_tables(tables: Tables, n_features: int, p: float) -> tuple[Code, ...]
     Parameters
     ----------
     tables : Tables
-        With one output. A cell without rows has its parent's value.
+        A cell without rows has its parent's value.
     n_features : int
         Number of coordinates.
     p : float
@@ -118,10 +123,10 @@ def encode_tables(tables: Tables, n_features: int, p: float) -> tuple[Code, ...]
     Raises
     ------
     ValueError
-        If the last layer has too many cells.
+        If `check_encodable` does not take the tables.
     """
     base = tables.base
-    check_cells(base, n_features, len(tables.layers))
+    check_encodable(base, n_features, len(tables.layers), tables.baseline.size)
     tolerance = 1.0 / (4 * n_features * (base + 1) + base)
     decoded = tables.baseline.copy()
     codes = []

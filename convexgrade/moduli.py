@@ -52,12 +52,48 @@ class ReadoutCheck(NamedTuple):
 
 
 def compare_readouts(
-    readouts: Iterable[Array], values: Array, moduli: Array, n_features: int, p: float
+    readouts: Callable[[Array], Iterable[Array]],
+    f: Callable[[Array], ArrayLike],
+    moduli: Array,
+    box: Box,
+    p: float,
+    n_points: int,
 ) -> list[ReadoutCheck]:
-    """Measure the L^p distance of each readout from given values, and set it beside its bound."""
+    """Measure the L^p distance of each readout from a function, and set it beside its bound.
+
+    Parameters
+    ----------
+    readouts : callable
+        Takes rows and returns the readouts, such as ``staged_predict`` or a network's ``forward``.
+    f : callable
+        Takes rows, shape (n, n_features), and returns n numbers.
+    moduli : ndarray of shape (n_layers,)
+        Modulus of f at the side of each layer's cells.
+    box : Box
+        Where to measure.
+    p : float
+        Exponent of the norm.
+    n_points : int
+        Points of the quadrature.
+
+    Returns
+    -------
+    list of ReadoutCheck
+        One a layer.
+
+    Raises
+    ------
+    ValueError
+        If f does not return one number a row.
+    """
+    points = spread_points(box, n_points)
+    values = np.asarray(f(points), dtype=np.float64)
+    if values.shape != (n_points,):
+        raise ValueError(f"f returned shape {values.shape} for {n_points} rows; one number a row.")
     rows = []
-    for layer, (readout, modulus) in enumerate(zip(readouts, moduli, strict=True), start=1):
-        error, bound = lp_norm(readout - values, p), float((2 * n_features + 1) * modulus)
+    for layer, (readout, modulus) in enumerate(zip(readouts(points), moduli, strict=True), start=1):
+        error = lp_norm(np.reshape(readout, n_points) - values, p)
+        bound = float((2 * box.n_features + 1) * modulus)
         if bound > 0.0:
             ratio = error / bound
         else:

@@ -147,6 +147,13 @@ def test_one_more_layer_changes_none_before(decoder, base):
         assert a.multiple == b.multiple
 
 
+def test_a_function_seen_at_the_same_points_has_the_same_earlier_layers():
+    short = GeometricLayerwiseRegressor(3, 2).fit_function(root, 2, 6)
+    long = GeometricLayerwiseRegressor(3, 3).fit_function(root, 2, 2)
+    for a, b in zip(short.tables_.layers, long.tables_.layers, strict=False):
+        np.testing.assert_array_equal(a.terms, b.terms)
+
+
 def test_weights_are_copies_and_zero_leaves_out():
     X, y = noise(60)
     weights = np.random.default_rng(0).integers(0, 3, 60).astype(float)

@@ -18,7 +18,7 @@ from convexgrade.geometric_network import (
     Code,
     GeometricNetwork,
     build_network,
-    check_cells,
+    check_encodable,
     encode_tables,
     staged_codes,
 )
@@ -29,7 +29,6 @@ from convexgrade.moduli import (
     empirical_modulus,
     layer_moduli,
     layers_for,
-    spread_points,
 )
 
 Array = NDArray[np.float64]
@@ -180,7 +179,8 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
         """Average a function over the cells of every layer.
 
         The average over a cell of the last layer is taken over the centres of ``points_per_side**d``
-        equal parts of it: exact averages up to the error of that quadrature.
+        equal parts of it: exact averages up to the error of that quadrature. One more layer with
+        ``points_per_side / base`` sees the same points, and so has the same earlier layers.
 
         Parameters
         ----------
@@ -329,7 +329,7 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
             If python-flint is not installed.
         """
         check_is_fitted(self)
-        codes = self.codes_ or self._encode(self.tables_, self.box_)
+        codes = self.codes_ or encode_tables(self.tables_, self.box_.n_features, self.p)
         return build_network(self.tables_, codes, self.box_, self.p)
 
     @property
@@ -355,23 +355,13 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
         self._one_dimensional = targets.ndim == 1
         columns = targets.reshape(len(targets), -1)
         if self.decoder == "sine":  # before any work
-            self._check_encodable(box, columns.shape[1])
+            check_encodable(self.base, box.n_features, self.n_layers, columns.shape[1])
         tables = Tables.build(box.unit(rows), columns, weights, self.base, self.n_layers)
-        self.codes_ = self._encode(tables, box) if self.decoder == "sine" else ()
+        self.codes_ = (
+            encode_tables(tables, box.n_features, self.p) if self.decoder == "sine" else ()
+        )
         self.box_, self.tables_ = box, tables
         return self
-
-    def _check_encodable(self, box: Box, n_outputs: int) -> None:
-        if n_outputs != 1:
-            raise ValueError(
-                f"y has {n_outputs} outputs; a sine network, and with it decoder='sine', has one. "
-                f"Use decoder='table', without a network, or one estimator an output."
-            )
-        check_cells(self.base, box.n_features, self.n_layers)
-
-    def _encode(self, tables: Tables, box: Box) -> tuple[Code, ...]:
-        self._check_encodable(box, tables.baseline.size)
-        return encode_tables(tables, box.n_features, self.p)
 
     def _staged(self, unit: Array) -> Iterator[tuple[Array, NDArray[np.int64]]]:
         exact = self.tables_.staged(unit)
@@ -440,13 +430,8 @@ def check_readout_bound(
     box, tables = estimator.box_, estimator.tables_
     if modulus is None:
         modulus = empirical_modulus(f, box.n_features, p, domain=(box.low, box.high))
-    points = spread_points(box, n_points)
-    values = np.asarray(f(points), dtype=np.float64)
-    if values.shape != (n_points,):
-        raise ValueError(f"f returned shape {values.shape} for {n_points} rows; one number a row.")
     moduli = layer_moduli(modulus, box, tables.base, len(tables.layers))
-    readouts = (np.reshape(r, n_points) for r in estimator.staged_predict(points))
-    return compare_readouts(readouts, values, moduli, box.n_features, p)
+    return compare_readouts(estimator.staged_predict, f, moduli, box, p, n_points)
 
 
 def _check_measurable(estimator: GeometricLayerwiseRegressor) -> None:
