@@ -279,11 +279,23 @@ class GeometricNetwork:
         -------
         ndarray of shape (n_layers, n_samples)
             The readouts, as doubles.
+
+        Raises
+        ------
+        ValueError
+            If X is not finite or has another shape.
         """
+        X = np.asarray(X, dtype=np.float64)
+        if X.ndim != 2 or X.shape[1] != self.n_features or not np.isfinite(X).all():
+            raise ValueError(
+                f"X of shape {X.shape} must be finite and have {self.n_features} columns."
+            )
+        if not len(X):
+            return np.empty((len(self.readouts), 0))
         largest = self.scale * _ACCURACY
         precision = self.weight_bits + _GUARD_BITS
         while True:
-            values = self._evaluate(np.asarray(X, dtype=np.float64), precision)
+            values = self._evaluate(X, precision)
             if max(float(value.rad()) for row in values for value in row) <= largest:
                 return np.array([[float(value.mid()) for value in row] for row in values])
             precision *= 2

@@ -258,6 +258,8 @@ def empirical_modulus(
                 moved = points.copy()
                 moved[:, axis] += shift
                 inside = moved[:, axis] <= box.high[axis]
+                if not inside.any():
+                    continue
                 change = np.asarray(f(moved[inside])) - values[inside]
                 worst = max(worst, lp_norm(change, p, n_points))
         return worst

@@ -237,6 +237,15 @@ def test_the_error_of_a_plane_is_known_at_every_layer(d, base, n_layers):
     np.testing.assert_allclose([check.error for check in checks], expected, rtol=0.01)
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_in_the_mean_square_exact_tables_never_get_worse(name):
+    """Averages over nested cells are projections on nested spaces."""
+    f, _ = FUNCTIONS[name]
+    model = GeometricLayerwiseRegressor(2, 8).fit_function(f, 1, 8)
+    errors = [check.error for check in check_readout_bound(model, f, 1.0)]
+    assert np.all(np.diff(errors) <= 1e-6)
+
+
 @pytest.mark.parametrize(("f", "d"), [(cone, 2), (root, 2), (jump, 2), (spike, 1)])
 def test_the_bound_holds_with_the_estimated_modulus_too(f, d):
     model = GeometricLayerwiseRegressor(2, 5).fit_function(f, d)
@@ -305,6 +314,7 @@ def test_the_estimated_modulus_is_near_the_true_one_from_below():
     plane = empirical_modulus(lambda X: X @ [3.0, 4.0], 2, domain=(0.0, 2.0))
     assert plane(0.1) == pytest.approx(0.4 * np.sqrt(0.95), rel=1e-3)  # a step of 0.1 along y
     assert plane(0.0) == 0.0
+    assert plane(2.0) == plane(5.0)  # no larger shift stays inside
 
 
 def test_norms_neither_overflow_nor_vanish():
@@ -366,6 +376,8 @@ def test_bad_input_is_refused_by_name():
         model.fit(X, y, sample_weight=-np.ones(len(X)))
     with pytest.raises(ValueError, match="more than 20000000 in all"):
         model.fit_function(cone, 5)
+    with pytest.raises(ValueError, match="points_per_side == 0, must be >= 1"):
+        model.fit_function(cone, 1, 0)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         model.fit_function(lambda X: np.zeros(3), 1)
     model.fit(X, y)

@@ -218,6 +218,14 @@ def test_units_of_the_data_are_part_of_the_network():
     np.testing.assert_allclose(model.to_network().forward(X)[-1], model.predict(X), atol=1e-12)
 
 
+@pytest.mark.parametrize("X", [[[np.nan]], [[0.5, 0.5]], [0.5], [[np.inf]]])
+def test_rows_that_the_network_cannot_read_are_refused(X):
+    network = fitted(1, 2, 1).to_network()
+    with pytest.raises(ValueError, match="must be finite and have 1 columns"):
+        network.forward(X)
+    assert network.forward(np.empty((0, 1))).shape == (1, 0)
+
+
 # Limits
 
 

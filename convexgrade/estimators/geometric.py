@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
-from sklearn.utils import Tags
+from sklearn.utils import Tags, check_scalar
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
@@ -204,6 +204,7 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
         """
         box = as_box((0.0, 1.0) if self.domain is None else self.domain, n_features)
         self._validate_params()
+        check_scalar(points_per_side, "points_per_side", Integral, min_val=1)
         per_side = points_per_side * self.base**self.n_layers
         if per_side**n_features > _MAX_FUNCTION_ROWS:
             raise ValueError(
