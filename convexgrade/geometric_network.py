@@ -92,8 +92,8 @@ def check_encodable(base: int, n_features: int, n_layers: int, n_outputs: int) -
             f"base={base}, n_layers={n_layers} and {n_features} features make "
             f"base**(n_features * n_layers) = {shown} cells in the last layer; a sine network codes all "
             f"of them in one integer and is limited to {MAX_CELLS}: the lattice reduction that finds "
-            f"the integer takes seconds at 64 cells, minutes at 128, and more and more beyond. Take a "
-            f"smaller base or n_layers, or decoder='table' without a network."
+            f"the integer takes seconds at 64 cells, a minute or more at 128, and ever more beyond. "
+            f"Take a smaller base or n_layers, or decoder='table' without a network."
         )
 
 

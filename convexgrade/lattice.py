@@ -80,8 +80,8 @@ def find_multiple(values: Array, bits: int) -> int:
     if values.size > MAX_CELLS:
         raise ValueError(
             f"A table of {values.size} cells is too large for one integer: at most {MAX_CELLS} cells "
-            f"are decoded, since the lattice reduction takes seconds at 64 cells, minutes at 128, and "
-            f"more and more beyond."
+            f"are decoded, since the lattice reduction takes seconds at 64 cells, a minute or "
+            f"more at 128, and ever more beyond."
         )
     basis = _reduced_basis(values.size, bits)
     left = np.append(np.arcsin(np.clip(values, -1.0, 1.0)), 0.0)
