@@ -24,7 +24,7 @@ from convexgrade.geometric import Box, as_box
 Array = NDArray[np.float64]
 Modulus = float | tuple[float, float] | Callable[[float], float]
 
-_MAX_LAYERS = 10_000  # where a search for a layer gives up
+_MAX_LAYERS = 1100  # 2.0**-1075 is 0: cells do not get smaller in double precision
 
 
 class ReadoutCheck(NamedTuple):
