@@ -2,7 +2,8 @@
 
 See `ConvexReLURegressor` and `ConvexReLUClassifier` for one grade, `MultigradeRegressor` and
 `MultigradeClassifier` for the chain (with a ``CV`` behind the name, alpha and depth are found by
-cross-validation), `certify` for the certificates, and `to_relu` for gated networks as ReLU networks.
+cross-validation), `certify` for the certificates, `to_relu` for gated networks as ReLU networks, and
+`GeometricLayerwiseRegressor` for readouts with a known rate a layer.
 """
 
 from convexgrade import datasets
@@ -12,6 +13,7 @@ from convexgrade.estimators import (
     Conversion,
     ConvexReLUClassifier,
     ConvexReLURegressor,
+    GeometricLayerwiseRegressor,
     MultigradeClassifier,
     MultigradeClassifierCV,
     MultigradeRegressor,
@@ -19,22 +21,27 @@ from convexgrade.estimators import (
     PathPoint,
     alpha_path,
     certify,
+    check_readout_bound,
     to_relu,
 )
+from convexgrade.moduli import ReadoutCheck
 
 __all__ = [
     "Certificate",
     "Conversion",
     "ConvexReLUClassifier",
     "ConvexReLURegressor",
+    "GeometricLayerwiseRegressor",
     "GradesDisplay",
     "MultigradeClassifier",
     "MultigradeClassifierCV",
     "MultigradeRegressor",
     "MultigradeRegressorCV",
     "PathPoint",
+    "ReadoutCheck",
     "alpha_path",
     "certify",
+    "check_readout_bound",
     "datasets",
     "to_relu",
 ]

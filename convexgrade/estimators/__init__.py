@@ -2,6 +2,7 @@
 
 from convexgrade.estimators.certify import certify
 from convexgrade.estimators.convert import Conversion, to_relu
+from convexgrade.estimators.geometric import GeometricLayerwiseRegressor, check_readout_bound
 from convexgrade.estimators.multigrade_classifier import MultigradeClassifier
 from convexgrade.estimators.multigrade_cv import MultigradeClassifierCV, MultigradeRegressorCV
 from convexgrade.estimators.multigrade_regressor import MultigradeRegressor
@@ -12,6 +13,7 @@ __all__ = [
     "Conversion",
     "ConvexReLUClassifier",
     "ConvexReLURegressor",
+    "GeometricLayerwiseRegressor",
     "MultigradeClassifier",
     "MultigradeClassifierCV",
     "MultigradeRegressor",
@@ -19,5 +21,6 @@ __all__ = [
     "PathPoint",
     "alpha_path",
     "certify",
+    "check_readout_bound",
     "to_relu",
 ]
