@@ -1,0 +1,205 @@
+"""Alpha and depth by cross-validation, paths of alpha, class weights."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import make_classification
+from sklearn.metrics import log_loss
+from sklearn.model_selection import KFold
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from convexgrade import (
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    MultigradeClassifier,
+    MultigradeClassifierCV,
+    MultigradeRegressor,
+    MultigradeRegressorCV,
+    alpha_path,
+    certify,
+)
+from tests.test_estimators import make_data, targets
+
+CROSS_VALIDATED = [MultigradeRegressorCV, MultigradeClassifierCV]
+SMALL = {"n_patterns": 10, "cv": 3, "random_state": 0}
+# The contract is about the interface: the cheapest chain will do.
+QUICK = {"alphas": [0.02], "n_grades": 1, "cv": 2, "patterns": "sampled", "n_patterns": 20}
+
+
+@parametrize_with_checks([estimator(**QUICK) for estimator in CROSS_VALIDATED])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+# scikit-learn's own: the checks have classes of a single row, which a stratified fold cannot hold.
+@pytest.mark.filterwarnings("ignore:The least populated class in y has only:UserWarning")
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+def coded(estimator, y):
+    return targets(estimator, y) if estimator is MultigradeClassifierCV else y
+
+
+@pytest.mark.parametrize("estimator", CROSS_VALIDATED)
+def test_the_table_holds_the_validation_losses_of_chains_fitted_on_the_folds(estimator):
+    X, y = make_data()
+    y = coded(estimator, y)
+    folds = list(KFold(3, shuffle=True, random_state=1).split(X))
+    parameters = {**SMALL, "cv": folds, "n_grades": 2, "alpha_decay": 0.5}
+    model = estimator(alphas=[0.05], **parameters).fit(X, y)
+    assert model.cv_results_["param_alpha"].tolist() == [0.05, 0.05]
+    assert model.cv_results_["param_n_grades"].tolist() == [1, 2]
+    single = MultigradeRegressor if estimator is MultigradeRegressorCV else MultigradeClassifier
+    scale = y.std() if estimator is MultigradeRegressorCV else 1.0
+    center = y.mean() if estimator is MultigradeRegressorCV else 0.0
+    for k, (train, held_out) in enumerate(folds):
+        chain = single(0.05, n_grades=2, alpha_decay=0.5, n_patterns=10, max_iter=1, random_state=0)
+        chain.fit(X[train], (y[train] - center) / scale if scale != 1.0 else y[train])
+        if estimator is MultigradeRegressorCV:
+            expected = [
+                0.5 * np.mean((p - (y[held_out] - center) / scale) ** 2)
+                for p in chain.staged_predict(X[held_out])
+            ]
+        else:
+            expected = [log_loss(y[held_out], p) for p in chain.staged_predict_proba(X[held_out])]
+        # The coding of regression targets differs by the standardisation of the fold: a per cent.
+        measured = -model.cv_results_[f"split{k}_test_score"]
+        np.testing.assert_allclose(measured, expected, rtol=0.2)
+
+
+@pytest.mark.parametrize("estimator", CROSS_VALIDATED)
+def test_the_best_row_of_the_table_is_refitted(estimator):
+    X, y = make_data()
+    y = coded(estimator, y)
+    model = estimator(n_grades=2, n_alphas=3, eps=0.02, **SMALL).fit(X, y)
+    table = model.cv_results_
+    best = int(np.argmax(table["mean_test_score"]))
+    assert table["rank_test_score"][best] == 1
+    assert (model.alpha_, model.n_grades_) == (
+        table["param_alpha"][best],
+        table["param_n_grades"][best],
+    )
+    splits = np.column_stack([table[f"split{i}_test_score"] for i in range(3)])
+    np.testing.assert_allclose(table["mean_test_score"], splits.mean(axis=1))
+    np.testing.assert_allclose(table["std_test_score"], splits.std(axis=1))
+    assert (np.diff(model.alphas_) < 0).all()
+    assert [grade.alpha for grade in model.grades_] == pytest.approx(
+        [model.alpha_ * 0.3**k for k in range(model.n_grades_)]
+    )
+    again = certify(model, X, y)
+    assert [c.primal for c in again] == pytest.approx([c.primal for c in model.certificates_])
+    assert all(c.relative_gap < 1e-4 for c in again)
+
+
+@pytest.mark.parametrize("estimator", CROSS_VALIDATED)
+def test_neither_processes_nor_the_order_of_rows_nor_copies_change_the_choice(estimator):
+    X, y = make_data(40)
+    y = coded(estimator, y)
+    parameters = {**SMALL, "alphas": [0.2, 0.05], "n_grades": 2}
+    model = estimator(**parameters).fit(X, y)
+    order = np.random.default_rng(0).permutation(40)
+    shared_out = estimator(**parameters, n_jobs=2).fit(X[order], y[order])
+    np.testing.assert_array_equal(shared_out.predict(X), model.predict(X))
+    weights = np.ones(40)
+    weights[:10] = 2.0
+    rows = np.concatenate([np.arange(40), np.arange(10)])
+    weighted = estimator(**parameters).fit(X, y, sample_weight=weights)
+    doubled = estimator(**parameters).fit(X[rows], y[rows])
+    for name in ("mean_test_score", "param_alpha"):
+        np.testing.assert_allclose(weighted.cv_results_[name], doubled.cv_results_[name])
+    np.testing.assert_allclose(weighted.predict(X), doubled.predict(X))
+
+
+def test_the_path_ends_where_two_penalties_in_a_row_bring_nothing():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 3)), rng.standard_normal(60)  # nothing to learn
+    model = MultigradeRegressorCV(alphas=np.geomspace(1e-3, 10.0, 8), n_grades=1, **SMALL).fit(X, y)
+    least = -model.cv_results_["mean_test_score"]
+    assert len(model.alphas_) < 8
+    assert least[-2:].min() >= least[:-2].min()
+    assert model.alpha_ > 0.05
+
+
+def test_verbose_prints_a_line_for_every_alpha_and_depth(capsys):
+    X, y = make_data(30)
+    MultigradeRegressorCV(alphas=[0.1], n_grades=1, verbose=1, **SMALL).fit(X, y)
+    assert "alpha=0.1, 1 grades: validation loss" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"alphas": [0.1, -1.0]}, r"alphas=\[0.1, -1.0\] must be a sequence of positive numbers"),
+        ({"alphas": []}, r"alphas=\[\] must be a sequence of positive numbers"),
+        ({"eps": 1.0}, "'eps' parameter of MultigradeRegressorCV must be a float in the range"),
+        ({"cv": 61}, "n_splits=61 greater than the number of samples"),
+    ],
+)
+def test_bad_parameters_are_named(parameters, message):
+    X, y = make_data()
+    with pytest.raises(ValueError, match=message):
+        MultigradeRegressorCV(n_patterns=10, **parameters).fit(X, y)
+
+
+@pytest.mark.parametrize("patterns", ["adaptive", "exhaustive"])
+@pytest.mark.parametrize("estimator", [ConvexReLURegressor, ConvexReLUClassifier])
+def test_a_path_runs_from_the_trivial_grade_with_certificates(estimator, patterns):
+    X, y = make_data(40)
+    y = np.digitize(y, np.quantile(y, [0.5])) if estimator is ConvexReLUClassifier else y
+    template = estimator(n_patterns=20, patterns=patterns, random_state=0)
+    path = alpha_path(template, X, y, n_alphas=5, eps=1e-2)
+    alphas = np.array([point.alpha for point in path])
+    np.testing.assert_allclose(alphas[1:] / alphas[:-1], 1e-2**0.25)
+    assert path[0].estimator.grades_[0].n_neurons == 0
+    assert path[1].estimator.grades_[0].n_neurons > 0
+    objectives = [point.certificate.primal for point in path]
+    assert (np.diff(objectives) < 0).all()
+    for point in path:
+        assert point.certificate.relative_gap < 1e-4
+        assert certify(point.estimator, X, y)[0].primal == pytest.approx(point.certificate.primal)
+        assert point.estimator.get_params() == {**template.get_params(), "alpha": point.alpha}
+        cold = clone(template).set_params(alpha=point.alpha).fit(X, y)
+        if patterns == "exhaustive":
+            assert point.certificate.primal == pytest.approx(cold.certificate_.primal, rel=1e-4)
+
+
+def test_a_path_says_what_it_needs():
+    X, y = make_data(20)
+    with pytest.raises(TypeError, match="one grade; got MultigradeRegressor"):
+        alpha_path(MultigradeRegressor(), X, y)
+    for parameters, message in (
+        ({"n_alphas": 1}, "n_alphas=1 must be at least 2"),
+        ({"eps": 2.0}, "eps=2.0 must lie strictly between 0 and 1"),
+        ({"alphas": [0.0]}, r"alphas=\[0.0\] must be a sequence of positive numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            alpha_path(ConvexReLURegressor(), X, y, **parameters)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_class_weights_are_sample_weights(n_classes):
+    X, y = make_data(60)
+    y = np.digitize(y, np.quantile(y, [0.2] if n_classes == 2 else [0.2, 0.5]))
+    share = np.bincount(y)[y]
+    given = {label: float(label + 1) for label in range(n_classes)}
+    parameters = {"alpha": 0.02, "n_patterns": 20, "random_state": 0}
+    for class_weight, weights in (("balanced", 1.0 / share), (given, y + 1.0)):
+        weighted = ConvexReLUClassifier(class_weight=class_weight, **parameters).fit(X, y)
+        expected = ConvexReLUClassifier(**parameters).fit(X, y, sample_weight=weights)
+        np.testing.assert_allclose(weighted.predict_proba(X), expected.predict_proba(X), rtol=1e-5)
+        recomputed = certify(weighted, X, y)[0]
+        assert recomputed.primal == pytest.approx(weighted.certificate_.primal)
+    with pytest.raises(ValueError, match="must not have negative weights"):
+        ConvexReLUClassifier(class_weight={0: -1.0, 1: 1.0}).fit(X, np.minimum(y, 1))
+
+
+def test_balanced_weights_find_a_rare_class():
+    X, y = make_classification(400, 5, weights=[0.93], class_sep=0.6, random_state=0)
+    parameters = {"alpha": 0.02, "n_patterns": 20, "random_state": 0}
+    recall = {
+        class_weight: np.mean(
+            ConvexReLUClassifier(class_weight=class_weight, **parameters)
+            .fit(X, y)
+            .predict(X)[y == 1]
+        )
+        for class_weight in (None, "balanced")
+    }
+    assert recall["balanced"] > recall[None] + 0.2
