@@ -353,5 +353,5 @@ class System:
         rows = (part.roots.transpose(0, 2, 1) @ rows)[part.used]
         rows = np.concatenate([root[:, None] * gram[:q], rows])
         blocks = rows[:, q:].reshape(len(rows), len(pattern), d)[:, place].transpose(1, 0, 2)
-        columns = (blocks @ part.roots).transpose(1, 0, 2)[:, part.used]
-        return np.concatenate([rows[:, :q] * root, columns], axis=1)
+        right = (blocks @ part.roots).transpose(1, 0, 2)[:, part.used]
+        return np.concatenate([rows[:, :q] * root, right], axis=1)
