@@ -120,6 +120,11 @@ class Tight(NamedTuple):
         """Which entries are no padding."""
         return np.asarray(np.arange(self.rows.shape[1]) < self.number[:, None])
 
+    def narrowed(self) -> Tight:
+        """Return the same without the columns that are padding in every row."""
+        width = int(self.number.max(initial=0))
+        return Tight(self.rows[:, :width], self.rho[:, :width], self.number)
+
     def take(self, index: NDArray[np.intp] | Mask) -> Tight:
         """Return the constraints of the cones at ``index``."""
         return Tight(self.rows[index], self.rho[index], self.number[index])
@@ -169,7 +174,11 @@ class Cones:
         return cls(X / norms[:, None], signs)
 
     def normals(self, cone: NDArray[np.intp], tight: Tight) -> Array:
-        """Return the normals E x of tight constraints, zero where there is padding, (m, d, d)."""
+        """Return the normals E x of tight constraints, zero where there is padding, (m, k, d).
+
+        k is the largest number of constraints that any of the m cones has.
+        """
+        tight = tight.narrowed()
         signs = np.where(tight.used, self.signs[cone[:, None], tight.rows], 0)
         return np.asarray(self.rows[tight.rows] * signs[:, :, None])
 
@@ -273,8 +282,11 @@ class Cones:
     ) -> tuple[Array, Array]:
         """Return the rho of any sign for which point + T^T rho is shortest, and that point.
 
-        T are the normals of the tight constraints.
+        T are the normals of the tight constraints. Few of the d places for them are taken in many
+        dimensions: the padding that all cones share stays out of the systems.
         """
+        wide = np.zeros_like(tight.rho)
+        tight = tight.narrowed()
         T = self.normals(cone, tight)
         transposed = T.transpose(0, 2, 1)
         gram = T @ transposed
@@ -284,4 +296,5 @@ class Cones:
         # Once more, for the digits that the normal equations lose.
         rho -= np.linalg.solve(gram, T @ point)
         point = points[:, :, None] + transposed @ rho
-        return np.asarray(rho[:, :, 0]), np.asarray(point[:, :, 0], dtype=float)
+        wide[:, : rho.shape[1]] = rho[:, :, 0]
+        return wide, np.asarray(point[:, :, 0], dtype=float)

@@ -40,46 +40,74 @@ Index = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
 _COLUMNS_A_ROW = 1.2  # from this many on, the system over the rows is the cheaper one
+_GATHERED = 250  # operations that take as long as to gather one number of the Gram matrix,
+_COLUMN = 100  # and to form one of a column of K
 _PANEL = 1 << 20  # floats of the part of K that is formed at a time,
 _ROWS = 256  # or so many of its rows, if they are longer
 
 
 class Face(NamedTuple):
-    """The directions in which active groups can move.
+    """The directions in which active groups can move."""
 
-    ``roots`` (m, d, d) are sigma^1/2 s_g C_g, whose columns outside ``used`` (m, d) are zero.
-    """
-
-    active: Index  # positions among the groups of an operator
-    roots: Array
-    used: Mask
+    active: Index  # positions among the groups of an operator, (m,)
+    sign: Array  # their s_g, (m,)
+    q: Array  # (m, d)
+    kappa: Array  # (m,)
+    sigma: float
+    normals: Array  # of the constraints that hold p_g, padded by zeros, (m, k, d)
+    held: Index  # how many there are, (m,)
 
     @classmethod
     def of(
         cls, active: Index, sign: Array, p: Array, normals: Array | None, alpha: float, sigma: float
     ) -> Face:
-        """Return the faces at p (m, d), ``normals`` (m, d, d) of tight constraints padded by zeros."""
-        m, d = p.shape
-        used = np.ones((m, d), dtype=bool)
+        """Return the faces at p (m, d), ``normals`` (m, k, d) of tight constraints padded by zeros."""
         size = np.linalg.norm(p, axis=1)
-        small = np.sqrt(1.0 - alpha / size)[:, None, None]
-        w = p / size[:, None]
         if normals is None:
-            basis = np.broadcast_to(np.eye(d), (m, d, d))
-        else:
-            count = normals.any(axis=2).sum(axis=1)
-            # Householder's reflections of zero columns are identities: the last d - count columns of
-            # Q span the complement of the normals.
-            basis = np.linalg.qr(normals.transpose(0, 2, 1), mode="complete")[0]
-            used = np.arange(d) >= count[:, None]
-            basis = np.where(used[:, None, :], basis, 0.0)
-            w = np.einsum("gij,gi->gj", basis, w)
-        inner = small * np.eye(d) + (1.0 - small) * (w[:, :, None] * w[:, None, :])
-        return cls(active, np.sqrt(sigma) * sign[:, None, None] * (basis @ inner), used)
+            normals = np.zeros((len(p), 0, p.shape[1]))
+        held = normals.any(axis=2).sum(axis=1)
+        return cls(active, sign, p / size[:, None], alpha / size, sigma, normals, held)
 
     def take(self, index: Index | slice) -> Face:
         """Return the faces at ``index``."""
-        return Face(self.active[index], self.roots[index], self.used[index])
+        return Face(
+            self.active[index],
+            self.sign[index],
+            self.q[index],
+            self.kappa[index],
+            self.sigma,
+            self.normals[index],
+            self.held[index],
+        )
+
+    @property
+    def dimensions(self) -> int:
+        """Sum of the dimensions of all faces."""
+        return int(self.q.size - self.held.sum())
+
+    def roots(self) -> tuple[Array, Mask]:
+        """Return sigma^1/2 s_g C_g, (m, d, d), and which of their columns (m, d) are not zero."""
+        d = self.q.shape[1]
+        small, w = np.sqrt(1.0 - self.kappa)[:, None, None], self.q
+        used = np.arange(d) >= self.held[:, None]
+        basis = np.broadcast_to(np.eye(d), (len(w), d, d))
+        if self.held.any():
+            # Householder's reflections of zero columns are identities: the last d - held columns of
+            # Q span the complement of the normals.
+            basis = np.linalg.qr(self.normals.transpose(0, 2, 1), mode="complete")[0]
+            basis = np.where(used[:, None, :], basis, 0.0)
+            w = np.einsum("gij,gi->gj", basis, w)
+        inner = small * np.eye(d) + (1.0 - small) * (w[:, :, None] * w[:, None, :])
+        return np.sqrt(self.sigma) * self.sign[:, None, None] * (basis @ inner), used
+
+    def complement(self) -> Array:
+        """Return an orthonormal basis of the span of the normals, zeros where there are fewer.
+
+        With U_g the basis, P_g = I - U_g U_g^T. Shape (m, d, k).
+        """
+        k = self.normals.shape[1]
+        basis = np.linalg.qr(self.normals.transpose(0, 2, 1))[0]
+        return np.where(np.arange(k) < self.held[:, None, None], basis, 0.0)
 
 
 class Grams:
@@ -125,6 +153,14 @@ def _row_panel(columns: int) -> int:
     return max(_PANEL, _ROWS * columns)
 
 
+class _Columns(NamedTuple):
+    """The columns of K that lead to one output, but for those of Z."""
+
+    active: Index  # (m,)
+    roots: Array  # (m, d, d)
+    used: Mask  # (m, d)
+
+
 class System:
     """Newton systems over a working set; Grams are kept for as long as the curvature is the same."""
 
@@ -140,7 +176,7 @@ class System:
         for outputs in coupled(curvature):
             parts = [face.take(np.flatnonzero(output == k)) for k in outputs]
             H = curvature[:, outputs][:, :, outputs]
-            columns = sum(int(part.used.sum()) for part in parts) + len(outputs) * tau.size
+            columns = sum(part.dimensions for part in parts) + len(outputs) * tau.size
             if columns <= _COLUMNS_A_ROW * len(right) * len(outputs):
                 found = self._by_columns(parts, outputs, H, tau, right[:, outputs])
             else:
@@ -149,8 +185,9 @@ class System:
         return step
 
     def _by_columns(
-        self, parts: list[Face], outputs: Outputs, H: Array, tau: Array, right: Array
+        self, faces: list[Face], outputs: Outputs, H: Array, tau: Array, right: Array
     ) -> Array:
+        parts = [_Columns(face.active, *face.roots()) for face in faces]
         matrix = self._gram(parts, outputs, H, tau)
         if matrix is None:
             matrix = self._formed(parts, outputs, H, tau)
@@ -161,13 +198,14 @@ class System:
         return right - self._forward(parts, outputs, tau, y)
 
     def _by_rows(
-        self, parts: list[Face], outputs: Outputs, H: Array, tau: Array, right: Array
+        self, faces: list[Face], outputs: Outputs, H: Array, tau: Array, right: Array
     ) -> Array:
         n, k = right.shape
         S = square_roots(H)
         blocks = np.zeros((k, n, k, n))
-        for m, part in enumerate(parts):
-            outer = self._outer(part, tau)
+        complements = [face.complement() for face in faces]
+        for m, (face, complement) in enumerate(zip(faces, complements, strict=True)):
+            outer = self._outer(face, complement, tau)
             for a, b in np.ndindex(k, k):
                 blocks[a, :, b, :] += S[:, a, m, None] * outer * S[:, m, b]
         matrix = blocks.reshape(k * n, k * n)
@@ -175,10 +213,71 @@ class System:
         scaled = np.einsum("iab,ib->ai", S, right)
         inner = cho_solve((cholesky(matrix).T, False), scaled.ravel(), check_finite=False)
         theta = np.einsum("iab,bi->ia", S, inner.reshape(k, n))
-        y = self._adjoint(parts, outputs, tau, theta)
-        return right - self._forward(parts, outputs, tau, y)
+        return right - self._applied(faces, complements, outputs, tau, theta)
 
-    def _forward(self, parts: list[Face], outputs: Outputs, tau: Array, y: Array) -> Array:
+    def _outer(self, face: Face, complement: Array, tau: Array) -> Array:
+        """Return K K^T of one output, from some columns at a time.
+
+        Where the faces are most of the space, from what they lack: with U_g = ``complement``,
+
+            sum_g D_g X J_g X^T D_g = X X^T o sum_g (1 - kappa_g) D_g 1 1^T D_g
+                                      + sum_g D_g X (kappa_g q q^T - (1 - kappa_g) U U^T) X^T D_g.
+        """
+        op = self._operator
+        free = np.sqrt(tau) * op.Z
+        total = free @ free.T
+        channel = op.channel[face.active]
+        if face.dimensions <= face.held.sum() + 2 * len(channel):
+            roots, used = face.roots()
+            self._add_outer(total, roots, used, channel, 1.0)
+            return np.asarray(total)
+        inside = np.sqrt(face.sigma * (1.0 - face.kappa))
+        masks = inside * op.masks[:, channel]
+        total += (op.X @ op.X.T) * (masks @ masks.T)
+        along = np.sqrt(face.sigma * face.kappa)[:, None] * face.q
+        every = np.ones((len(channel), 1), dtype=bool)
+        self._add_outer(total, along[:, :, None], every, channel, 1.0)
+        held = np.arange(complement.shape[2]) < face.held[:, None]
+        self._add_outer(total, inside[:, None, None] * complement, held, channel, -1.0)
+        return np.asarray(total)
+
+    def _add_outer(
+        self, total: Array, vectors: Array, used: Mask, channel: Index, factor: float
+    ) -> None:
+        """Add, in place, the outer products of D_g X times the used columns of ``vectors``."""
+        op, d = self._operator, self._operator.X.shape[1]
+        for some in chunks(len(channel), len(op.X) * max(1, used.shape[1]), most=_PANEL):
+            flat = vectors[some].transpose(1, 0, 2).reshape(d, -1)[:, used[some].ravel()]
+            where = np.repeat(channel[some], used[some].sum(axis=1))
+            panel = (op.X @ flat) * op.masks[:, where]
+            total += factor * (panel @ panel.T)
+
+    def _applied(
+        self,
+        faces: list[Face],
+        complements: list[Array],
+        outputs: Outputs,
+        tau: Array,
+        theta: Array,
+    ) -> Array:
+        """Return K K^T theta."""
+        op = self._operator
+        groups, free = op.adjoint(self._everywhere(outputs, theta))
+        v = np.zeros_like(groups)
+        for face, U in zip(faces, complements, strict=True):
+            b = groups[face.active][:, :, None]
+            inside = (1.0 - face.kappa)[:, None, None] * (b - U @ (U.transpose(0, 2, 1) @ b))
+            along = face.kappa * np.einsum("gi,gi->g", face.q, b[:, :, 0])
+            v[face.active] = face.sigma * (inside[:, :, 0] + along[:, None] * face.q)
+        return op.forward(v, tau[:, None] * free)[:, outputs]
+
+    def _everywhere(self, outputs: Outputs, theta: Array) -> Array:
+        """Return theta with zeros for the other outputs."""
+        full = np.zeros((len(theta), len(self._operator.spans)))
+        full[:, outputs] = theta
+        return full
+
+    def _forward(self, parts: list[_Columns], outputs: Outputs, tau: Array, y: Array) -> Array:
         """Return K y for the outputs of the parts."""
         op = self._operator
         v = np.zeros((op.channel.size, op.X.shape[1]))
@@ -193,12 +292,10 @@ class System:
             )
         return op.forward(v, c)[:, outputs]
 
-    def _adjoint(self, parts: list[Face], outputs: Outputs, tau: Array, theta: Array) -> Array:
+    def _adjoint(self, parts: list[_Columns], outputs: Outputs, tau: Array, theta: Array) -> Array:
         """Return K^T theta."""
         op = self._operator
-        full = np.zeros((len(op.X), len(op.spans)))
-        full[:, outputs] = theta
-        groups, free = op.adjoint(full)
+        groups, free = op.adjoint(self._everywhere(outputs, theta))
         found = []
         for k, part in zip(outputs, parts, strict=True):
             signed = op.sign[part.active, None] * groups[part.active]
@@ -206,11 +303,11 @@ class System:
             found.append(np.concatenate([np.sqrt(tau) * free[:, k], y]))
         return np.concatenate(found)
 
-    def _split(self, parts: list[Face], tau: Array, y: Array) -> list[Array]:
+    def _split(self, parts: list[_Columns], tau: Array, y: Array) -> list[Array]:
         sizes = [tau.size + int(part.used.sum()) for part in parts]
         return np.split(y, np.cumsum(sizes)[:-1])
 
-    def _columns(self, part: Face, tau: Array, rows: slice) -> Array:
+    def _rows(self, part: _Columns, tau: Array, rows: slice) -> Array:
         """Return some rows of the columns of K that lead to one output."""
         op, d = self._operator, self._operator.X.shape[1]
         flat = part.roots.transpose(1, 0, 2).reshape(d, -1)[:, part.used.ravel()]
@@ -218,13 +315,13 @@ class System:
         free = np.sqrt(tau) * op.Z[rows]
         return np.concatenate([free, (op.X[rows] @ flat) * op.masks[rows][:, channel]], axis=1)
 
-    def _formed(self, parts: list[Face], outputs: Outputs, H: Array, tau: Array) -> Array:
+    def _formed(self, parts: list[_Columns], outputs: Outputs, H: Array, tau: Array) -> Array:
         """Return K^T H K, from some rows of K at a time."""
         edges = np.cumsum([0, *(tau.size + int(part.used.sum()) for part in parts)])
         own = [slice(a, b) for a, b in pairwise(edges.tolist())]
         matrix = np.zeros((edges[-1], edges[-1]))
         for rows in chunks(len(H), int(edges[-1]), most=_row_panel(int(edges[-1]))):
-            K = [self._columns(part, tau, rows) for part in parts]
+            K = [self._rows(part, tau, rows) for part in parts]
             for a, b in np.ndindex(len(parts), len(parts)):
                 if a == b:
                     root = np.sqrt(H[rows, a, a])[:, None] * K[a]
@@ -235,22 +332,14 @@ class System:
             matrix[own[b], own[a]] = matrix[own[a], own[b]].T
         return matrix
 
-    def _outer(self, part: Face, tau: Array) -> Array:
-        """Return K K^T of one output, from some columns at a time."""
-        op = self._operator
-        free = np.sqrt(tau) * op.Z
-        total = free @ free.T
-        none = np.empty(0)
-        for some in chunks(len(part.active), op.X.size, most=_PANEL):
-            panel = self._columns(part.take(some), none, slice(None))
-            total += panel @ panel.T
-        return np.asarray(total)
-
-    def _gram(self, parts: list[Face], outputs: Outputs, H: Array, tau: Array) -> Array | None:
-        """Return K^T H K from the Gram matrix of patterns, if the curvature has been met before."""
+    def _gram(self, parts: list[_Columns], outputs: Outputs, H: Array, tau: Array) -> Array | None:
+        """Return K^T H K from the Gram matrix of patterns; None where that is dearer, or is new."""
         if len(outputs) > 1:
             return None
         op, part, k, h = self._operator, parts[0], outputs[0], H[:, 0, 0]
+        columns, d = int(part.used.sum()), op.X.shape[1]
+        if len(h) * columns * (columns + _COLUMN) <= _GATHERED * (len(part.active) * d) ** 2:
+            return None
         grams = self._grams.get(k)
         if grams is None or not np.array_equal(grams.curvature, h):
             self._grams[k] = Grams(op.X, op.Z, self._masks, h)
@@ -259,11 +348,10 @@ class System:
         gram = grams.at(pattern)
         if gram is None:
             return None
-        q, d = tau.size, op.X.shape[1]
-        root = np.sqrt(tau)
+        q, root = tau.size, np.sqrt(tau)
         rows = gram[q:].reshape(len(pattern), d, len(gram))[place]
         rows = (part.roots.transpose(0, 2, 1) @ rows)[part.used]
         rows = np.concatenate([root[:, None] * gram[:q], rows])
         blocks = rows[:, q:].reshape(len(rows), len(pattern), d)[:, place].transpose(1, 0, 2)
-        columns = (blocks @ part.roots).transpose(1, 0, 2)[:, part.used]
-        return np.concatenate([rows[:, :q] * root, columns], axis=1)
+        right = (blocks @ part.roots).transpose(1, 0, 2)[:, part.used]
+        return np.concatenate([rows[:, :q] * root, right], axis=1)

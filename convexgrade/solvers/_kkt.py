@@ -101,17 +101,21 @@ class Operator:
         return int(n_channels * self.X.shape[1] + len(outputs) * self.Z.shape[1])
 
     def forward(self, v: Array, c: Array) -> Array:
-        """Return A (v, c), shape (n_samples, n_outputs)."""
+        """Return A (v, c), shape (n_samples, n_outputs).
+
+        Row i of sum_g D_g X u_g is x_i times row i of the masks times the u_g: no array of rows
+        times groups is formed.
+        """
         u = np.zeros((self.masks.shape[1], v.shape[1]))
         np.add.at(u, self.channel, self.sign[:, None] * v)
-        activations = (self.X @ u.T) * self.masks
-        f = [activations[:, span].sum(axis=1) for span in self.spans]
+        f = [row_products(self.masks[:, span] @ u[span], self.X) for span in self.spans]
         return np.stack(f, axis=1) + self.Z @ c
 
     def adjoint(self, theta: Array) -> tuple[Array, Array]:
         """Return A^T theta: s_g X^T D_g theta_{k(g)} for every group, and Z^T theta."""
-        weighted = [self.masks[:, span] * theta[:, k, None] for k, span in enumerate(self.spans)]
-        channels = np.concatenate(weighted, axis=1).T @ self.X
+        channels = np.empty((self.masks.shape[1], self.X.shape[1]))
+        for k, span in enumerate(self.spans):
+            channels[span] = self.masks[:, span].T @ (theta[:, k, None] * self.X)
         return self.sign[:, None] * channels[self.channel], self.Z.T @ theta
 
     def stack(self, blocks: Array) -> Array:
@@ -126,6 +130,11 @@ class Operator:
         """Return the blocks that `stack` put below each other."""
         blocks = stacked.reshape(stacked.shape[0], -1, rows, stacked.shape[2])
         return np.asarray(blocks[self.channel, self.slot])
+
+
+def row_products(left: Array, right: Array) -> Array:
+    """Return the inner product of each row of one matrix with that of the other."""
+    return np.asarray(np.einsum("ij,ij->i", left, right))
 
 
 def coupled(curvature: Array) -> list[Outputs]:
@@ -219,11 +228,11 @@ class _Part:
         """Return K y."""
         u = np.einsum("cij,ci->cj", self.T, y[: self.split].reshape(self.T.shape[:2]))
         free = self.scale * y[self.split :]
-        return np.asarray(((self.X @ u.T) * self.masks).sum(axis=1) + self.Z @ free)
+        return np.asarray(row_products(self.masks @ u, self.X) + self.Z @ free)
 
     def adjoint(self, theta: Array) -> Array:
         """Return K^T theta."""
-        u = (theta[:, None] * self.masks).T @ self.X
+        u = self.masks.T @ (theta[:, None] * self.X)
         channels = np.einsum("cij,cj->ci", self.T, u)
         return np.concatenate([channels.ravel(), self.scale * (self.Z.T @ theta)])
 
