@@ -49,7 +49,7 @@ _PARAMETERS = tuple(
 _FEW = 20  # integer targets of at most so many values are taken for classes
 
 _PICTURE = Path("convexgrade.png")
-_CHAIN: dict[str, Any] = {"n_grades": 3, "n_patterns": 30, "max_iter": 2, "random_state": 0}
+_CHAIN: dict[str, Any] = {"random_state": 0}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,11 +22,11 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
 
     Parameters
     ----------
-    alpha : float, default=1e-3
-        Penalty of every grade, positive.
-    n_grades : int, default=3
+    alpha : float, default=1e-2
+        Penalty of the first grade, positive.
+    n_grades : int, default=2
         Most grades.
-    alpha_decay : float, default=1.0
+    alpha_decay : float, default=0.3
         Factor of alpha from each grade to the next, positive.
     passthrough : {"hidden", "output", "both"}, default="hidden"
         What a grade passes on to the next: its hidden features, the output of the chain so far, or
@@ -61,7 +61,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         Fit an unpenalised linear term in every grade.
     tol : float, default=1e-4
         Relative gap at which a grade counts as optimal.
-    max_iter : int, default=3
+    max_iter : int, default=1
         Most rounds of search and solve in a grade.
     warm_start : bool, default=False
         Keep the fitted grades and add the missing ones when ``n_grades`` has grown.
@@ -114,10 +114,10 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
 
     def __init__(
         self,
-        alpha: float = 1e-3,
+        alpha: float = 1e-2,
         *,
-        n_grades: int = 3,
-        alpha_decay: float = 1.0,
+        n_grades: int = 2,
+        alpha_decay: float = 0.3,
         passthrough: str = "hidden",
         keep_inputs: bool = True,
         activation: str = "relu",
@@ -133,7 +133,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         fit_intercept: bool = True,
         linear_term: bool = False,
         tol: float = 1e-4,
-        max_iter: int = 3,
+        max_iter: int = 1,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,

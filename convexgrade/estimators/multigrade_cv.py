@@ -195,7 +195,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         Number of penalties, without ``alphas``.
     eps : float, default=1e-3
         Length of the path, in (0, 1), without ``alphas``.
-    n_grades : int, default=4
+    n_grades : int, default=3
         Most grades to try.
     alpha_decay : float, default=0.3
         Factor of alpha from each grade to the next, positive.
@@ -294,7 +294,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         *,
         n_alphas: int = 4,
         eps: float = 1e-3,
-        n_grades: int = 4,
+        n_grades: int = 3,
         alpha_decay: float = 0.3,
         cv: Any = None,
         passthrough: str = "hidden",

@@ -25,11 +25,11 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
 
     Parameters
     ----------
-    alpha : float, default=1e-3
-        Penalty of every grade, positive; unitless, since targets are standardised.
-    n_grades : int, default=3
+    alpha : float, default=1e-2
+        Penalty of the first grade, positive; unitless, since targets are standardised.
+    n_grades : int, default=4
         Most grades.
-    alpha_decay : float, default=1.0
+    alpha_decay : float, default=0.3
         Factor of alpha from each grade to the next, positive.
     passthrough : {"hidden", "output", "both"}, default="hidden"
         What a grade passes on to the next: its hidden features, the output of the chain so far, or
@@ -60,7 +60,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Fit an unpenalised linear term in every grade.
     tol : float, default=1e-4
         Relative gap, as a fraction of the loss before the grade, at which a grade counts as optimal.
-    max_iter : int, default=3
+    max_iter : int, default=1
         Most rounds of search and solve in a grade.
     warm_start : bool, default=False
         Keep the fitted grades and add the missing ones when ``n_grades`` has grown.
@@ -116,10 +116,10 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
 
     def __init__(
         self,
-        alpha: float = 1e-3,
+        alpha: float = 1e-2,
         *,
-        n_grades: int = 3,
-        alpha_decay: float = 1.0,
+        n_grades: int = 4,
+        alpha_decay: float = 0.3,
         passthrough: str = "hidden",
         keep_inputs: bool = True,
         activation: str = "relu",
@@ -134,7 +134,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         fit_intercept: bool = True,
         linear_term: bool = False,
         tol: float = 1e-4,
-        max_iter: int = 3,
+        max_iter: int = 1,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
+from sklearn.base import is_regressor
 from sklearn.metrics import accuracy_score, log_loss, root_mean_squared_error
 
 from convexgrade import (
@@ -30,7 +31,7 @@ from convexgrade import (
     MultigradeRegressor,
     MultigradeRegressorCV,
 )
-from tests.benchmarks.datasets import DATA, load, n_splits
+from tests.benchmarks.datasets import DATA, Split, load, n_splits
 
 REGRESSION = ("yacht", "energy", "concrete", "airfoil", "power-plant", "california")
 CLASSIFICATION = ("ionosphere", "statlog-vehicle", "statlog-image", "spambase", "magic")
@@ -61,22 +62,24 @@ def fits(short: bool, entrants: list[str], only: str) -> Iterator[Fit]:
 
 def run(fit: Fit, path: Path) -> None:
     """Fit, measure and append the result to the file."""
-    data = load(fit.dataset, fit.split)
-    regression = fit.dataset in REGRESSION
-    estimator = ENTRANTS[fit.entrant][0 if regression else 1](random_state=0)
+    estimator = ENTRANTS[fit.entrant][0 if fit.dataset in REGRESSION else 1](random_state=0)
+    append(path, {**fit._asdict(), **measured(estimator, load(fit.dataset, fit.split))})
+
+
+def measured(estimator: Any, data: Split) -> dict[str, Any]:
+    """Fit an estimator of chains; return its test error after each grade, and what it cost."""
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the gaps are in the results
         estimator.fit(data.X_train, data.y_train)
     result: dict[str, Any] = {
-        **fit._asdict(),
         "seconds": time.perf_counter() - start,
         "grades": estimator.n_grades_,
         "neurons": [grade.n_neurons for grade in estimator.grades_],
         "alpha": estimator.grades_[0].alpha,
         "gap": max(certificate.relative_gap for certificate in estimator.certificates_),
     }
-    if regression:
+    if is_regressor(estimator):
         staged = list(estimator.staged_predict(data.X_test))
         result["staged"] = [root_mean_squared_error(data.y_test, p) for p in staged]
     else:
@@ -84,6 +87,11 @@ def run(fit: Fit, path: Path) -> None:
         labels = estimator.classes_
         result["staged"] = [accuracy_score(data.y_test, labels[p.argmax(axis=1)]) for p in staged]
         result["log_loss"] = [log_loss(data.y_test, p, labels=labels) for p in staged]
+    return result
+
+
+def append(path: Path, result: dict[str, Any]) -> None:
+    """Append a result to a file, as one line."""
     with path.open("a") as file:
         file.write(json.dumps(result) + "\n")
 
