@@ -422,5 +422,5 @@ def test_passthrough_decides_what_a_grade_reads(passthrough, keep_inputs):
 
 def test_alpha_decay_is_the_factor_from_grade_to_grade():
     X, y = make_data()
-    model = MultigradeRegressor(0.02, alpha_decay=0.5, n_patterns=20, random_state=0).fit(X, y)
+    model = small(MultigradeRegressor, n_grades=3, alpha_decay=0.5).fit(X, y)
     assert [grade.alpha for grade in model.grades_] == [0.02, 0.01, 0.005]
