@@ -4,10 +4,12 @@ See `ConvexReLURegressor` and `ConvexReLUClassifier` for one grade, `MultigradeR
 `MultigradeClassifier` for the chain (with a ``CV`` behind the name, alpha and depth are found by
 cross-validation), `certify` for the certificates, `to_relu` for gated networks as ReLU networks, and
 `GeometricLayerwiseRegressor` for readouts with a known rate a layer.
+`ConstructiveMultigrade` approximates a given function by a network that is written down, not fitted.
 """
 
 from convexgrade import datasets
 from convexgrade.certificate import Certificate
+from convexgrade.constructive import ConstructiveMultigrade
 from convexgrade.display import GradesDisplay
 from convexgrade.estimators import (
     Conversion,
@@ -28,6 +30,7 @@ from convexgrade.moduli import ReadoutCheck
 
 __all__ = [
     "Certificate",
+    "ConstructiveMultigrade",
     "Conversion",
     "ConvexReLUClassifier",
     "ConvexReLURegressor",
