@@ -11,6 +11,7 @@ from convexgrade import datasets
 from convexgrade.certificate import Certificate
 from convexgrade.constructive import ConstructiveMultigrade
 from convexgrade.display import GradesDisplay
+from convexgrade.energy import Energy
 from convexgrade.estimators import (
     Conversion,
     ConvexReLUClassifier,
@@ -34,6 +35,7 @@ __all__ = [
     "Conversion",
     "ConvexReLUClassifier",
     "ConvexReLURegressor",
+    "Energy",
     "GeometricLayerwiseRegressor",
     "GradesDisplay",
     "MultigradeClassifier",

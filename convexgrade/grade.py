@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from convexgrade import search
 from convexgrade.certificate import Certificate, Multipliers, certify_network, dual_point
+from convexgrade.energy import rescale
 from convexgrade.losses import Loss
 from convexgrade.network import Network
 from convexgrade.patterns import Patterns, enumerate_patterns, sample_patterns
@@ -163,7 +164,7 @@ def fit_grade(
     rng = np.random.default_rng([*seed, 0])
     point, n_rounds = _SOURCES[settings.patterns](program, settings, first, rng, report)
     point = _within_width(program, point, settings)
-    network = point.network(program)
+    network = rescale(program, point.network(program))
     certificate = certify_grade(
         program, network, point.patterns, point.status, settings, seed, point.multipliers
     )

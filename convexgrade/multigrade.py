@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.certificate import Certificate
+from convexgrade.energy import Energy, measure
 from convexgrade.grade import (
     Grade,
     Report,
@@ -192,12 +193,15 @@ class Progress:
         Mean loss after each grade; the second empty without a validation set.
     verdict : str
         Why the chain ended, empty while it grows.
+    energy : tuple of Energy
+        Where the squared error before each grade went; empty for losses that are not quadratic.
     """
 
     chain: Chain
     train_loss: tuple[float, ...] = ()
     validation_loss: tuple[float, ...] = ()
     verdict: str = ""
+    energy: tuple[Energy, ...] = ()
 
     @classmethod
     def begin(cls, loss: Loss, data: Data, handover: Handover) -> Progress:
@@ -245,7 +249,7 @@ def extended(
 ) -> Progress:
     """Return a chain with one grade more, whatever it brings."""
     chain = _add_grade(progress.chain, data, plan, report)
-    return _measured(progress, chain, data, validation, plan.loss)
+    return _measured(progress, chain, data, validation, plan)
 
 
 _TRIVIAL = (
@@ -318,13 +322,24 @@ def _feature_scaling(chain: Chain, features: Array, data: Data) -> Scaling:
 
 
 def _measured(
-    before: Progress, chain: Chain, data: Data, validation: Data | None, loss: Loss
+    before: Progress, chain: Chain, data: Data, validation: Data | None, plan: ChainPlan
 ) -> Progress:
-    held_out = () if validation is None else (_mean_loss(chain, validation, loss),)
+    held_out = () if validation is None else (_mean_loss(chain, validation, plan.loss),)
     return Progress(
         chain,
-        (*before.train_loss, _mean_loss(chain, data, loss)),
+        (*before.train_loss, _mean_loss(chain, data, plan.loss)),
         before.validation_loss + held_out,
+        energy=before.energy + measure_energy(chain, data, plan)[-1:],
+    )
+
+
+def measure_energy(chain: Chain, data: Data, plan: ChainPlan) -> tuple[Energy, ...]:
+    """Return where the squared error before each grade went; nothing if the loss is not quadratic."""
+    if not plan.loss.quadratic:
+        return ()
+    return tuple(
+        measure(_state(step, data, plan, link.grade.alpha), link.grade.network)
+        for step, link in zip(chain.walk(data.X), chain.links, strict=False)
     )
 
 

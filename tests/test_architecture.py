@@ -17,6 +17,7 @@ LAYERS = [
     {
         "certificate",
         "decomposition",
+        "energy",
         "geometric_network",
         "pruning",
         "search",

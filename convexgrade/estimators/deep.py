@@ -14,6 +14,7 @@ from sklearn.model_selection import KFold, StratifiedKFold, check_cv, train_test
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from convexgrade.energy import Energy
 from convexgrade.estimators.base import BaseChain, Rows, distinct_rows
 from convexgrade.estimators.targets import ClassifierTargets, RegressorTargets, probabilities
 from convexgrade.multigrade import ChainPlan, Data, Progress
@@ -188,7 +189,15 @@ class CrossValidated(DeepChain):
 
 
 class StagedRegressor(RegressorTargets):
-    """Predictions by the first grades of a chain."""
+    """Predictions by the first grades of a chain, and where each grade's squared error went."""
+
+    @property
+    def energy_(self: Any) -> list[Energy]:
+        """Where the squared error before each grade went; for ``loss="squared_error"`` alone."""
+        check_is_fitted(self)
+        if not self._coding.loss.quadratic:
+            raise AttributeError(f"energy_ needs loss='squared_error'; this is loss={self.loss!r}.")
+        return list(self._progress.energy)
 
     def staged_predict(self: Any, X: ArrayLike) -> Iterator[Array]:
         """Yield the predictions of the chain after each grade.

@@ -85,6 +85,9 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Explicit weights in the units of the data.
     train_loss_ : ndarray of shape (``n_grades_``,)
         Mean training loss after each grade.
+    energy_ : list of Energy
+        For each grade, where the squared error before it went: into what is left, the grade's output
+        and its penalty. The three sum up to it, whatever the accuracy of the solve.
     validation_loss_ : ndarray of shape (``n_grades_``,)
         Mean validation loss after each grade; empty without ``early_stopping``.
     n_features_in_ : int

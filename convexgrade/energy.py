@@ -1,0 +1,100 @@
+"""The energy identity: where the squared error of a chain goes, grade by grade.
+
+Write e for what is left before a grade (targets minus offset), N for the grade's output,
+R = sum_j ||u_j|| |a_j|_1 for its penalty, and <., .> for the inner product with the rows' weights (which
+sum to 1), summed over outputs. The loss is *half* a squared error, so that along the ray t N, t >= 0,
+where R becomes t R, the grade's objective is
+
+    ||e - t N||^2 / 2 + alpha t R,     least at     t = max(0, (<e, N> - alpha R) / ||N||^2).
+
+A grade multiplied by this t (all of N: neurons, linear term and intercept) has, with N and R those after
+the multiplication, <e, N> = ||N||^2 + alpha R; inserted into ||e - N||^2 = ||e||^2 - 2 <e, N> + ||N||^2,
+
+    ||e||^2 = ||e - N||^2 + ||N||^2 + 2 alpha R.
+
+It holds whatever the solver did: an optimal grade has t = 1 anyway. Summed over the grades of a chain,
+||y - baseline||^2 = ||what is left||^2 + sum over grades (||N||^2 + 2 alpha R).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convexgrade.network import Network
+from convexgrade.program import Program
+
+Array = NDArray[np.float64]
+
+
+class Energy(NamedTuple):
+    """Where the squared error before a grade went.
+
+    ``before = after + output + penalty + defect``, in the units of the standardised targets: squared
+    errors averaged with the rows' weights and summed over outputs, twice the mean training loss.
+
+    Attributes
+    ----------
+    before, after : float
+        Squared error before and after the grade; ``after`` is ``before`` of the next grade.
+    output : float
+        Squared norm of the grade's output.
+    penalty : float
+        ``2 * alpha * sum_j ||u_j|| |a_j|_1`` over its neurons.
+    defect : float
+        What is missing; 0 up to rounding.
+    """
+
+    before: float
+    after: float
+    output: float
+    penalty: float
+    defect: float
+
+
+def rescale(program: Program, network: Network) -> Network:
+    """Return the network moved along its ray to the least objective, if the loss is quadratic.
+
+    Otherwise it is returned as it is.
+    """
+    if not program.loss.quadratic:
+        return network
+    output = network.forward(program.X[:, :-1])
+    left = program.y - program.offset
+    size = _inner(program.weights, output, output)
+    gain = _inner(program.weights, left, output) - program.alpha * network.penalty
+    return _multiplied(network, gain / size if gain > 0.0 and size > 0.0 else 0.0)
+
+
+def measure(program: Program, network: Network) -> Energy:
+    """Return where the squared error before a grade went."""
+    output = network.forward(program.X[:, :-1])
+    # As the chain adds up its output, so that one grade's `after` is the next one's `before`.
+    left, rest = program.y - program.offset, program.y - (program.offset + output)
+    before, after, size = (_inner(program.weights, a, a) for a in (left, rest, output))
+    penalty = 2.0 * program.alpha * network.penalty
+    return Energy(before, after, size, penalty, before - after - size - penalty)
+
+
+def _inner(weights: Array, a: Array, b: Array) -> float:
+    return float(weights @ np.sum(a * b, axis=1))
+
+
+def _multiplied(network: Network, t: float) -> Network:
+    """Return t times a network; each neuron's two layers share the factor, to stay in balance."""
+    kept = slice(None) if t > 0.0 else slice(0)
+    root = np.sqrt(t)
+    gate_coef, gate_intercept = network.gate_coef, network.gate_intercept
+    return replace(
+        network,
+        hidden_coef=root * network.hidden_coef[:, kept],
+        hidden_intercept=root * network.hidden_intercept[kept],
+        output_coef=root * network.output_coef[kept],
+        linear_coef=t * network.linear_coef,
+        intercept=t * network.intercept,
+        gate_coef=None if gate_coef is None else gate_coef[:, kept],
+        gate_intercept=None if gate_intercept is None else gate_intercept[kept],
+    )
