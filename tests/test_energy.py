@@ -1,7 +1,6 @@
 """The energy identity of squared-error chains, by accurate and by careless solves."""
 
 import itertools
-
 from dataclasses import replace
 
 import numpy as np
