@@ -69,14 +69,22 @@ def rescale(program: Program, network: Network) -> Network:
     return _multiplied(network, gain / size if gain > 0.0 and size > 0.0 else 0.0)
 
 
-def measure(program: Program, network: Network) -> Energy:
-    """Return where the squared error before a grade went."""
-    output = network.forward(program.X[:, :-1])
-    # As the chain adds up its output, so that one grade's `after` is the next one's `before`.
-    left, rest = program.y - program.offset, program.y - (program.offset + output)
-    before, after, size = (_inner(program.weights, a, a) for a in (left, rest, output))
-    penalty = 2.0 * program.alpha * network.penalty
-    return Energy(before, after, size, penalty, before - after - size - penalty)
+def measure(y: Array, weights: Array, before: Array, after: Array, penalty: float) -> Energy:
+    """Return where the squared error before a grade went.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_samples, n_outputs)
+        Coded targets.
+    weights : ndarray of shape (n_samples,)
+        Weights of the rows, summing to 1.
+    before, after : ndarray of shape (n_samples, n_outputs)
+        Output of the chain before and after the grade.
+    penalty : float
+        alpha times the sum of norms of its neurons.
+    """
+    error, rest, size = (_inner(weights, a, a) for a in (y - before, y - after, after - before))
+    return Energy(error, rest, size, 2.0 * penalty, error - rest - size - 2.0 * penalty)
 
 
 def _inner(weights: Array, a: Array, b: Array) -> float:

@@ -45,6 +45,8 @@ from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
 
+_DEPENDENT = 1e-8  # singular value, relative to the largest, of columns that count as dependent
+
 
 class Data(NamedTuple):
     """Rows, coded targets (n_samples, n_outputs) and weights summing to 1."""
@@ -139,7 +141,7 @@ class Chain:
         centers, scales = scaling.center.copy(), scaling.scale.copy()
         centers[read] = centers[read] * scale + center
         scales[read] *= scale
-        return Scaling(centers, scales)
+        return replace(scaling, center=centers, scale=scales)
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,8 @@ class ChainPlan:
         fits equals one grown at once.
     first_network : Network or None
         Network from which the search of the first grade starts as well.
+    whiten : bool
+        Whether the grades after the first read uncorrelated columns.
     """
 
     n_grades: int
@@ -175,6 +179,7 @@ class ChainPlan:
     seed: int
     first_network: Network | None = None
     alpha_decay: float = 1.0
+    whiten: bool = False
 
     def penalty(self, index: int) -> float:
         """Return alpha of the grade of an index, which counts from 0."""
@@ -278,6 +283,8 @@ def _next_program(chain: Chain, data: Data, plan: ChainPlan) -> _Next:
     *_, (features, offset) = chain.walk(data.X)
     if chain.links:
         scaling = _feature_scaling(chain, features, data)
+        if plan.whiten:
+            scaling = _whitening(scaling, features, data)
     elif plan.standardize:
         scaling = standard_scaling(features, data.weights)
     else:
@@ -321,6 +328,21 @@ def _feature_scaling(chain: Chain, features: Array, data: Data) -> Scaling:
     return replace(scaling, scale=scaling.scale * shrink)
 
 
+def _whitening(scaling: Scaling, features: Array, data: Data) -> Scaling:
+    """Turn a scaling into one to uncorrelated columns of equal variance, as many as the rank.
+
+    Patterns do not change under linear maps of the input, but a search for them does, and so does the
+    penalty. Hidden features of few inputs are all but dependent: in their coordinates, functions that
+    vary fast are long vectors, out of a search's sight and dear; in these they are like any other. The
+    variances sum up to the number of inputs, as those of X do.
+    """
+    root = np.sqrt(data.weights / data.weights.sum())[:, None]
+    _, size, directions = np.linalg.svd(root * scaling.apply(features), full_matrices=False)
+    kept = size > _DEPENDENT * size.max(initial=0.0)
+    spread = np.sqrt(data.X.shape[1] / max(1, kept.sum()))
+    return replace(scaling, mix=spread * directions[kept].T / size[kept])
+
+
 def _measured(
     before: Progress, chain: Chain, data: Data, validation: Data | None, plan: ChainPlan
 ) -> Progress:
@@ -337,9 +359,10 @@ def measure_energy(chain: Chain, data: Data, plan: ChainPlan) -> tuple[Energy, .
     """Return where the squared error before each grade went; nothing if the loss is not quadratic."""
     if not plan.loss.quadratic:
         return ()
+    offsets = [step.offset for step in chain.walk(data.X)]
     return tuple(
-        measure(_state(step, data, plan, link.grade.alpha), link.grade.network)
-        for step, link in zip(chain.walk(data.X), chain.links, strict=False)
+        measure(data.y, data.weights, before, after, grade.alpha * grade.network.penalty)
+        for before, after, grade in zip(offsets, offsets[1:], chain.grades, strict=False)
     )
 
 

@@ -28,6 +28,7 @@ DEPTH: dict[str, list[Any]] = {
     "alpha_decay": [Interval(Real, 0, None, closed="neither")],
     "passthrough": [StrOptions({"hidden", "output", "both"})],
     "keep_inputs": ["boolean"],
+    "whiten": ["boolean"],
 }
 STOPPING: dict[str, list[Any]] = {
     "early_stopping": ["boolean"],
@@ -48,6 +49,7 @@ class DeepChain(BaseChain):
     alpha_decay: float
     passthrough: str
     keep_inputs: bool
+    whiten: bool
 
     def _depth(self) -> int:
         return int(self.n_grades)
@@ -59,7 +61,11 @@ class DeepChain(BaseChain):
         return Progress.begin(self._coding.loss, train, self._handover())
 
     def _plan(self, first_network: Network | None = None) -> ChainPlan:
-        return replace(super()._plan(first_network), alpha_decay=float(self.alpha_decay))
+        return replace(
+            super()._plan(first_network),
+            alpha_decay=float(self.alpha_decay),
+            whiten=bool(self.whiten),
+        )
 
 
 class ManyGrades(DeepChain):

@@ -36,6 +36,10 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         both.
     keep_inputs : bool, default=True
         Whether the grades after the first read X as well.
+    whiten : bool, default=False
+        Whether the grades after the first read uncorrelated columns instead of merely standardised
+        ones. It opens functions that vary fast to the search and the penalty: much better where y
+        is such a function of few inputs, without noise.
     activation : {"relu", "gated_relu"}, default="relu"
         As in `ConvexReLURegressor`.
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
@@ -125,6 +129,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         alpha_decay: float = 0.3,
         passthrough: str = "hidden",
         keep_inputs: bool = True,
+        whiten: bool = False,
         activation: str = "relu",
         patterns: str = "adaptive",
         n_patterns: int = 300,
@@ -148,6 +153,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         self.alpha_decay = alpha_decay
         self.passthrough = passthrough
         self.keep_inputs = keep_inputs
+        self.whiten = whiten
         self.activation = activation
         self.patterns = patterns
         self.n_patterns = n_patterns

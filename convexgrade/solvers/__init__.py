@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
-from convexgrade.solvers import cvx, interior, newton
+from convexgrade.solvers import cvx, interior, line, newton
 
 Array = NDArray[np.float64]
 Solver = Callable[[Program, Start | None, float], Solution]
@@ -76,6 +76,18 @@ _SELECTIVE = frozenset({"auto", "native"})
 def selects_groups(solver: str) -> bool:
     """Return whether a solver takes programs of very many groups."""
     return solver in _SELECTIVE
+
+
+def solve_at_once(program: Program, *, solver: str) -> Solution | None:
+    """Return the solution of a program whose structure gives it away, about as fast as it is read.
+
+    That is a program of one feature over all patterns; None for others, and for solvers of choice. The
+    optimum is over kinks at the rows: between few rows, others can be a little better.
+    """
+    if not (selects_groups(solver) and line.suits(program)):
+        return None
+    solution = line.solve(program)
+    return None if solution.status is Status.FAILED else solution
 
 
 def solve(
