@@ -12,7 +12,17 @@ import pytest
 # From the ground up. A module imports only modules of lower layers; the one exception: an __init__
 # listed in `INSIDE` may import the modules of its own package. A level is a position in this list.
 LAYERS = [
-    {"cones", "datasets", "geometric", "lattice", "losses", "patterns", "refinement", "solution", "solvers._*"},
+    {
+        "cones",
+        "datasets",
+        "geometric",
+        "lattice",
+        "losses",
+        "patterns",
+        "refinement",
+        "solution",
+        "solvers._*",
+    },
     {"constructive", "moduli", "network", "program", "solvers._faces"},
     {
         "certificate",
