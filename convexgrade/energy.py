@@ -63,10 +63,30 @@ def rescale(program: Program, network: Network) -> Network:
     if not program.loss.quadratic:
         return network
     output = network.forward(program.X[:, :-1])
+    return _multiplied(network, _best_factor(program, network, output))
+
+
+def rescale_within(program: Program, network: Network, slack: float) -> Network:
+    """Return the network at the best point of its ray at which no residual has grown.
+
+    With e what is left before and N the output, |e - t N| <= |e| + slack holds for every entry up to
+    some t: t N is at most 2 |e| + slack in the direction of e, and slack in the other. Where that t
+    comes before the best one, the identity above has a defect: the squared error falls by more than
+    output and penalty account for.
+    """
+    output = network.forward(program.X[:, :-1])
     left = program.y - program.offset
+    along = np.where(left < 0.0, -output, output)
+    room = np.where(along > 0.0, 2.0 * np.abs(left), 0.0) + slack
+    ratio = np.divide(room, np.abs(along), out=np.full_like(room, np.inf), where=along != 0.0)
+    return _multiplied(network, min(float(ratio.min()), _best_factor(program, network, output)))
+
+
+def _best_factor(program: Program, network: Network, output: Array) -> float:
     size = _inner(program.weights, output, output)
-    gain = _inner(program.weights, left, output) - program.alpha * network.penalty
-    return _multiplied(network, gain / size if gain > 0.0 and size > 0.0 else 0.0)
+    gain = _inner(program.weights, program.y - program.offset, output)
+    gain -= program.alpha * network.penalty
+    return gain / size if gain > 0.0 and size > 0.0 else 0.0
 
 
 def measure(y: Array, weights: Array, before: Array, after: Array, penalty: float) -> Energy:

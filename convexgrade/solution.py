@@ -27,11 +27,20 @@ class Status(Enum):
         "Converted from a gated grade: equal to it on the training rows, not optimal among ReLU "
         "networks; the certificate tells how far from it."
     )
+    POINTWISE = (
+        "Constrained to raise no training residual; the gap is measured against the program without "
+        "these constraints, whose optimum may be out of reach."
+    )
     INACCURATE = (
         "The solver stopped early; the certificate tells how far from optimal the point is."
     )
     ITERATION_LIMIT = "The iteration limit was reached before the requested tolerance."
     FAILED = "The solver failed and returned no usable point."
+
+    @property
+    def constrained(self) -> bool:
+        """Whether a gap is the price of constraints that its bound leaves out."""
+        return self is Status.POINTWISE
 
     @property
     def converged(self) -> bool:

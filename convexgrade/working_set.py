@@ -260,6 +260,15 @@ def solve_groups(
     )
 
 
+def solve_groups_within(
+    program: Program, start: Point, groups: Groups, cap: Array, *, solver: str
+) -> Point:
+    """Minimise over the given groups with a largest distance of each prediction from its target."""
+    restricted = program.over(start.patterns, groups)
+    solution = solvers.solve_within(restricted, cap, solver=solver)
+    return replace(_clean(restricted, solution), n_before=max(start.n_before, len(start.groups)))
+
+
 def _violated(full: Program, outside: Index, point: Point, tol: float) -> Index:
     """Return the groups at ``outside`` whose dual constraint a point fails most, worst first."""
     theta = dual_point(full, point.prediction(full)).theta

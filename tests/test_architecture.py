@@ -35,7 +35,7 @@ LAYERS = [
         "solvers.*",
     },
     {"working_set"},
-    {"proposals"},
+    {"pointwise", "proposals"},
     {"grade"},
     {"multigrade"},
     {"selection", "estimators.targets"},

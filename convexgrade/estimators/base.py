@@ -311,7 +311,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _warn_unconverged(self) -> None:
         for index, certificate in enumerate(self.certificates_):
-            if certificate.relative_gap > self.tol:
+            if certificate.relative_gap > self.tol and not certificate.status.constrained:
                 warnings.warn(
                     f"Grade {index + 1} has relative gap {certificate.relative_gap:.2e}, above "
                     f"tol={self.tol:g}. {certificate.status.value} A larger max_iter or tol, or "

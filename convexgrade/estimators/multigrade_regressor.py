@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils._param_validation import StrOptions
 
 from convexgrade.estimators.base import BaseChain
 from convexgrade.estimators.deep import DEPTH, STOPPING, ManyGrades, StagedRegressor
 from convexgrade.estimators.targets import REGRESSION
+from convexgrade.multigrade import ChainPlan
+from convexgrade.network import Network
 
 Array = NDArray[np.float64]
 
@@ -40,6 +44,10 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Whether the grades after the first read uncorrelated columns instead of merely standardised
         ones. It opens functions that vary fast to the search and the penalty: much better where y
         is such a function of few inputs, without noise.
+    refinement : {"none", "pointwise"}, default="none"
+        ``"pointwise"`` constrains every grade so that it raises the residual of no training row. Each
+        grade is then solved again through CVXPY, and its certificate measures against the program
+        without the constraints.
     activation : {"relu", "gated_relu"}, default="relu"
         As in `ConvexReLURegressor`.
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
@@ -118,6 +126,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         **BaseChain._parameter_constraints,
         **REGRESSION,
         **DEPTH,
+        "refinement": [StrOptions({"none", "pointwise"})],
         **STOPPING,
     }
 
@@ -130,6 +139,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         passthrough: str = "hidden",
         keep_inputs: bool = True,
         whiten: bool = False,
+        refinement: str = "none",
         activation: str = "relu",
         patterns: str = "adaptive",
         n_patterns: int = 300,
@@ -154,6 +164,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         self.passthrough = passthrough
         self.keep_inputs = keep_inputs
         self.whiten = whiten
+        self.refinement = refinement
         self.activation = activation
         self.patterns = patterns
         self.n_patterns = n_patterns
@@ -171,3 +182,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         self.random_state = random_state
         self.verbose = verbose
         self.n_jobs = n_jobs
+
+    def _plan(self, first_network: Network | None = None) -> ChainPlan:
+        plan = super()._plan(first_network)
+        return replace(plan, settings=replace(plan.settings, refinement=self.refinement))

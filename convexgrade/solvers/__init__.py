@@ -138,6 +138,14 @@ def solve(
     return solution
 
 
+def solve_within(program: Program, cap: Array, *, solver: str) -> Solution:
+    """Solve a program with a largest distance of each prediction from its target, through CVXPY.
+
+    By the solver of that name, or CLARABEL for ``"auto"`` and ``"native"``.
+    """
+    return cvx.solve(program, solver=solver if solver in cvx.SOLVERS else "clarabel", cap=cap)
+
+
 def _without_neurons(program: Program, null: Array) -> Solution:
     """Return the grade without neurons: losses are never negative, so a loss of nothing is optimal."""
     return Solution(
