@@ -76,9 +76,9 @@ class ConstructiveMultigrade:
         Number of grades: one a vertex with a coefficient.
     width_ : int
         Width of the network, d + 2.
-    sup_norms_ : ndarray of shape (n_stages_ + 1,)
+    sup_norms_ : ndarray of shape (``n_stages_`` + 1,)
         Largest size of the residual at the points evaluated, before the first stage and after each.
-    bounds_ : ndarray of shape (n_stages_ + 1,)
+    bounds_ : ndarray of shape (``n_stages_`` + 1,)
         Upper bounds of the residual on the whole cube; inf without a modulus.
     guaranteed_ : bool
         Whether the guarantee rests on ``modulus`` (True) or on samples (False).
