@@ -29,6 +29,10 @@ from convexgrade.program import Program
 
 Array = NDArray[np.float64]
 
+_AFFORDABLE = 1e9  # operations of a refit of sizes
+_DEPENDENT = 1e-10  # curvature, relative to the largest, below which a direction is left alone
+_ROUNDING = 1e-12  # relative rise of an objective that counts as none
+
 
 class Energy(NamedTuple):
     """Where the squared error before a grade went.
@@ -58,10 +62,13 @@ class Energy(NamedTuple):
 def rescale(program: Program, network: Network) -> Network:
     """Return the network moved along its ray to the least objective, if the loss is quadratic.
 
-    Otherwise it is returned as it is.
+    Otherwise it is returned as it is. A solver leaves t within its tolerance of 1, and the step
+    disturbs its dual point by as much, which a certificate sees. So the sizes of the neurons are
+    refitted first, where that is affordable: then t = 1 up to rounding.
     """
     if not program.loss.quadratic:
         return network
+    network = _refitted(program, network)
     output = network.forward(program.X[:, :-1])
     return _multiplied(network, _best_factor(program, network, output))
 
@@ -111,18 +118,69 @@ def _inner(weights: Array, a: Array, b: Array) -> float:
     return float(weights @ np.sum(a * b, axis=1))
 
 
-def _multiplied(network: Network, t: float) -> Network:
-    """Return t times a network; each neuron's two layers share the factor, to stay in balance."""
-    kept = slice(None) if t > 0.0 else slice(0)
-    root = np.sqrt(t)
+def _refitted(program: Program, network: Network) -> Network:
+    """Return the network with sizes of neurons, and unpenalised coefficients, of least objective.
+
+    Two Newton steps towards A^T W (e - A x) = alpha p, with x the factors of sizes and the coefficients,
+    A the outputs that belong to them and p the penalties of neurons. Directions in which the outputs
+    hardly change are left alone. The same network where a size would change sign, or where neurons are
+    too many.
+    """
+    p, m, k = program, network.n_neurons, program.n_outputs
+    n_columns = m + p.free.size * k
+    if m == 0 or len(p.X) * k * n_columns**2 > _AFFORDABLE:
+        return network
+    root = np.sqrt(p.weights)[:, None]
+    neurons = (root * network.hidden(p.X[:, :-1]))[:, None, :] * network.output_coef.T
+    free = np.einsum("nq,kl->nkql", root * p.Z, np.eye(k)).reshape(len(p.X), k, -1)
+    A = np.concatenate([neurons, free], axis=2).reshape(-1, n_columns)
+    penalty = np.zeros(n_columns)
+    penalty[:m] = np.linalg.norm(network.vectors, axis=0) * np.abs(network.output_coef).sum(axis=1)
+    coefficients = np.vstack([network.linear_coef, network.intercept])
+    x = np.concatenate([np.ones(m), coefficients[p.free].ravel()])
+    target = (root * (p.y - p.offset)).ravel()
+    curvature, directions = np.linalg.eigh(A.T @ A)
+    kept = curvature > _DEPENDENT * curvature[-1]
+    for _ in range(2):
+        slope = directions[:, kept].T @ (A.T @ (target - A @ x) - p.alpha * penalty)
+        x = x + directions[:, kept] @ (slope / curvature[kept])
+    if x[:m].min() <= 0.0:
+        return network
+    coefficients = coefficients.copy()
+    coefficients[p.free] = x[m:].reshape(-1, k)
+    resized = _resized(network, x[:m])
+    refit = replace(resized, linear_coef=coefficients[:-1], intercept=coefficients[-1])
+    least = _objective(p, network) * (1.0 + _ROUNDING)
+    return refit if _objective(p, refit) <= least else network
+
+
+def _objective(program: Program, network: Network) -> float:
+    prediction = program.offset + network.forward(program.X[:, :-1])
+    return program.mean_loss(prediction) + program.alpha * network.penalty
+
+
+def _resized(network: Network, factors: Array) -> Network:
+    """Return the network with other sizes of neurons, without those whose factor is not positive.
+
+    Both layers of a neuron share its factor, to stay in balance.
+    """
+    kept = factors > 0.0
+    root = np.sqrt(factors[kept])
     gate_coef, gate_intercept = network.gate_coef, network.gate_intercept
     return replace(
         network,
         hidden_coef=root * network.hidden_coef[:, kept],
         hidden_intercept=root * network.hidden_intercept[kept],
-        output_coef=root * network.output_coef[kept],
-        linear_coef=t * network.linear_coef,
-        intercept=t * network.intercept,
+        output_coef=root[:, None] * network.output_coef[kept],
         gate_coef=None if gate_coef is None else gate_coef[:, kept],
         gate_intercept=None if gate_intercept is None else gate_intercept[kept],
+    )
+
+
+def _multiplied(network: Network, t: float) -> Network:
+    """Return t times a network."""
+    return replace(
+        _resized(network, np.full(network.n_neurons, t)),
+        linear_coef=t * network.linear_coef,
+        intercept=t * network.intercept,
     )

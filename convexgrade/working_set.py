@@ -33,7 +33,8 @@ _CLOSE = 0.01  # accuracy of a first solution, relative to the tolerance of pric
 _EXACT = 1e-9  # and of the last, relative to the loss before the grade
 _EQUAL = 1e-8  # rise of the objective, relative to the loss before, that is the solver's rounding
 _SETTLED = 1e-7  # gap, relative to the loss before, of a point that needs no further solve
-_AT_ONCE = 0.1  # gap, relative to the tolerance, at which a solution found at once needs no other
+_FEW = 400  # groups up to which iterations are no slower than a solution found at once,
+_AT_ONCE = 0.01  # and gap, relative to the tolerance of prices, up to which that needs no other
 _FAR = 0.1  # gap of a point that no solver has seen, relative to the loss before
 _JOINED = 1e-3  # and of one that new groups join
 _ROUNDS = 50  # rounds of pricing and solving, far above what column generation takes
@@ -166,11 +167,12 @@ def solve_over(
     """
     full = program.over(patterns, program.every_group(patterns))
     start = start or null_point(program, patterns)
-    at_once = solvers.solve_at_once(full, solver=solver)
-    if at_once is not None:
-        start = min(start, _clean(full, at_once), key=lambda p: p.objective)
-        if _gap(full, start) <= _AT_ONCE * tol:
-            return start
+    if len(full.groups) > _FEW:
+        at_once = solvers.solve_at_once(full, solver=solver)
+        if at_once is not None:
+            point = _clean(full, at_once)
+            if _gap(full, point) <= _AT_ONCE * tol:
+                return point
     every = np.arange(len(full.groups))
     working = full.groups.locate(start.groups)
     if working.size == 0:

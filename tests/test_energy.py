@@ -8,7 +8,7 @@ import pytest
 
 from convexgrade import MultigradeClassifier, MultigradeRegressor, certify
 from convexgrade.energy import rescale
-from convexgrade.grade import Settings, state_program
+from convexgrade.grade import Settings, fit_grade, state_program
 from convexgrade.losses import BinaryLogLoss, SquaredError
 from convexgrade.network import Network
 
@@ -151,6 +151,18 @@ def test_rescaling_minimises_along_the_ray(scale):
             t * best.intercept,
         )
         assert objective(other) > objective(best)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_refitted_sizes_leave_gaps_of_rounding(seed):
+    """One step along the ray alone would leave gaps of the solver's tolerance, about 1e-6."""
+    H, y = make_data(seed, n=25)
+    y = ((y - y.mean()) / y.std())[:, None]
+    settings = Settings(patterns="exhaustive")
+    program = state_program(
+        H, y, np.zeros_like(y), np.full(25, 0.04), SquaredError(), 0.01, settings
+    )
+    assert fit_grade(program, settings, (0, 0)).certificate.relative_gap < 1e-10
 
 
 def test_a_grade_that_points_the_wrong_way_becomes_the_zero_grade():
