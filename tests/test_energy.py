@@ -34,7 +34,13 @@ def make_data(seed, n=40, k=1):
 
 
 def fit(X, y, weights=None, **parameters):
-    defaults = {"alpha": 0.003, "n_grades": 3, "random_state": 0, "n_patterns": 40}
+    defaults = {
+        "alpha": 0.003,
+        "alpha_decay": 1.0,
+        "n_grades": 3,
+        "random_state": 0,
+        "n_patterns": 40,
+    }
     return MultigradeRegressor(**{**defaults, **parameters}).fit(X, y, weights)
 
 

@@ -18,6 +18,7 @@ def test_it_finds_functions_that_vary_fast():
         max_neurons=16,
         n_patterns=16,
         max_iter=1,
+        alpha_decay=1.0,
         tol=1e-2,
         whiten=True,
         random_state=0,
@@ -33,7 +34,13 @@ def test_columns_are_uncorrelated_and_networks_equal_predictions(passthrough):
     y = np.abs(X[:, 0]) * X[:, 1] + 3.0
     weights = rng.uniform(0.5, 2.0, 60)
     model = MultigradeRegressor(
-        0.003, n_grades=3, n_patterns=20, whiten=True, passthrough=passthrough, random_state=0
+        0.003,
+        alpha_decay=1.0,
+        n_grades=3,
+        n_patterns=20,
+        whiten=True,
+        passthrough=passthrough,
+        random_state=0,
     ).fit(X, y, weights)
     assert model.n_grades_ == 3
     steps = list(model._progress.chain.walk(X))

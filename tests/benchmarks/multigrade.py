@@ -28,6 +28,7 @@ Error = Callable[[Array, Array], float]
 # Small alpha, since there is no noise; a first search as wide as the limit; loose rounds of solves.
 SAME_SIZE: dict[str, Any] = {
     "alpha": 1e-5,
+    "alpha_decay": 1.0,
     "n_grades": 4,
     "max_neurons": 32,
     "n_patterns": 32,
