@@ -9,22 +9,21 @@ from convexgrade.multigrade import Data
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_it_finds_functions_that_vary_fast():
-    """Ten periods from the kinks of 16 neurons: without `whiten`, grade 2 leaves 20 times as much."""
-    x = np.linspace(0.0, 1.0, 200)
-    y = sum(np.sin(2.0 * np.pi * k * x + k) for k in (1.0, 5.5, 10.0))
+    """Five periods from the kinks of 8 neurons: without `whiten`, grade 2 leaves 6 times as much."""
+    x = np.linspace(0.0, 1.0, 100)
+    y = sum(np.sin(2.0 * np.pi * k * x + k) for k in (1.0, 5.5))
     model = MultigradeRegressor(
         1e-4,
-        n_grades=2,
-        max_neurons=16,
-        n_patterns=16,
-        max_iter=1,
         alpha_decay=1.0,
+        n_grades=2,
+        max_neurons=8,
+        n_patterns=8,
         tol=1e-2,
         whiten=True,
         random_state=0,
     ).fit(x[:, None], y)
-    assert model.train_loss_[1] < 0.05 * model.train_loss_[0]
-    assert model.grades_[1].n_neurons <= 16
+    assert model.train_loss_[1] < 0.015 * model.train_loss_[0]
+    assert model.grades_[1].n_neurons <= 8
 
 
 @pytest.mark.parametrize("passthrough", ["hidden", "output", "both"])
