@@ -83,6 +83,7 @@ class _Balanced:
 
     program: Program
     output: Index
+    work: Array  # (n_samples, m), written over by every call
 
     def split(self, flat: Array) -> tuple[Array, Array, Array]:
         """Return u (d, m), a (m,) and c (q, n_outputs)."""
@@ -91,18 +92,27 @@ class _Balanced:
         return u.reshape(d, m), a, c.reshape(self.program.free.size, self.program.n_outputs)
 
     def __call__(self, flat: Array) -> tuple[float, Array]:
-        """Return value and gradient at ``flat``."""
+        """Return value and gradient at ``flat``.
+
+        The passes over rows times neurons are what takes time: there are four, in one array. The
+        gradient in a_j is u_j . g_j with g_j = X^T D_j r, which that in u_j, a_j g_j, needs anyway.
+        """
         p = self.program
         u, a, c = self.split(flat)
-        response = p.X @ u
-        hidden = np.maximum(response, 0.0)
+        work = np.matmul(p.X, u, out=self.work)
+        np.maximum(work, 0.0, out=work)
         routing = np.zeros((a.size, p.n_outputs))
         routing[np.arange(a.size), self.output] = a
-        f = p.offset + hidden @ routing + p.Z @ c
+        f = p.offset + work @ routing + p.Z @ c
         residual = p.weights[:, None] * p.loss.gradient(f, p.y)
-        correlation = hidden.T @ residual
-        grad_u = p.X.T @ ((response > 0.0) * (residual @ routing.T)) + p.alpha * u
-        grad_a = correlation[np.arange(a.size), self.output] + p.alpha * a
+        np.greater(work, 0.0, out=work)
+        if p.n_outputs == 1:
+            g = (residual * p.X).T @ work
+        else:
+            work *= residual[:, self.output]
+            g = p.X.T @ work
+        grad_u = a * g + p.alpha * u
+        grad_a = np.einsum("ij,ij->j", u, g) + p.alpha * a
         grad_c = p.Z.T @ residual
         value = p.mean_loss(f) + 0.5 * p.alpha * float(np.vdot(u, u) + a @ a)
         return value, np.concatenate([grad_u.ravel(), grad_a, grad_c.ravel()])
@@ -115,7 +125,8 @@ def descend(
 
     Returns the neurons that have not withered, and the coefficients of the unpenalised columns.
     """
-    objective = _Balanced(program, start.output)
+    work = np.empty((len(program.X), start.sign.size))
+    objective = _Balanced(program, start.output, work)
     norms = np.sqrt(np.linalg.norm(start.vectors, axis=0))
     u = start.vectors / np.maximum(norms, 1e-300)
     flat = np.concatenate([u.ravel(), start.sign * norms, unpenalised.ravel()])
@@ -191,19 +202,23 @@ def ascend(
 
 def _climb(X: Array, theta: Array, starts: Array, n_steps: int) -> tuple[Array, Array]:
     u = starts / np.maximum(np.linalg.norm(starts, axis=0), 1e-300)
-    response = X @ u
-    height = theta @ np.maximum(response, 0.0)
     step = np.ones(u.shape[1])
+    weighted, work = (theta[:, None] * X).T, np.empty((len(X), u.shape[1]))
+
+    def gradient(u: Array) -> tuple[Array, Array]:
+        """Return X^T D_u theta, and the height theta . (X u)_+, which is u times that."""
+        np.matmul(X, u, out=work)
+        g = weighted @ np.greater(work, 0.0, out=work)
+        return g, np.einsum("ij,ij->j", u, g)
+
+    slope, height = gradient(u)
     for _ in range(n_steps):
-        gradient = X.T @ ((response > 0.0) * theta[:, None])
-        gradient /= np.maximum(np.linalg.norm(gradient, axis=0), 1e-300)
-        trial = u + step * gradient
+        trial = u + step * slope / np.maximum(np.linalg.norm(slope, axis=0), 1e-300)
         trial /= np.maximum(np.linalg.norm(trial, axis=0), 1e-300)
-        trial_response = X @ trial
-        trial_height = theta @ np.maximum(trial_response, 0.0)
+        trial_slope, trial_height = gradient(trial)
         better = trial_height > height
         u = np.where(better, trial, u)
-        response = np.where(better, trial_response, response)
+        slope = np.where(better, trial_slope, slope)
         height = np.where(better, trial_height, height)
         step *= np.where(better, 1.5, 0.4)
     return u, height

@@ -67,7 +67,7 @@ def test_a_descent_lowers_the_objective_of_the_network(loss):
 
 def test_gradient_of_the_descent_is_that_of_its_objective():
     program = random_program(3, loss="softmax", n=12, k=3)
-    objective = search._Balanced(program, np.array([0, 1, 2, 0]))
+    objective = search._Balanced(program, np.array([0, 1, 2, 0]), np.empty((len(program.X), 4)))
     rng = np.random.default_rng(0)
     d, q = program.X.shape[1], program.free.size
     flat = rng.standard_normal(d * 4 + 4 + q * 3)
