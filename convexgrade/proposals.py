@@ -24,8 +24,8 @@ from convexgrade.working_set import Point, point_of
 Array = NDArray[np.float64]
 
 _DESCENTS = 2  # descents of one round,
-_STAGES = 100, 75, 75  # each of so many quasi-Newton steps, fewer neurons after each stage,
-_SETTLED = 1e-4  # unless one lowers the objective by less than this, relative,
+_DESCENT_STEPS = 250  # each of so many quasi-Newton steps,
+_SETTLED = 1e-4  # or until some gain less than this, relative,
 _NEW_NEURONS = 64  # and so many new neurons
 _KICK = 0.5  # rise of the loss by new neurons, relative to the objective
 _COLUMNS_A_ROW = 16  # variables a round's program may have for each row: what it costs grows so
@@ -133,22 +133,12 @@ def _by_descent(
     if neurons is None:
         return None
     for descent in range(_DESCENTS):
-        point = _descended(program, neurons, point.unpenalised)
+        neurons, c = search.descend(
+            program, neurons, point.unpenalised, max_iter=_DESCENT_STEPS, settled=_SETTLED
+        )
+        point = point_of(program, search.merged(neurons), c)
         if descent + 1 < _DESCENTS:
             neurons = _with_new_neurons(program, point, budget, rng) or point.neurons()
-    return point
-
-
-def _descended(program: Program, neurons: Neurons, unpenalised: Array) -> Point:
-    """Descend in stages: what withers, or gathers at one place, in one costs nothing in the next."""
-    last = np.inf
-    for steps in _STAGES:
-        neurons, unpenalised = search.descend(program, neurons, unpenalised, max_iter=steps)
-        neurons = search.merged(neurons)
-        point = point_of(program, neurons, unpenalised)
-        if last - point.objective <= _SETTLED * point.objective:
-            break
-        last = point.objective
     return point
 
 

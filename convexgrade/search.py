@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import OptimizeResult, minimize
 
 from convexgrade.network import Network
 from convexgrade.patterns import activation, centred_gates, distinct_columns
@@ -23,6 +23,8 @@ Index = NDArray[np.intp]
 
 _MEMORY = 20  # pairs of L-BFGS
 _STALLED = 1e-9  # gain of a step, relative to the loss before, at which a descent ends
+_LOOK = 25  # steps after which it is looked whether to go on,
+_SHED = 0.25  # and share of withered neurons at which it goes on without them
 _ALIKE = 0.9995  # cosine from which two neurons count as one
 _WITHERED = 1e-3  # norm of a neuron, relative to the largest, below which a descent gives it up
 
@@ -118,34 +120,76 @@ class _Balanced:
         return value, np.concatenate([grad_u.ravel(), grad_a, grad_c.ravel()])
 
 
+class _Watch:
+    """Ends a descent early: where many neurons have withered, or where little is gained."""
+
+    def __init__(self, objective: _Balanced, settled: float) -> None:
+        self._objective, self._settled = objective, settled
+        self._last = np.inf
+        self.iterations = 0
+        self.shed = False
+
+    def __call__(self, intermediate_result: OptimizeResult) -> None:
+        """Look at every so many iterations."""
+        self.iterations += 1
+        if self.iterations % _LOOK:
+            return
+        value = float(intermediate_result.fun)
+        u, a, _ = self._objective.split(intermediate_result.x)
+        self.shed = bool(_alive(u * a).mean() <= 1.0 - _SHED)
+        if self.shed or self._last - value <= self._settled * value:
+            raise StopIteration
+        self._last = value
+
+
+def _alive(vectors: Array) -> NDArray[np.bool_]:
+    """Return which neurons have not withered."""
+    size = np.linalg.norm(vectors, axis=0)
+    return np.asarray(size > _WITHERED * size.max(initial=0.0))
+
+
 def descend(
-    program: Program, start: Neurons, unpenalised: Array, *, max_iter: int
+    program: Program,
+    start: Neurons,
+    unpenalised: Array,
+    *,
+    max_iter: int,
+    settled: float = 0.0,
 ) -> tuple[Neurons, Array]:
     """Descend on the balanced network with L-BFGS.
 
+    Where a share of the neurons has withered it begins anew without them: what is left costs less.
+    (Without such a reason it does not, as the curvature it has learnt is lost.) It ends after
+    ``max_iter`` steps, or where `_LOOK` of them gain less than ``settled``, relative.
+
     Returns the neurons that have not withered, and the coefficients of the unpenalised columns.
     """
-    work = np.empty((len(program.X), start.sign.size))
-    objective = _Balanced(program, start.output, work)
-    norms = np.sqrt(np.linalg.norm(start.vectors, axis=0))
-    u = start.vectors / np.maximum(norms, 1e-300)
-    flat = np.concatenate([u.ravel(), start.sign * norms, unpenalised.ravel()])
-    result = minimize(
-        objective,
-        flat,
-        jac=True,
-        method="L-BFGS-B",
-        options={
-            "maxiter": max_iter,
-            "maxfun": 2 * max_iter,
-            "maxcor": _MEMORY,
-            "ftol": _STALLED * program.mean_loss(program.offset),
-        },
-    )
-    u, a, unpenalised = objective.split(result.x)
-    neurons = Neurons(u * np.abs(a), np.where(a >= 0.0, 1.0, -1.0), start.output)
-    size = np.linalg.norm(neurons.vectors, axis=0)
-    return neurons.take(size > _WITHERED * size.max(initial=0.0)), unpenalised
+    neurons, shed = start, True
+    while shed and max_iter > 0:
+        objective = _Balanced(
+            program, neurons.output, np.empty((len(program.X), neurons.sign.size))
+        )
+        watch = _Watch(objective, settled)
+        norms = np.sqrt(np.linalg.norm(neurons.vectors, axis=0))
+        u = neurons.vectors / np.maximum(norms, 1e-300)
+        result = minimize(
+            objective,
+            np.concatenate([u.ravel(), neurons.sign * norms, unpenalised.ravel()]),
+            jac=True,
+            method="L-BFGS-B",
+            callback=watch,
+            options={
+                "maxiter": max_iter,
+                "maxfun": 2 * max_iter,
+                "maxcor": _MEMORY,
+                "ftol": _STALLED * program.mean_loss(program.offset),
+            },
+        )
+        u, a, unpenalised = objective.split(result.x)
+        neurons = Neurons(u * np.abs(a), np.where(a >= 0.0, 1.0, -1.0), neurons.output)
+        neurons = neurons.take(_alive(neurons.vectors))
+        max_iter, shed = max_iter - watch.iterations, watch.shed
+    return neurons, unpenalised
 
 
 def price(program: Program, theta: Array, gates: Array) -> Array:
