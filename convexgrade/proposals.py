@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 _DESCENTS = 2  # descents of one round,
 _DESCENT_STEPS = 250  # each of so many quasi-Newton steps,
-_SETTLED = 1e-4  # or until some gain less than this, relative,
+_SETTLED = 3e-5  # or until some gain less than this, relative,
 _NEW_NEURONS = 64  # and so many new neurons
 _KICK = 0.5  # rise of the loss by new neurons, relative to the objective
 _COLUMNS_A_ROW = 16  # variables a round's program may have for each row: what it costs grows so
