@@ -58,6 +58,7 @@ _LONGER = 4.0
 _ROUNDING = 1e-14  # of the merit function, relative to the loss before the grade
 _LISTED = 1 << 22  # multipliers, 32 MB, up to which all are returned
 _VIOLATED = 1e-8  # violation of the cones, in units of the targets, that is no rounding
+_LOST = 1.0  # gap to which a start has led that a method without does better
 _PATIENCE = 8  # proximal steps without a smaller gap after which the method gives up
 
 
@@ -352,7 +353,7 @@ def solve(
     program : Program
         The program of a grade, with at least one group.
     start : Start, optional
-        A point near the optimum.
+        A point near the optimum. Should the method be lost from there, it begins anew without.
     tol : float, default=1e-9
         Largest duality gap, relative to the loss of the grade without neurons.
     max_iter : int, default=60
@@ -367,7 +368,10 @@ def solve(
     """
     problem = _Problem.of(program)
     with np.errstate(all="ignore"):  # what is not finite compares false
-        return _follow(problem, start, tol, max_iter)
+        solution = _follow(problem, start, tol, max_iter)
+        if start is not None and not solution.gap <= _LOST:
+            solution = _follow(problem, None, tol, max_iter)
+        return solution
 
 
 class _Best(NamedTuple):
