@@ -21,12 +21,12 @@ Solver = Callable[[Program, Start | None, float], Solution]
 
 # Which native method is the faster one, by measurement (see the benchmarks). Without cones, interior
 # points while their systems are small. With cones, the Newton method near an optimum and wherever few
-# of many groups matter; but in many dimensions, where each neuron leans on many constraints, interior
-# points, as long as those are not too many to be seen at once.
+# of many groups matter; but in many dimensions, where each neuron can lean on many constraints, interior
+# points, as long as their systems take few operations.
 _SMALL_SYSTEM = 1500  # rows or columns
 _NEAR = 1e-2  # gap of a start
 _DIMENSIONS = 10
-_MANY_CONSTRAINTS = 2_000_000
+_OPERATIONS = 4e9  # to form a system of interior points
 _GOOD = 1e-7  # gap at which a native method has done its work, whatever it was asked for
 _NOTHING = 1e-12  # loss, relative to that before the grade, that counts as none
 
@@ -50,7 +50,8 @@ def _suits_interior_points(program: Program, start: Start | None) -> bool:
         return bool(min(n, columns) * program.n_outputs <= _SMALL_SYSTEM)
     if start is not None and start.gap <= _NEAR:
         return False
-    return d > _DIMENSIONS and n * len(program.groups) <= _MANY_CONSTRAINTS
+    columns = d * len(program.groups)
+    return d > _DIMENSIONS and n * columns * min(n, columns) <= _OPERATIONS
 
 
 def _through_cvxpy(name: str) -> Solver:
