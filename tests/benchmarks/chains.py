@@ -18,19 +18,30 @@ from convexgrade import MultigradeClassifier, MultigradeRegressor
 from tests.benchmarks.accuracy import CLASSIFICATION, REGRESSION, append, measured, results
 from tests.benchmarks.datasets import load
 
-DEPTH = 5
+DEPTH = 4
+EVERY = {"alpha_decay": 1.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "alpha 0.03": {"alpha": 3e-2},
     "alpha 0.003": {"alpha": 3e-3},
     "alpha 0.001": {"alpha": 1e-3},
-    "alpha 0.001 in every grade": {"alpha": 1e-3, "alpha_decay": 1.0},
-    "alpha 0.0003 in every grade": {"alpha": 3e-4, "alpha_decay": 1.0},
-    "three rounds": {"max_iter": 3},
-    "50 neurons at most": {"max_neurons": 50, "n_patterns": 60},
-    "passes on its output": {"passthrough": "output"},
+    "alpha 0.001 in every grade": {"alpha": 1e-3, **EVERY},
+    "alpha 0.0003 in every grade": {"alpha": 3e-4, **EVERY},
+    "alpha 0.0001 in every grade": {"alpha": 1e-4, **EVERY},
+    "alpha 0.001 in every grade, three rounds": {"alpha": 1e-3, **EVERY, "max_iter": 3},
+    "alpha 0.0003 in every grade, passes on its output": {
+        "alpha": 3e-4,
+        **EVERY,
+        "passthrough": "output",
+    },
+    "alpha 0.0003 in every grade, 50 neurons at most": {
+        "alpha": 3e-4,
+        **EVERY,
+        "max_neurons": 50,
+        "n_patterns": 60,
+    },
     "passes on both": {"passthrough": "both"},
     "without inputs": {"keep_inputs": False},
+    "whitened": {"whiten": True},
     "linear term": {"linear_term": True},
 }
 
