@@ -79,11 +79,14 @@ class Chain:
         The grades with their input scalings.
     handover : Handover
         What each grade hands on to the next.
+    corrected : bool
+        Whether grades were changed after their fit, together with others (`correction`).
     """
 
     baseline: Array
     links: tuple[Link, ...] = ()
     handover: Handover = HIDDEN_AND_INPUTS
+    corrected: bool = False
 
     def __len__(self) -> int:
         return len(self.links)
@@ -192,12 +195,15 @@ class Progress:
         Mean loss after each grade; the second empty without a validation set.
     verdict : str
         Why the chain ended, empty while it grows.
+    objective_path : tuple of float
+        Mean loss plus penalties of all grades during the last correction; empty without one.
     """
 
     chain: Chain
     train_loss: tuple[float, ...] = ()
     validation_loss: tuple[float, ...] = ()
     verdict: str = ""
+    objective_path: tuple[float, ...] = ()
 
     @classmethod
     def begin(cls, loss: Loss, data: Data, handover: Handover) -> Progress:
@@ -329,7 +335,14 @@ def _measured(
 
 
 def _mean_loss(chain: Chain, data: Data, loss: Loss) -> float:
-    return float(data.weights @ loss.value(chain.output(data.X), data.y))
+    return staged_loss(chain, data, loss)[-1]
+
+
+def staged_loss(chain: Chain, data: Data, loss: Loss) -> tuple[float, ...]:
+    """Return the mean loss of the chain after each grade."""
+    return tuple(
+        float(data.weights @ loss.value(output, data.y)) for output in chain.staged(data.X)
+    )
 
 
 def _stopped_improving(validation_loss: tuple[float, ...]) -> bool:

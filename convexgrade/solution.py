@@ -27,6 +27,10 @@ class Status(Enum):
         "Converted from a gated grade: equal to it on the training rows, not optimal among ReLU "
         "networks; the certificate tells how far from it."
     )
+    CORRECTED = (
+        "Corrected together with the other grades after its fit: no longer the optimum of its own "
+        "program; the certificate tells how far from it, given the grades before it."
+    )
     INACCURATE = (
         "The solver stopped early; the certificate tells how far from optimal the point is."
     )

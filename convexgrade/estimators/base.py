@@ -36,6 +36,7 @@ from convexgrade.multigrade import (
     grow,
 )
 from convexgrade.network import HIDDEN_AND_INPUTS, DeepNetwork, Network
+from convexgrade.solution import Status
 from convexgrade.solvers import SOLVERS
 
 Array = NDArray[np.float64]
@@ -137,6 +138,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             self._progress = progress
             self._reporter(level=1)(_summary(progress))
         self._warn_unconverged()
+        self._finish(train, validation)
         return self
 
     def transform(self, X: ArrayLike) -> Array:
@@ -246,6 +248,9 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _choose(self, given: Rows) -> None:
         """Choose parameters from the data, for estimators that do."""
 
+    def _finish(self, train: Data, validation: Data | None) -> None:
+        """Do what follows when all grades are fitted."""
+
     def _split(self, rows: Rows) -> tuple[Data, Data | None]:
         """Return training and, if any, validation data."""
         return self._data(rows), None
@@ -311,7 +316,8 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _warn_unconverged(self) -> None:
         for index, certificate in enumerate(self.certificates_):
-            if certificate.relative_gap > self.tol:
+            corrected = certificate.status is Status.CORRECTED  # not optimal, and not meant to be
+            if certificate.relative_gap > self.tol and not corrected:
                 warnings.warn(
                     f"Grade {index + 1} has relative gap {certificate.relative_gap:.2e}, above "
                     f"tol={self.tol:g}. {certificate.status.value} A larger max_iter or tol, or "

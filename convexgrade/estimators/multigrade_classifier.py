@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.estimators.base import BaseChain
-from convexgrade.estimators.deep import DEPTH, STOPPING, ManyGrades, StagedClassifier
+from convexgrade.estimators.deep import CORRECTION, DEPTH, STOPPING, ManyGrades, StagedClassifier
 from convexgrade.estimators.targets import CLASSIFICATION
 
 Array = NDArray[np.float64]
@@ -33,6 +33,10 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         both.
     keep_inputs : bool, default=True
         Whether the grades after the first read X as well.
+    correction : {"none", "readouts", "backward"}, default="none"
+        What happens once all grades are fitted: nothing; all readouts are fitted again, jointly; or
+        the grades are moved as well, sweep by sweep, so that earlier ones give the later ones what
+        they need (see `correct`). Certificates then no longer show optimal grades.
     activation : {"relu", "gated_relu"}, default="relu"
         As in `ConvexReLURegressor`.
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
@@ -90,6 +94,9 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         Mean training loss after each grade.
     validation_loss_ : ndarray of shape (``n_grades_``,)
         Mean validation loss after each grade; empty without ``early_stopping``.
+    objective_path_ : ndarray
+        Mean loss plus the penalties of all grades before correction and after each sweep of it; empty
+        without correction.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (``n_features_in_``,)
@@ -109,6 +116,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         **BaseChain._parameter_constraints,
         **CLASSIFICATION,
         **DEPTH,
+        **CORRECTION,
         **STOPPING,
     }
 
@@ -120,6 +128,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         alpha_decay: float = 0.3,
         passthrough: str = "hidden",
         keep_inputs: bool = True,
+        correction: str = "none",
         activation: str = "relu",
         patterns: str = "adaptive",
         n_patterns: int = 300,
@@ -144,6 +153,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         self.alpha_decay = alpha_decay
         self.passthrough = passthrough
         self.keep_inputs = keep_inputs
+        self.correction = correction
         self.activation = activation
         self.patterns = patterns
         self.n_patterns = n_patterns

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.estimators.base import BaseChain
-from convexgrade.estimators.deep import DEPTH, STOPPING, ManyGrades, StagedRegressor
+from convexgrade.estimators.deep import CORRECTION, DEPTH, STOPPING, ManyGrades, StagedRegressor
 from convexgrade.estimators.targets import REGRESSION
 
 Array = NDArray[np.float64]
@@ -36,6 +36,10 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         both.
     keep_inputs : bool, default=True
         Whether the grades after the first read X as well.
+    correction : {"none", "readouts", "backward"}, default="none"
+        What happens once all grades are fitted: nothing; all readouts are fitted again, jointly; or
+        the grades are moved as well, sweep by sweep, so that earlier ones give the later ones what
+        they need (see `correct`). Certificates then no longer show optimal grades.
     activation : {"relu", "gated_relu"}, default="relu"
         As in `ConvexReLURegressor`.
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
@@ -87,6 +91,9 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Mean training loss after each grade.
     validation_loss_ : ndarray of shape (``n_grades_``,)
         Mean validation loss after each grade; empty without ``early_stopping``.
+    objective_path_ : ndarray
+        Mean loss plus the penalties of all grades before correction and after each sweep of it; empty
+        without correction.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (``n_features_in_``,)
@@ -111,6 +118,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         **BaseChain._parameter_constraints,
         **REGRESSION,
         **DEPTH,
+        **CORRECTION,
         **STOPPING,
     }
 
@@ -122,6 +130,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         alpha_decay: float = 0.3,
         passthrough: str = "hidden",
         keep_inputs: bool = True,
+        correction: str = "none",
         activation: str = "relu",
         patterns: str = "adaptive",
         n_patterns: int = 300,
@@ -145,6 +154,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         self.alpha_decay = alpha_decay
         self.passthrough = passthrough
         self.keep_inputs = keep_inputs
+        self.correction = correction
         self.activation = activation
         self.patterns = patterns
         self.n_patterns = n_patterns
