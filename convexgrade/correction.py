@@ -62,7 +62,7 @@ METHODS = ("readouts", "backward")
 
 
 class Layer(NamedTuple):
-    """One grade on the rows: scaled input with a constant column, and which neurons are active."""
+    """One grade on the rows: scaled input with a column for biases (1, or 0), and active neurons."""
 
     H: Array
     active: NDArray[np.bool_]
@@ -109,17 +109,16 @@ def objective(chain: Chain, data: Data, loss: Loss) -> float:
     return float(value) + sum(grade.alpha * grade.network.penalty for grade in chain.grades)
 
 
-def layers(chain: Chain, X: Array) -> list[Layer]:
+def layers(chain: Chain, X: Array, plan: ChainPlan) -> list[Layer]:
     """Return what every grade reads of the rows of X, and which of its neurons are active on them."""
     found = []
-    for step, link in zip(chain.walk(X), chain.links, strict=False):
+    for index, (step, link) in enumerate(zip(chain.walk(X), chain.links, strict=False)):
+        constant = np.full(len(X), float(plan.settings_of(index).hidden_bias))
         network = link.grade.network
         coef, intercept = network.hidden_coef, network.hidden_intercept
         if network.gate_coef is not None and network.gate_intercept is not None:
             coef, intercept = network.gate_coef, network.gate_intercept
-        found.append(
-            Layer(np.column_stack([step.H, np.ones(len(X))]), step.H @ coef + intercept >= 0.0)
-        )
+        found.append(Layer(np.column_stack([step.H, constant]), step.H @ coef + intercept >= 0.0))
     return found
 
 
@@ -231,7 +230,7 @@ def correct_chain(
         for index in reversed(range(len(chain))):
             if time.perf_counter() >= end:
                 break
-            chain, value, mu[index] = _moved(chain, index, value, mu[index], data, plan.loss)
+            chain, value, mu[index] = _moved(chain, index, value, mu[index], data, plan)
         if time.perf_counter() < end:
             chain, value = _refitted(chain, value, data, plan)
         path.append(value)
@@ -248,18 +247,18 @@ def _refitted(chain: Chain, value: float, data: Data, plan: ChainPlan) -> tuple[
 
 
 def _moved(
-    chain: Chain, index: int, value: float, mu: float, data: Data, loss: Loss
+    chain: Chain, index: int, value: float, mu: float, data: Data, plan: ChainPlan
 ) -> tuple[Chain, float, float]:
     """Return the chain with one grade moved, its objective, and the grade's mu for the next time."""
     network = chain.grades[index].network
     if network.n_neurons == 0:
         return chain, value, mu
-    found = layers(chain, data.X)
+    found = layers(chain, data.X, plan)
     by_response = dict(sensitivities(chain, found))[index]
-    model = model_of(chain, index, found[index], by_response, data, loss)
+    model = model_of(chain, index, found[index], by_response, data, plan.loss)
     for _ in range(_TRIES):
         trial = with_network(chain, index, _stepped(network, model.step(mu)))
-        after = objective(trial, data, loss)
+        after = objective(trial, data, plan.loss)
         if after < value:
             return trial, after, mu * _WIDER
         mu *= _NARROWER

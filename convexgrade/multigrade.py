@@ -156,6 +156,8 @@ class ChainPlan:
         Penalty of the first grade.
     alpha_decay : float
         Factor of the penalty from each grade to the next.
+    first_bias : bool
+        Whether the neurons of the first grade have biases.
     loss : Loss
         Loss.
     standardize : bool
@@ -177,6 +179,11 @@ class ChainPlan:
     seed: int
     first_network: Network | None = None
     alpha_decay: float = 1.0
+    first_bias: bool = True
+
+    def settings_of(self, index: int) -> Settings:
+        """Return how the grade of an index, which counts from 0, is fitted."""
+        return replace(self.settings, hidden_bias=index > 0 or self.first_bias)
 
     def penalty(self, index: int) -> float:
         """Return alpha of the grade of an index, which counts from 0."""
@@ -267,7 +274,7 @@ def first_price(data: Data, plan: ChainPlan) -> float:
     """
     start = Chain(plan.loss.baseline(data.y, data.weights))
     program = _next_program(start, data, plan).program
-    return null_price(program, plan.settings, (plan.seed, 0))
+    return null_price(program, plan.settings_of(0), (plan.seed, 0))
 
 
 class _Next(NamedTuple):
@@ -285,18 +292,19 @@ def _next_program(chain: Chain, data: Data, plan: ChainPlan) -> _Next:
     else:
         scaling = Scaling(np.zeros(features.shape[1]), np.ones(features.shape[1]))
     step = Step(scaling.apply(features), offset)
-    return _Next(scaling, _state(step, data, plan, plan.penalty(len(chain))))
+    return _Next(scaling, _state(step, data, plan, len(chain), plan.penalty(len(chain))))
 
 
 def _add_grade(chain: Chain, data: Data, plan: ChainPlan, report: Report) -> Chain:
     scaling, program = _next_program(chain, data, plan)
     first = plan.first_network if not chain.links else None
-    grade = fit_grade(program, plan.settings, (plan.seed, len(chain)), first, report)
+    grade = fit_grade(program, plan.settings_of(len(chain)), (plan.seed, len(chain)), first, report)
     return replace(chain, links=(*chain.links, Link(scaling, grade)))
 
 
-def _state(step: Step, data: Data, plan: ChainPlan, alpha: float) -> Program:
-    return state_program(step.H, data.y, step.offset, data.weights, plan.loss, alpha, plan.settings)
+def _state(step: Step, data: Data, plan: ChainPlan, index: int, alpha: float) -> Program:
+    settings = plan.settings_of(index)
+    return state_program(step.H, data.y, step.offset, data.weights, plan.loss, alpha, settings)
 
 
 def standard_scaling(features: Array, weights: Array) -> Scaling:
@@ -353,14 +361,14 @@ def certify_chain(chain: Chain, data: Data, plan: ChainPlan) -> list[Certificate
     """Recompute the certificate of every grade from data, given the grades before it."""
     certificates = []
     for index, (step, link) in enumerate(zip(chain.walk(data.X), chain.links, strict=False)):
-        program = _state(step, data, plan, link.grade.alpha)
+        program = _state(step, data, plan, index, link.grade.alpha)
         certificates.append(
             certify_grade(
                 program,
                 link.grade.network,
                 _patterns_again(program, link.grade),
                 link.grade.certificate.status,
-                plan.settings,
+                plan.settings_of(index),
                 (plan.seed, index),
             )
         )

@@ -71,12 +71,14 @@ def moved(chain, index, V):
     return with_network(chain, index, replace(network, hidden_coef=U[:-1], hidden_intercept=U[-1]))
 
 
-def off_the_kinks(chain):
+def off_the_kinks(chain, plan):
     """Move all weights a little: the neurons of an optimal grade pass exactly through rows."""
     rng = np.random.default_rng(5)
     for index, grade in enumerate(chain.grades):
         U = grade.network.vectors
-        chain = moved(chain, index, 0.02 * np.abs(U).max() * rng.standard_normal(U.shape))
+        V = 0.02 * np.abs(U).max() * rng.standard_normal(U.shape)
+        V[-1] *= plan.settings_of(index).hidden_bias
+        chain = moved(chain, index, V)
     return chain
 
 
@@ -124,6 +126,7 @@ HANDOVERS = [
     {"passthrough": "both"},
     {"linear_term": True},
     {"activation": "gated_relu"},
+    {"first_bias": False},
 ]
 
 
@@ -136,16 +139,17 @@ def test_the_output_answers_to_weights_as_the_jacobian_says(kind, parameters):
 
     The rows are kept which no neuron's hyperplane passes in between.
     """
-    chain, data, _ = parts(kind, n_grades=3, **parameters)
-    chain = off_the_kinks(chain)
-    found = layers(chain, data.X)
+    chain, data, plan = parts(kind, n_grades=3, **parameters)
+    chain = off_the_kinks(chain, plan)
+    found = layers(chain, data.X, plan)
     rng = np.random.default_rng(0)
     for index, by_response in sensitivities(chain, found):
         V = 1e-6 * rng.standard_normal(chain.grades[index].network.vectors.shape)
+        V[-1] *= plan.settings_of(index).hidden_bias
         ends = [moved(chain, index, V), moved(chain, index, -V)]
         steady = np.ones(len(data.X), dtype=bool)
         for end in ends:
-            for layer, other in zip(found, layers(end, data.X), strict=True):
+            for layer, other in zip(found, layers(end, data.X, plan), strict=True):
                 steady &= (layer.active == other.active).all(axis=1)
         assert steady.mean() > 0.9
         measured = 0.5 * (ends[0].output(data.X) - ends[1].output(data.X))
@@ -158,8 +162,8 @@ def test_the_output_answers_to_weights_as_the_jacobian_says(kind, parameters):
 @pytest.mark.parametrize("kind", TARGETS)
 def test_the_model_has_the_slope_of_the_true_objective(kind):
     chain, data, plan = parts(kind)
-    chain = off_the_kinks(chain)
-    found = layers(chain, data.X)
+    chain = off_the_kinks(chain, plan)
+    found = layers(chain, data.X, plan)
     for index, by_response in sensitivities(chain, found):
         model = model_of(chain, index, found[index], by_response, data, plan.loss)
         V = np.random.default_rng(1).standard_normal(model.slope.shape)

@@ -29,7 +29,10 @@ DEPTH: dict[str, list[Any]] = {
     "passthrough": [StrOptions({"hidden", "output", "both"})],
     "keep_inputs": ["boolean"],
 }
-CORRECTION: dict[str, list[Any]] = {"correction": [StrOptions({"none", *METHODS})]}
+CORRECTION: dict[str, list[Any]] = {
+    "correction": [StrOptions({"none", *METHODS})],
+    "first_bias": ["boolean"],
+}
 STOPPING: dict[str, list[Any]] = {
     "early_stopping": ["boolean"],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -91,12 +94,16 @@ class ManyGrades(DeepChain):
     early_stopping: bool
     validation_fraction: float
     correction: str
+    first_bias: bool
 
     @property
     def validation_loss_(self) -> Array:
         """Mean validation loss after each grade; empty without ``early_stopping``."""
         check_is_fitted(self)
         return np.array(self._progress.validation_loss)
+
+    def _plan(self, first_network: Network | None = None) -> ChainPlan:
+        return replace(super()._plan(first_network), first_bias=bool(self.first_bias))
 
     def _finish(self, train: Data, validation: Data | None) -> None:
         if self.correction != "none":

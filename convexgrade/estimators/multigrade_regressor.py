@@ -36,6 +36,9 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         both.
     keep_inputs : bool, default=True
         Whether the grades after the first read X as well.
+    first_bias : bool, default=True
+        Whether the neurons of the first grade have biases. Without, its output is a constant plus a
+        function that grows in proportion to the scaled X.
     correction : {"none", "readouts", "backward"}, default="none"
         What happens once all grades are fitted: nothing; all readouts are fitted again, jointly; or
         the grades are moved as well, sweep by sweep, so that earlier ones give the later ones what
@@ -130,6 +133,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         alpha_decay: float = 0.3,
         passthrough: str = "hidden",
         keep_inputs: bool = True,
+        first_bias: bool = True,
         correction: str = "none",
         activation: str = "relu",
         patterns: str = "adaptive",
@@ -154,6 +158,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         self.alpha_decay = alpha_decay
         self.passthrough = passthrough
         self.keep_inputs = keep_inputs
+        self.first_bias = first_bias
         self.correction = correction
         self.activation = activation
         self.patterns = patterns
