@@ -146,7 +146,13 @@ def relu_experiment() -> None:
             taken = time.perf_counter() - start
             print(f"| {method} | {seed} | {score(corrected.predict, data):.4f} | {taken:.1f} |")
         start = time.perf_counter()
-        joint = MLPRegressor((16, 16), solver="lbfgs", alpha=1e-5, max_iter=5000, random_state=seed)
+        joint = MLPRegressor(
+            hidden_layer_sizes=(16, 16),
+            solver="lbfgs",
+            alpha=1e-5,
+            max_iter=5000,
+            random_state=seed,
+        )
         found = score(joint.fit(data.X, data.y).predict, data)
         print(f"| joint L-BFGS | {seed} | {found:.4f} | {time.perf_counter() - start:.1f} |")
         for name, found in kernels(data):

@@ -34,12 +34,12 @@ ONE_ALPHAS = (1e-4, 1e-5)
 QUICK = {"max_iter": 1, "tol": 1e-2, "standardize": False, "random_state": 0}
 
 
-def two_grades() -> MultigradeRegressor:
+def two_grades(passthrough: str) -> MultigradeRegressor:
     """Return the chain of the experiment, not corrected."""
     return MultigradeRegressor(
         ALPHA,
         n_grades=2,
-        passthrough="output",
+        passthrough=passthrough,
         keep_inputs=False,
         first_bias=False,
         n_patterns=NEURONS,
@@ -55,16 +55,17 @@ def measure(d: int) -> Iterator[tuple[str, str, float, float]]:
     def error(model: Any) -> float:
         return float(np.mean((model.predict(X_test) - y_test) ** 2) / np.var(y_test))
 
-    start = time.perf_counter()
-    two = two_grades().fit(X, y)
-    widths = [grade.n_neurons for grade in two.grades_]
-    seconds = time.perf_counter() - start
-    shown = " + ".join(map(str, widths))
-    yield "two grades", shown, error(two), seconds
-    start = time.perf_counter()
-    corrected = correct(two, X, y, max_sweeps=SWEEPS)
-    seconds += time.perf_counter() - start
-    yield "two grades, corrected", shown, error(corrected), seconds
+    for passthrough in ("hidden", "output"):
+        start = time.perf_counter()
+        two = two_grades(passthrough).fit(X, y)
+        widths = [grade.n_neurons for grade in two.grades_]
+        seconds = time.perf_counter() - start
+        name, shown = f"two grades, {passthrough} handed on", " + ".join(map(str, widths))
+        yield name, shown, error(two), seconds
+        start = time.perf_counter()
+        corrected = correct(two, X, y, max_sweeps=SWEEPS)
+        seconds += time.perf_counter() - start
+        yield f"{name}, corrected", shown, error(corrected), seconds
 
     best: dict[str, tuple[float, str, float]] = {}
     for alpha in ONE_ALPHAS:
@@ -87,7 +88,14 @@ def measure(d: int) -> Iterator[tuple[str, str, float, float]]:
     ):
         start = time.perf_counter()
         models = [
-            MLPRegressor(layers, solver=solver, alpha=1e-7, max_iter=2000, tol=1e-7, random_state=0)
+            MLPRegressor(
+                hidden_layer_sizes=layers,
+                solver=solver,
+                alpha=1e-7,
+                max_iter=1000,
+                tol=1e-7,
+                random_state=0,
+            )
             for solver in ("lbfgs", "adam")
         ]
         found = min(error(model.fit(X, y)) for model in models)
