@@ -53,7 +53,7 @@ from convexgrade.solvers._kronecker import KroneckerSystem
 Array = NDArray[np.float64]
 
 _TRIES = 10
-_FIRST_MU = 1e-2
+_FIRST_MU, _LEAST_MU = 1e-2, 1e-8
 _NARROWER, _WIDER = 4.0, 1.0 / 3.0  # factors of mu
 _FLOOR = 1e-8  # least curvature of a neuron, relative to the largest, in the trust region
 
@@ -96,7 +96,8 @@ class Correction:
     chain : Chain
         The chain so far.
     objective_path : tuple of float
-        Mean loss plus penalties of all grades: at first and after every sweep. Never rises.
+        Mean loss plus penalties of all grades: at first, with readouts refitted, and after every
+        sweep. Never rises.
     """
 
     chain: Chain
@@ -179,7 +180,7 @@ def model_of(
     slope = KroneckerSystem(layer.H, by_response).adjoint(gradient) + pull * U
     system = KroneckerSystem(layer.H, root @ by_response)
     size = np.einsum("ikj,ikj->j", system.G, system.G)
-    return Model(system, slope, pull, np.maximum(size, _FLOOR * size.max(initial=1e-300)))
+    return Model(system, slope, pull, np.maximum(size, _FLOOR * size.max(initial=1e-100)))
 
 
 def _roots(curvature: Array) -> Array:
@@ -260,7 +261,7 @@ def _moved(
         trial = with_network(chain, index, _stepped(network, model.step(mu)))
         after = objective(trial, data, plan.loss)
         if after < value:
-            return trial, after, mu * _WIDER
+            return trial, after, max(mu * _WIDER, _LEAST_MU)
         mu *= _NARROWER
     return chain, value, mu
 

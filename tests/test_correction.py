@@ -207,7 +207,8 @@ def test_large_systems_take_the_same_way_down(monkeypatch):
     monkeypatch.setattr("convexgrade.solvers._kronecker._NORMAL", 0)
     monkeypatch.setattr("convexgrade.solvers._kronecker._DUAL", 0)
     iterated = correct_chain(chain, data, plan, "backward", Limits(max_sweeps=5))
-    assert iterated.objective_path[-1] == pytest.approx(exact.objective_path[-1], rel=0.05)
+    falls = [c.objective_path[0] - c.objective_path[-1] for c in (iterated, exact)]
+    assert falls[0] > 0.8 * falls[1]
 
 
 # --- readouts -----------------------------------------------------------------------------------
@@ -353,6 +354,14 @@ def test_limits_end_the_correction():
     assert np.all(np.diff(hurried.objective_path_) <= 0.0)
     assert len(hurried.objective_path_) == 3
     assert len(correct(model, X, y, tol=0.5).objective_path_) < 8
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_a_chain_without_neurons_stays_as_it_is(intercept):
+    X, y = make_data("one")
+    model = MultigradeRegressor(**{**SMALL, "alpha": 100.0}, fit_intercept=intercept).fit(X, y)
+    assert model.grades_[0].n_neurons == 0
+    np.testing.assert_allclose(correct(model, X, y).predict(X), y.mean(), rtol=1e-9)
 
 
 def test_bad_input_is_named():

@@ -147,11 +147,9 @@ def make_depth_separation(
     >>> X.shape, float(y.min())
     ((200, 5), 0.0)
     """
-    for name, value in (("n_samples", n_samples), ("n_features", n_features)):
-        if not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name}={value!r} must be a positive integer.")
-    if not isinstance(truncate, Real) or not 0.0 < truncate < np.inf:
-        raise ValueError(f"truncate={truncate!r} must be a positive finite number.")
+    _check_positive("n_samples", n_samples, Integral, "a positive integer")
+    _check_positive("n_features", n_features, Integral, "a positive integer")
+    _check_positive("truncate", truncate, Real, "a positive finite number")
     d, rng = int(n_features), check_random_state(random_state)
     ball = np.exp(gammaln(d / 2 + 1) / d) / np.sqrt(np.pi)
     unit = 2.0 * np.pi * ball * np.sqrt(d)
@@ -160,6 +158,12 @@ def make_depth_separation(
     direction = rng.standard_normal((n_samples, d))
     X = direction * (radius / np.linalg.norm(direction, axis=1))[:, None]
     return X, np.maximum(0.0, 1.0 - radius)
+
+
+def _check_positive(name: str, value: Any, kind: type, allowed: str) -> None:
+    right = isinstance(value, kind) and not isinstance(value, bool)
+    if not right or not 0 < value < np.inf:
+        raise ValueError(f"{name}={value!r} must be {allowed}.")
 
 
 def _radial_law(d: int, end: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

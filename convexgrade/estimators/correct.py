@@ -46,7 +46,7 @@ def correct(
 
     Parameters
     ----------
-    estimator : MultigradeRegressor or MultigradeClassifier
+    estimator : MultigradeRegressor, MultigradeClassifier, or one of them with cross-validation
         A fitted chain. It is not changed.
     X : array-like of shape (n_samples, n_features)
         Its training rows.
@@ -66,11 +66,12 @@ def correct(
 
     Returns
     -------
-    MultigradeRegressor or MultigradeClassifier
+    estimator
         The copy, with ``objective_path_``. Its certificates are computed anew: each bounds the
-        distance of a grade from the optimum of its own program, given the grades before it, which it
-        no longer aims for, and has the status "Corrected ...". What `staged_predict` yields before the
-        last grade are sums that were not fitted to be predictions.
+        distance of a grade from the optimum of its own program, given the grades before it. Earlier
+        grades no longer aim for that: where the gap exceeds ``tol`` of the estimator, the status says
+        so. What `staged_predict` yields before the last grade are sums that were not fitted to be
+        predictions.
 
     Raises
     ------

@@ -55,7 +55,7 @@ class DeepChain(BaseChain):
 
     @property
     def objective_path_(self) -> Array:
-        """Mean loss plus penalties of all grades, before correction and after each sweep of it."""
+        """Mean loss plus penalties of all grades: at first, with readouts refitted, after each sweep."""
         check_is_fitted(self)
         return np.array(self._progress.objective_path)
 

@@ -95,8 +95,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     validation_loss_ : ndarray of shape (``n_grades_``,)
         Mean validation loss after each grade; empty without ``early_stopping``.
     objective_path_ : ndarray
-        Mean loss plus the penalties of all grades before correction and after each sweep of it; empty
-        without correction.
+        Mean loss plus the penalties of all grades: before correction, with readouts refitted, and
+        after each sweep; empty without correction, and one number if held-out rows rejected it.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (``n_features_in_``,)
