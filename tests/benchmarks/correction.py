@@ -134,7 +134,7 @@ def relu_experiment() -> None:
         data = sample(10, 3000, seed, relu_target)
         start = time.perf_counter()
         model = MultigradeRegressor(
-            1e-4, n_grades=2, max_neurons=16, n_patterns=16, max_iter=1, random_state=0
+            3e-4, n_grades=2, max_neurons=16, n_patterns=16, max_iter=1, random_state=0
         ).fit(data.X, data.y)
         fitted = time.perf_counter() - start
         one, greedy = (1.0 - _relative(stage, data) for stage in model.staged_predict(data.X_test))
