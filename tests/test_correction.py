@@ -35,6 +35,7 @@ TARGETS = ["one", "two", "binary", "softmax"]
 SMALL = {
     "n_grades": 2,
     "alpha": 0.01,
+    "alpha_decay": 1.0,
     "patterns": "sampled",
     "n_patterns": 12,
     "random_state": 0,

@@ -86,6 +86,7 @@ def test_first_grades_without_bias_are_homogeneous_and_certified(patterns, activ
     model = MultigradeRegressor(
         n_grades=2,
         alpha=1e-3,
+        alpha_decay=1.0,
         patterns=patterns,
         n_patterns=20,
         max_iter=1,
@@ -131,6 +132,7 @@ def test_two_corrected_grades_learn_what_one_of_as_many_neurons_does_not():
     options = {"alpha": 1e-4, "n_patterns": 24, "max_iter": 1, "tol": 1e-2, "random_state": 0}
     two = MultigradeRegressor(
         n_grades=2,
+        alpha_decay=1.0,
         passthrough="output",
         keep_inputs=False,
         standardize=False,

@@ -30,7 +30,13 @@ Array = NDArray[np.float64]
 DIMENSIONS = (2, 5, 10, 20)
 N_TRAIN, N_TEST = 4000, 20_000
 ALPHA, NEURONS, SWEEPS = 3e-5, 100, 30
-QUICK = {"max_iter": 1, "tol": 1e-2, "standardize": False, "random_state": 0}
+QUICK = {
+    "alpha_decay": 1.0,
+    "max_iter": 1,
+    "tol": 1e-2,
+    "standardize": False,
+    "random_state": 0,
+}
 
 
 def two_grades() -> MultigradeRegressor:
