@@ -104,6 +104,11 @@ class Correction:
     objective_path: tuple[float, ...]
 
 
+def with_alpha(chain: Chain, alpha: float) -> Chain:
+    """Return the chain with one penalty for all its grades."""
+    return _with_grades(chain, [replace(grade, alpha=alpha) for grade in chain.grades])
+
+
 def objective(chain: Chain, data: Data, loss: Loss) -> float:
     """Return the mean loss of the chain's output plus the penalties of all its grades."""
     value = data.weights @ loss.value(chain.output(data.X), data.y)

@@ -348,6 +348,16 @@ def test_grades_can_be_added_to_a_corrected_chain():
     assert model.train_loss_[-1] < before
 
 
+def test_the_penalty_can_be_another_one():
+    model, X, y = fitted("one")
+    loose = correct(model, X, y, alpha=1e-4, max_sweeps=5)
+    assert [grade.alpha for grade in loose.grades_] == [1e-4, 1e-4]
+    assert [grade.alpha for grade in model.grades_] == [0.01, 0.01]
+    penalty = sum(1e-4 * grade.network.penalty for grade in loose.grades_)
+    assert loose.objective_path_[-1] == pytest.approx(loose.train_loss_[-1] + penalty, rel=1e-9)
+    assert loose.train_loss_[-1] < correct(model, X, y, max_sweeps=5).train_loss_[-1]
+
+
 def test_limits_end_the_correction():
     model, X, y = fitted("one")
     assert len(correct(model, X, y, max_sweeps=1).objective_path_) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -10,13 +11,14 @@ from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import check_is_fitted
 
-from convexgrade.correction import METHODS, Limits
+from convexgrade.correction import METHODS, Limits, with_alpha
 from convexgrade.estimators.deep import DeepChain
 
 E = TypeVar("E", bound=DeepChain)
 
 _CONSTRAINTS: dict[str, list[Any]] = {
     "method": [StrOptions(set(METHODS))],
+    "alpha": [Interval(Real, 0, None, closed="neither"), None],
     "max_sweeps": [Interval(Integral, 1, None, closed="left")],
     "max_seconds": [Interval(Real, 0, None, closed="neither"), None],
     "tol": [Interval(Real, 0, None, closed="left")],
@@ -31,6 +33,7 @@ def correct(
     sample_weight: ArrayLike | None = None,
     *,
     method: str = "backward",
+    alpha: float | None = None,
     max_sweeps: int = 25,
     max_seconds: float | None = None,
     tol: float = 1e-5,
@@ -56,6 +59,10 @@ def correct(
         Its weights.
     method : {"backward", "readouts"}, default="backward"
         Correct the grades, or refit only the readouts of all grades jointly.
+    alpha : float, default=None
+        Penalty of all grades from here on, positive; None keeps what each was fitted with. A strong
+        penalty keeps the first grade of a greedy chain from over-fitting and leaves the rest to later
+        ones; on all grades at once it may be too strong.
     max_sweeps : int, default=25
         Most sweeps over the grades.
     max_seconds : float, default=None
@@ -113,6 +120,9 @@ def correct(
     corrected = deepcopy(estimator)
     if "correction" in corrected.get_params(deep=False):
         corrected.set_params(correction=method)
+    if alpha is not None:
+        before = corrected._progress
+        corrected._progress = replace(before, chain=with_alpha(before.chain, float(alpha)))
     limits = Limits(max_sweeps, float("inf") if max_seconds is None else max_seconds, tol)
     corrected._correct(corrected._training_data(X, y, sample_weight), method, limits)
     return corrected

@@ -183,10 +183,17 @@ def set_errors(name: str, split: int, chain: str) -> dict[str, tuple[float, floa
     start = time.perf_counter()
     model = MultigradeRegressor(**CHAINS[chain], random_state=0).fit(fold.X_train, fold.y_train)
     found = {"none": (model, time.perf_counter() - start)}
-    for method in ("readouts", "backward"):
+    last = model.grades_[-1].alpha
+    kinds: dict[str, dict[str, Any]] = {
+        "readouts": {"method": "readouts"},
+        "backward": {},
+        "backward, last alpha": {"alpha": last},
+        "backward, 0.1 last alpha": {"alpha": 0.1 * last},
+    }
+    for kind, options in kinds.items():
         start = time.perf_counter()
-        corrected = correct(model, fold.X_train, fold.y_train, method=method)
-        found[method] = (corrected, time.perf_counter() - start)
+        corrected = correct(model, fold.X_train, fold.y_train, **options)
+        found[kind] = (corrected, time.perf_counter() - start)
     return {
         method: (float(np.sqrt(np.mean((m.predict(fold.X_test) - fold.y_test) ** 2))), seconds)
         for method, (m, seconds) in found.items()
