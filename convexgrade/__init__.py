@@ -4,12 +4,15 @@ See `ConvexReLURegressor` and `ConvexReLUClassifier` for one grade, `MultigradeR
 `MultigradeClassifier` for the chain (with a ``CV`` behind the name, alpha and depth are found by
 cross-validation), `certify` for the certificates, `correct` for grades that learn from later ones,
 `to_relu` for gated networks as ReLU networks, and `GeometricLayerwiseRegressor` for readouts with a
-known rate a layer.
+known rate a layer. `ConstructiveMultigrade` approximates a given function by a network that is written
+down, not fitted.
 """
 
 from convexgrade import datasets
 from convexgrade.certificate import Certificate
+from convexgrade.constructive import ConstructiveMultigrade
 from convexgrade.display import GradesDisplay
+from convexgrade.energy import Energy
 from convexgrade.estimators import (
     Conversion,
     ConvexReLUClassifier,
@@ -30,9 +33,11 @@ from convexgrade.moduli import ReadoutCheck
 
 __all__ = [
     "Certificate",
+    "ConstructiveMultigrade",
     "Conversion",
     "ConvexReLUClassifier",
     "ConvexReLURegressor",
+    "Energy",
     "GeometricLayerwiseRegressor",
     "GradesDisplay",
     "MultigradeClassifier",

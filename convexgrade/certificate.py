@@ -253,7 +253,10 @@ def _holding(
         return patterns.extend(program.X, gates), 0.0
     response = program.X @ gates
     scale = np.linalg.norm(gates, axis=0) * np.linalg.norm(program.X, axis=1).max()
-    wrong = _least_violation(response, patterns)
+    wrong = np.zeros(gates.shape[1])
+    unlisted = np.flatnonzero(patterns.find(response >= 0.0) < 0)
+    if unlisted.size:  # the others are in the cone of their own pattern
+        wrong[unlisted] = _least_violation(response[:, unlisted], patterns)
     strays = wrong > _HOLDS * scale
     if strays.any() and not patterns.exhaustive:
         patterns = patterns.extend(program.X, gates[:, strays])

@@ -43,6 +43,7 @@ from convexgrade.multigrade import (
     Data,
     Progress,
     certify_chain,
+    measure_energy,
     staged_loss,
 )
 from convexgrade.network import Network
@@ -147,7 +148,9 @@ def sensitivities(chain: Chain, found: list[Layer]) -> Iterator[tuple[int, Array
         yield index, by_response
         if index > 0:
             by_input = by_response @ network.hidden_coef.T + by_output @ network.linear_coef.T
-            by_input = by_input / scaling.scale
+            by_input = (
+                by_input if scaling.mix is None else by_input @ scaling.mix.T
+            ) / scaling.scale
             width = chain.grades[index - 1].n_neurons if chain.handover.hands_hidden else 0
             by_hidden = by_input[:, :, :width] if chain.handover.hands_hidden else 0.0
             if chain.handover.hands_output:
@@ -303,6 +306,7 @@ def correct_progress(
         validation_loss=held_out,
         verdict=progress.verdict,
         objective_path=correction.objective_path,
+        energy=measure_energy(chain, data, plan),
     )
 
 

@@ -17,9 +17,11 @@ from threadpoolctl import threadpool_limits
 
 from convexgrade import search
 from convexgrade.certificate import Certificate, Multipliers, certify_network, dual_point
+from convexgrade.energy import rescale
 from convexgrade.losses import Loss
 from convexgrade.network import Network
 from convexgrade.patterns import Patterns, enumerate_patterns, sample_patterns
+from convexgrade.pointwise import refine_pointwise
 from convexgrade.program import Groups, Program
 from convexgrade.proposals import Budget, highest_price, joined, propose
 from convexgrade.pruning import select
@@ -54,6 +56,7 @@ class Settings:
     linear_term: bool = False
     hidden_bias: bool = True
     n_jobs: int | None = None
+    refinement: str = "none"
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ def fit_grade(
     rng = np.random.default_rng([*seed, 0])
     point, n_rounds = _SOURCES[settings.patterns](program, settings, first, rng, report)
     point = _within_width(program, point, settings)
-    network = point.network(program)
+    point, network = _REFINEMENTS[settings.refinement](program, point, settings)
     certificate = certify_grade(
         program, network, point.patterns, point.status, settings, seed, point.multipliers
     )
@@ -385,3 +388,16 @@ def _cut_to_patterns(
         patterns = point.patterns.take(np.unique(groups.pattern))
         point = solve_over(program, patterns, None, solver=settings.solver, tol=settings.tol)
     return point
+
+
+def _least_objective(program: Program, point: Point, settings: Settings) -> tuple[Point, Network]:
+    return point, rescale(program, point.network(program))
+
+
+def _pointwise(program: Program, point: Point, settings: Settings) -> tuple[Point, Network]:
+    limited = settings.max_neurons is not None
+    return refine_pointwise(program, point, solver=settings.solver, fixed=limited)
+
+
+# How a solution becomes the network of its grade.
+_REFINEMENTS = {"none": _least_objective, "pointwise": _pointwise}

@@ -14,7 +14,8 @@ function            meaning                                           used by
 ``dual_bounds``     box that holds every ``q`` with finite conjugate  lower bound
 =================== ================================================= =============================
 
-and from ``baseline``, the constant prediction of least weighted loss, where a chain starts.
+and from ``baseline``, the constant prediction of least weighted loss, where a chain starts. A loss that
+is half a squared norm says so (``quadratic``): the grades of its chains obey an energy identity.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ class Loss(Protocol):
     @property
     def name(self) -> str:
         """Name in the public API."""
+
+    @property
+    def quadratic(self) -> bool:
+        """Whether it is ``|f - y|^2 / 2``."""
 
     def value(self, f: Array, y: Array) -> Array:
         """Return the loss of each row, shape (n_samples,)."""
@@ -58,6 +63,7 @@ class SquaredError:
     """Half the squared error, ``|f - y|^2 / 2``, summed over outputs."""
 
     name = "squared_error"
+    quadratic = True
 
     def value(self, f: Array, y: Array) -> Array:
         """Return ``|f - y|^2 / 2`` for each row."""
@@ -89,6 +95,7 @@ class BinaryLogLoss:
     """Negative log-likelihood of one logit, ``log(1 + e^f) - y f``, with y in {0, 1}."""
 
     name = "log_loss"
+    quadratic = False
 
     def value(self, f: Array, y: Array) -> Array:
         """Return ``log(1 + e^f) - y f`` without overflow."""
@@ -124,6 +131,7 @@ class SoftmaxLogLoss:
     """Multinomial negative log-likelihood, ``logsumexp(f) - <y, f>``, with one-hot ``y``."""
 
     name = "log_loss"
+    quadratic = False
 
     def value(self, f: Array, y: Array) -> Array:
         """Return ``logsumexp(f) - <y, f>``, computed at ``f - max f`` so that it cannot overflow."""

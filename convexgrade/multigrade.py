@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.certificate import Certificate
+from convexgrade.energy import Energy, measure
 from convexgrade.grade import (
     Grade,
     Report,
@@ -43,6 +44,8 @@ from convexgrade.program import Program
 from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
+
+_DEPENDENT = 1e-8  # singular value, relative to the largest, of columns that count as dependent
 
 
 class Data(NamedTuple):
@@ -141,7 +144,7 @@ class Chain:
         centers, scales = scaling.center.copy(), scaling.scale.copy()
         centers[read] = centers[read] * scale + center
         scales[read] *= scale
-        return Scaling(centers, scales)
+        return replace(scaling, center=centers, scale=scales)
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,8 @@ class ChainPlan:
         fits equals one grown at once.
     first_network : Network or None
         Network from which the search of the first grade starts as well.
+    whiten : bool
+        Whether the grades after the first read uncorrelated columns.
     """
 
     n_grades: int
@@ -179,6 +184,7 @@ class ChainPlan:
     seed: int
     first_network: Network | None = None
     alpha_decay: float = 1.0
+    whiten: bool = False
     first_bias: bool = True
 
     def settings_of(self, index: int) -> Settings:
@@ -204,6 +210,8 @@ class Progress:
         Why the chain ended, empty while it grows.
     objective_path : tuple of float
         Mean loss plus penalties of all grades during the last correction; empty without one.
+    energy : tuple of Energy
+        Where the squared error before each grade went; empty for losses that are not quadratic.
     """
 
     chain: Chain
@@ -211,6 +219,7 @@ class Progress:
     validation_loss: tuple[float, ...] = ()
     verdict: str = ""
     objective_path: tuple[float, ...] = ()
+    energy: tuple[Energy, ...] = ()
 
     @classmethod
     def begin(cls, loss: Loss, data: Data, handover: Handover) -> Progress:
@@ -258,7 +267,7 @@ def extended(
 ) -> Progress:
     """Return a chain with one grade more, whatever it brings."""
     chain = _add_grade(progress.chain, data, plan, report)
-    return _measured(progress, chain, data, validation, plan.loss)
+    return _measured(progress, chain, data, validation, plan)
 
 
 _TRIVIAL = (
@@ -287,6 +296,8 @@ def _next_program(chain: Chain, data: Data, plan: ChainPlan) -> _Next:
     *_, (features, offset) = chain.walk(data.X)
     if chain.links:
         scaling = _feature_scaling(chain, features, data)
+        if plan.whiten:
+            scaling = _whitening(scaling, features, data)
     elif plan.standardize:
         scaling = standard_scaling(features, data.weights)
     else:
@@ -331,14 +342,41 @@ def _feature_scaling(chain: Chain, features: Array, data: Data) -> Scaling:
     return replace(scaling, scale=scaling.scale * shrink)
 
 
+def _whitening(scaling: Scaling, features: Array, data: Data) -> Scaling:
+    """Turn a scaling into one to uncorrelated columns of equal variance, as many as the rank.
+
+    Patterns do not change under linear maps of the input, but a search for them does, and so does the
+    penalty. Hidden features of few inputs are all but dependent: in their coordinates, functions that
+    vary fast are long vectors, out of a search's sight and dear; in these they are like any other. The
+    variances sum up to the number of inputs, as those of X do.
+    """
+    root = np.sqrt(data.weights / data.weights.sum())[:, None]
+    _, size, directions = np.linalg.svd(root * scaling.apply(features), full_matrices=False)
+    kept = size > _DEPENDENT * size.max(initial=0.0)
+    spread = np.sqrt(data.X.shape[1] / max(1, kept.sum()))
+    return replace(scaling, mix=spread * directions[kept].T / size[kept])
+
+
 def _measured(
-    before: Progress, chain: Chain, data: Data, validation: Data | None, loss: Loss
+    before: Progress, chain: Chain, data: Data, validation: Data | None, plan: ChainPlan
 ) -> Progress:
-    held_out = () if validation is None else (_mean_loss(chain, validation, loss),)
+    held_out = () if validation is None else (_mean_loss(chain, validation, plan.loss),)
     return Progress(
         chain,
-        (*before.train_loss, _mean_loss(chain, data, loss)),
+        (*before.train_loss, _mean_loss(chain, data, plan.loss)),
         before.validation_loss + held_out,
+        energy=before.energy + measure_energy(chain, data, plan)[-1:],
+    )
+
+
+def measure_energy(chain: Chain, data: Data, plan: ChainPlan) -> tuple[Energy, ...]:
+    """Return where the squared error before each grade went; nothing if the loss is not quadratic."""
+    if not plan.loss.quadratic:
+        return ()
+    offsets = [step.offset for step in chain.walk(data.X)]
+    return tuple(
+        measure(data.y, data.weights, before, after, grade.alpha * grade.network.penalty)
+        for before, after, grade in zip(offsets, offsets[1:], chain.grades, strict=False)
     )
 
 

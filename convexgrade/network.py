@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+_CHUNK = 1 << 18  # hidden features that are formed at a time, where only the output is asked for
 T = TypeVar("T")
 
 
@@ -74,7 +76,12 @@ class Network:
 
     def forward(self, H: Array) -> Array:
         """Return the network's output on the rows of H, shape (n_samples, k)."""
-        return self.hidden(H) @ self.output_coef + H @ self.linear_coef + self.intercept
+        output = H @ self.linear_coef + self.intercept
+        step = max(1, _CHUNK // max(1, self.n_neurons))
+        for first in range(0, len(H), step):
+            rows = slice(first, first + step)
+            output[rows] += self.hidden(H[rows]) @ self.output_coef
+        return output
 
 
 def from_blocks(
@@ -120,30 +127,34 @@ def from_blocks(
 
 @dataclass(frozen=True)
 class Scaling:
-    """An affine change of columns, ``(features - center) / scale``.
+    """An affine change of columns, ``((features - center) / scale) @ mix``.
 
     Attributes
     ----------
     center, scale : ndarray of shape (n_features,)
         Both finite, ``scale`` positive.
+    mix : ndarray of shape (n_features, n_columns) or None
+        Combinations of the scaled columns; None keeps them as they are.
     """
 
     center: Array
     scale: Array
+    mix: Array | None = None
 
     def apply(self, features: Array) -> Array:
         """Return the scaled columns."""
-        return (features - self.center) / self.scale
+        scaled = (features - self.center) / self.scale
+        return scaled if self.mix is None else scaled @ self.mix
 
 
 def read_unscaled(network: Network, scaling: Scaling) -> Network:
     """Return the network that gives on unscaled features what ``network`` gives on scaled ones."""
 
     def coef(a: Array) -> Array:
-        return a / scaling.scale[:, None]
+        return (a if scaling.mix is None else scaling.mix @ a) / scaling.scale[:, None]
 
     def intercept(b: Array, a: Array) -> Array:
-        return b - (scaling.center / scaling.scale) @ a
+        return b - scaling.center @ coef(a)
 
     gate_coef, gate_intercept = network.gate_coef, network.gate_intercept
     if gate_coef is not None and gate_intercept is not None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+_CHUNK = 1 << 20  # responses that are formed at a time
 _PARALLEL = 1e-10  # relative size below which a projected row counts as zero
 
 
@@ -44,8 +45,10 @@ class Patterns:
         """Read patterns off gates; the first gate of each distinct, non-empty pattern is kept."""
         masks = activation(X, gates)
         keep = distinct_columns(masks)
-        keep = keep[masks[:, keep].any(axis=0)]
-        return cls(gates[:, keep], masks[:, keep], exhaustive)
+        keep = np.setdiff1d(keep, np.flatnonzero(~np.any(masks, axis=0)))
+        if keep.size < gates.shape[1]:
+            gates, masks = gates[:, keep], masks[:, keep]
+        return cls(gates, masks, exhaustive)
 
     def extend(self, X: Array, gates: Array) -> Patterns:
         """Append the patterns of further gates; those already listed keep their position."""
@@ -65,7 +68,12 @@ class Patterns:
 
 def activation(X: Array, gates: Array) -> Mask:
     """Return the patterns ``1[X h >= 0]`` of the columns of ``gates``."""
-    return np.asarray(X @ gates >= 0.0)
+    masks = np.empty((len(X), gates.shape[1]), dtype=bool)
+    step = max(1, _CHUNK // max(1, len(X)))
+    for first in range(0, gates.shape[1], step):
+        some = slice(first, first + step)
+        np.greater_equal(X @ gates[:, some], 0.0, out=masks[:, some])
+    return masks
 
 
 def distinct_columns(masks: Mask) -> NDArray[np.intp]:

@@ -24,7 +24,8 @@ from convexgrade.working_set import Point, point_of
 Array = NDArray[np.float64]
 
 _DESCENTS = 2  # descents of one round,
-_DESCENT_STEPS = 250  # each of so many quasi-Newton steps
+_DESCENT_STEPS = 250  # each of so many quasi-Newton steps,
+_SETTLED = 3e-5  # or until some gain less than this, relative,
 _NEW_NEURONS = 64  # and so many new neurons
 _KICK = 0.5  # rise of the loss by new neurons, relative to the objective
 _COLUMNS_A_ROW = 16  # variables a round's program may have for each row: what it costs grows so
@@ -132,7 +133,9 @@ def _by_descent(
     if neurons is None:
         return None
     for descent in range(_DESCENTS):
-        neurons, c = search.descend(program, neurons, point.unpenalised, max_iter=_DESCENT_STEPS)
+        neurons, c = search.descend(
+            program, neurons, point.unpenalised, max_iter=_DESCENT_STEPS, settled=_SETTLED
+        )
         point = point_of(program, search.merged(neurons), c)
         if descent + 1 < _DESCENTS:
             neurons = _with_new_neurons(program, point, budget, rng) or point.neurons()

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import OptimizeResult, minimize
 
 from convexgrade.network import Network
 from convexgrade.patterns import activation, centred_gates, distinct_columns
@@ -23,6 +23,8 @@ Index = NDArray[np.intp]
 
 _MEMORY = 20  # pairs of L-BFGS
 _STALLED = 1e-9  # gain of a step, relative to the loss before, at which a descent ends
+_LOOK = 25  # steps after which it is looked whether to go on,
+_SHED = 0.25  # and share of withered neurons at which it goes on without them
 _ALIKE = 0.9995  # cosine from which two neurons count as one
 _WITHERED = 1e-3  # norm of a neuron, relative to the largest, below which a descent gives it up
 
@@ -83,6 +85,7 @@ class _Balanced:
 
     program: Program
     output: Index
+    work: Array  # (n_samples, m), written over by every call
 
     def split(self, flat: Array) -> tuple[Array, Array, Array]:
         """Return u (d, m), a (m,) and c (q, n_outputs)."""
@@ -91,50 +94,102 @@ class _Balanced:
         return u.reshape(d, m), a, c.reshape(self.program.free.size, self.program.n_outputs)
 
     def __call__(self, flat: Array) -> tuple[float, Array]:
-        """Return value and gradient at ``flat``."""
+        """Return value and gradient at ``flat``.
+
+        The passes over rows times neurons are what takes time: there are four, in one array. The
+        gradient in a_j is u_j . g_j with g_j = X^T D_j r, which that in u_j, a_j g_j, needs anyway.
+        """
         p = self.program
         u, a, c = self.split(flat)
-        response = p.X @ u
-        hidden = np.maximum(response, 0.0)
+        work = np.matmul(p.X, u, out=self.work)
+        np.maximum(work, 0.0, out=work)
         routing = np.zeros((a.size, p.n_outputs))
         routing[np.arange(a.size), self.output] = a
-        f = p.offset + hidden @ routing + p.Z @ c
+        f = p.offset + work @ routing + p.Z @ c
         residual = p.weights[:, None] * p.loss.gradient(f, p.y)
-        correlation = hidden.T @ residual
-        grad_u = p.X.T @ ((response > 0.0) * (residual @ routing.T)) + p.alpha * u
-        grad_a = correlation[np.arange(a.size), self.output] + p.alpha * a
+        np.greater(work, 0.0, out=work)
+        if p.n_outputs == 1:
+            g = (residual * p.X).T @ work
+        else:
+            work *= residual[:, self.output]
+            g = p.X.T @ work
+        grad_u = a * g + p.alpha * u
+        grad_a = np.einsum("ij,ij->j", u, g) + p.alpha * a
         grad_c = p.Z.T @ residual
         value = p.mean_loss(f) + 0.5 * p.alpha * float(np.vdot(u, u) + a @ a)
         return value, np.concatenate([grad_u.ravel(), grad_a, grad_c.ravel()])
 
 
+class _Watch:
+    """Ends a descent early: where many neurons have withered, or where little is gained."""
+
+    def __init__(self, objective: _Balanced, settled: float) -> None:
+        self._objective, self._settled = objective, settled
+        self._last = np.inf
+        self.iterations = 0
+        self.shed = False
+
+    def __call__(self, intermediate_result: OptimizeResult) -> None:
+        """Look at every so many iterations."""
+        self.iterations += 1
+        if self.iterations % _LOOK:
+            return
+        value = float(intermediate_result.fun)
+        u, a, _ = self._objective.split(intermediate_result.x)
+        self.shed = bool(_alive(u * a).mean() <= 1.0 - _SHED)
+        if self.shed or self._last - value <= self._settled * value:
+            raise StopIteration
+        self._last = value
+
+
+def _alive(vectors: Array) -> NDArray[np.bool_]:
+    """Return which neurons have not withered."""
+    size = np.linalg.norm(vectors, axis=0)
+    return np.asarray(size > _WITHERED * size.max(initial=0.0))
+
+
 def descend(
-    program: Program, start: Neurons, unpenalised: Array, *, max_iter: int
+    program: Program,
+    start: Neurons,
+    unpenalised: Array,
+    *,
+    max_iter: int,
+    settled: float = 0.0,
 ) -> tuple[Neurons, Array]:
     """Descend on the balanced network with L-BFGS.
 
+    Where a share of the neurons has withered it begins anew without them: what is left costs less.
+    (Without such a reason it does not, as the curvature it has learnt is lost.) It ends after
+    ``max_iter`` steps, or where `_LOOK` of them gain less than ``settled``, relative.
+
     Returns the neurons that have not withered, and the coefficients of the unpenalised columns.
     """
-    objective = _Balanced(program, start.output)
-    norms = np.sqrt(np.linalg.norm(start.vectors, axis=0))
-    u = start.vectors / np.maximum(norms, 1e-300)
-    flat = np.concatenate([u.ravel(), start.sign * norms, unpenalised.ravel()])
-    result = minimize(
-        objective,
-        flat,
-        jac=True,
-        method="L-BFGS-B",
-        options={
-            "maxiter": max_iter,
-            "maxfun": 2 * max_iter,
-            "maxcor": _MEMORY,
-            "ftol": _STALLED * program.mean_loss(program.offset),
-        },
-    )
-    u, a, unpenalised = objective.split(result.x)
-    neurons = Neurons(u * np.abs(a), np.where(a >= 0.0, 1.0, -1.0), start.output)
-    size = np.linalg.norm(neurons.vectors, axis=0)
-    return neurons.take(size > _WITHERED * size.max(initial=0.0)), unpenalised
+    neurons, shed = start, True
+    while shed and max_iter > 0:
+        objective = _Balanced(
+            program, neurons.output, np.empty((len(program.X), neurons.sign.size))
+        )
+        watch = _Watch(objective, settled)
+        norms = np.sqrt(np.linalg.norm(neurons.vectors, axis=0))
+        u = neurons.vectors / np.maximum(norms, 1e-300)
+        result = minimize(
+            objective,
+            np.concatenate([u.ravel(), neurons.sign * norms, unpenalised.ravel()]),
+            jac=True,
+            method="L-BFGS-B",
+            callback=watch,
+            options={
+                "maxiter": max_iter,
+                "maxfun": 2 * max_iter,
+                "maxcor": _MEMORY,
+                "ftol": _STALLED * program.mean_loss(program.offset),
+            },
+        )
+        u, a, unpenalised = objective.split(result.x)
+        neurons = Neurons(u * np.abs(a), np.where(a >= 0.0, 1.0, -1.0), neurons.output)
+        neurons = neurons.take(_alive(neurons.vectors))
+        max_iter, shed = max_iter - watch.iterations, watch.shed
+    return neurons, unpenalised
 
 
 def price(program: Program, theta: Array, gates: Array) -> Array:
@@ -191,19 +246,23 @@ def ascend(
 
 def _climb(X: Array, theta: Array, starts: Array, n_steps: int) -> tuple[Array, Array]:
     u = starts / np.maximum(np.linalg.norm(starts, axis=0), 1e-300)
-    response = X @ u
-    height = theta @ np.maximum(response, 0.0)
     step = np.ones(u.shape[1])
+    weighted, work = (theta[:, None] * X).T, np.empty((len(X), u.shape[1]))
+
+    def gradient(u: Array) -> tuple[Array, Array]:
+        """Return X^T D_u theta, and the height theta . (X u)_+, which is u times that."""
+        np.matmul(X, u, out=work)
+        g = weighted @ np.greater(work, 0.0, out=work)
+        return g, np.einsum("ij,ij->j", u, g)
+
+    slope, height = gradient(u)
     for _ in range(n_steps):
-        gradient = X.T @ ((response > 0.0) * theta[:, None])
-        gradient /= np.maximum(np.linalg.norm(gradient, axis=0), 1e-300)
-        trial = u + step * gradient
+        trial = u + step * slope / np.maximum(np.linalg.norm(slope, axis=0), 1e-300)
         trial /= np.maximum(np.linalg.norm(trial, axis=0), 1e-300)
-        trial_response = X @ trial
-        trial_height = theta @ np.maximum(trial_response, 0.0)
+        trial_slope, trial_height = gradient(trial)
         better = trial_height > height
         u = np.where(better, trial, u)
-        response = np.where(better, trial_response, response)
+        slope = np.where(better, trial_slope, slope)
         height = np.where(better, trial_height, height)
         step *= np.where(better, 1.5, 0.4)
     return u, height

@@ -31,11 +31,20 @@ class Status(Enum):
         "Corrected together with the other grades after its fit: no longer the optimum of its own "
         "program; the certificate tells how far from it, given the grades before it."
     )
+    POINTWISE = (
+        "Constrained to raise no training residual; the gap is measured against the program without "
+        "these constraints, whose optimum may be out of reach."
+    )
     INACCURATE = (
         "The solver stopped early; the certificate tells how far from optimal the point is."
     )
     ITERATION_LIMIT = "The iteration limit was reached before the requested tolerance."
     FAILED = "The solver failed and returned no usable point."
+
+    @property
+    def constrained(self) -> bool:
+        """Whether a gap is the price of something else that the grade had to do."""
+        return self in (Status.POINTWISE, Status.CORRECTED)
 
     @property
     def converged(self) -> bool:

@@ -33,6 +33,8 @@ _CLOSE = 0.01  # accuracy of a first solution, relative to the tolerance of pric
 _EXACT = 1e-9  # and of the last, relative to the loss before the grade
 _EQUAL = 1e-8  # rise of the objective, relative to the loss before, that is the solver's rounding
 _SETTLED = 1e-7  # gap, relative to the loss before, of a point that needs no further solve
+_FEW = 400  # groups up to which iterations are no slower than a solution found at once,
+_AT_ONCE = 0.01  # and gap, relative to the tolerance of prices, up to which that needs no other
 _FAR = 0.1  # gap of a point that no solver has seen, relative to the loss before
 _JOINED = 1e-3  # and of one that new groups join
 _ROUNDS = 50  # rounds of pricing and solving, far above what column generation takes
@@ -175,6 +177,12 @@ def solve_over(
     """
     full = program.over(patterns, program.every_group(patterns))
     start = start or null_point(program, patterns)
+    if len(full.groups) > _FEW:
+        at_once = solvers.solve_at_once(full, solver=solver)
+        if at_once is not None:
+            point = _clean(full, at_once)
+            if _gap(full, point) <= _AT_ONCE * tol:
+                return point
     every = np.arange(len(full.groups))
     working = full.groups.locate(start.groups)
     if working.size == 0:
@@ -218,10 +226,14 @@ def _generate(
 
 def _settled(full: Program, point: Point, working: Index) -> bool:
     """Return whether a point is known to be optimal over the working set already."""
-    over = full.over(full.patterns, full.groups.take(working))
-    dual = dual_point(full, point.prediction(full))
-    bound = lower_bound(full, dual, over.largest_dual_norm(over.adjoint(dual.theta)))
-    return point.objective - bound <= _SETTLED * full.mean_loss(full.offset)
+    return _gap(full.over(full.patterns, full.groups.take(working)), point) <= _SETTLED
+
+
+def _gap(over: Program, point: Point) -> float:
+    """Bound how far a point is from the optimum over some groups, relative to the loss before."""
+    dual = dual_point(over, point.prediction(over))
+    bound = lower_bound(over, dual, over.largest_dual_norm(over.adjoint(dual.theta)))
+    return (point.objective - bound) / (over.mean_loss(over.offset) or 1.0)
 
 
 def _pruned(full: Program, point: Point, share: float) -> Point:
@@ -258,6 +270,15 @@ def solve_groups(
         gap=min(solution.gap, _FAR),
         multipliers=None if rho is None else Multipliers(groups, rho),
     )
+
+
+def solve_groups_within(
+    program: Program, start: Point, groups: Groups, cap: Array, *, solver: str
+) -> Point:
+    """Minimise over the given groups with a largest distance of each prediction from its target."""
+    restricted = program.over(start.patterns, groups)
+    solution = solvers.solve_within(restricted, cap, solver=solver)
+    return replace(_clean(restricted, solution), n_before=max(start.n_before, len(start.groups)))
 
 
 def _violated(full: Program, outside: Index, point: Point, tol: float) -> Index:

@@ -12,11 +12,22 @@ import pytest
 # From the ground up. A module imports only modules of lower layers; the one exception: an __init__
 # listed in `INSIDE` may import the modules of its own package. A level is a position in this list.
 LAYERS = [
-    {"cones", "datasets", "geometric", "lattice", "losses", "patterns", "solution", "solvers._*"},
-    {"moduli", "network", "program", "solvers._faces"},
+    {
+        "cones",
+        "datasets",
+        "geometric",
+        "lattice",
+        "losses",
+        "patterns",
+        "refinement",
+        "solution",
+        "solvers._*",
+    },
+    {"constructive", "moduli", "network", "program", "solvers._faces"},
     {
         "certificate",
         "decomposition",
+        "energy",
         "geometric_network",
         "pruning",
         "search",
@@ -24,7 +35,7 @@ LAYERS = [
         "solvers.*",
     },
     {"working_set"},
-    {"proposals"},
+    {"pointwise", "proposals"},
     {"grade"},
     {"multigrade"},
     {"selection", "estimators.targets", "readouts"},
@@ -219,6 +230,8 @@ def test_files_stay_short(name):
 
 def _length(function):
     lines = function.end_lineno - function.lineno + 1
+    if function.name == "__init__":  # constructors only assign: a parameter counts once
+        lines -= len(function.args.args) + len(function.args.kwonlyargs)
     if ast.get_docstring(function) is not None:
         docstring = function.body[0]
         lines -= docstring.end_lineno - docstring.lineno + 1

@@ -128,6 +128,7 @@ HANDOVERS = [
     {"linear_term": True},
     {"activation": "gated_relu"},
     {"first_bias": False},
+    {"whiten": True},
 ]
 
 
@@ -346,6 +347,14 @@ def test_grades_can_be_added_to_a_corrected_chain():
     model.set_params(n_grades=3).fit(X, y)
     assert model.n_grades_ == 3
     assert model.train_loss_[-1] < before
+
+
+def test_the_energy_identity_of_a_corrected_chain_shows_its_defect():
+    model, X, y = fitted("one")
+    corrected = correct(model, X, y)
+    assert all(abs(e.defect) < 1e-12 for e in model.energy_)
+    assert max(abs(e.defect) for e in corrected.energy_) > 1e-6
+    assert corrected.energy_[-1].after == pytest.approx(2 * corrected.train_loss_[-1], rel=1e-9)
 
 
 def test_the_penalty_can_be_another_one():

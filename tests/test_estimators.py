@@ -300,7 +300,7 @@ def test_too_many_patterns_to_enumerate_is_an_error_with_the_count():
 def test_an_unmet_tolerance_warns_with_gap_and_tolerance():
     X, y = make_data()
     with pytest.warns(ConvergenceWarning, match=r"relative gap \d.* above tol=1e-15"):
-        small(ConvexReLURegressor, tol=1e-15).fit(X, y)
+        small(ConvexReLUClassifier, tol=1e-15).fit(X, targets(ConvexReLUClassifier, y))
 
 
 @pytest.mark.parametrize("estimator", REGRESSORS)

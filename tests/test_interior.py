@@ -292,6 +292,27 @@ def test_factorisation_solves_the_system(coupled, columns_a_row, monkeypatch):
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("simple", [True, False])
+def test_outer_products_of_columns_with_and_without_cones(simple):
+    """Without cones T^T T is a multiple of the identity plus rank one, which saves most of the work."""
+    rng = np.random.default_rng(0)
+    n, d, m = 20, 5, 6
+    S = rng.standard_normal((m, d, d))
+    S = S @ S.transpose(0, 2, 1) + np.eye(d)
+    if simple:
+        w = rng.standard_normal((m, d, 1))
+        S = 0.3 * np.eye(d) + w @ w.transpose(0, 2, 1)
+    T = np.linalg.cholesky(S).transpose(0, 2, 1)
+    assert (_kkt._level_and_axis(T) is not None) == simple
+    X, Z = rng.standard_normal((n, d)), rng.standard_normal((n, 1))
+    masks = (rng.random((n, m)) < 0.5).astype(float)
+    part = _kkt._Part(X, Z, masks, T, np.array([2.0]))
+    expected = 4.0 * Z @ Z.T
+    for mask, block in zip(masks.T, S, strict=True):
+        expected += (mask[:, None] * X) @ block @ (mask[:, None] * X).T
+    np.testing.assert_allclose(part.outer(), expected, atol=1e-12)
+
+
 def test_adjoint():
     program = make_case(loss="softmax", free="all")
     operator = _kkt.Operator.build(

@@ -200,6 +200,28 @@ def test_newton_systems_over_rows_columns_and_grams_agree(loss, cones, monkeypat
         np.testing.assert_allclose(found.ravel(), expected, atol=1e-8)
 
 
+@pytest.mark.parametrize("held", [0, 1, 5, 6])
+def test_outer_products_of_faces_from_what_they_have_or_lack(held):
+    program = make_case("wide")
+    p, rng = program, np.random.default_rng(0)
+    d = p.X.shape[1]
+    operator = Operator.build(p.X, p.Z, p.patterns.masks, p.routing(), p.groups.pattern)
+    active = np.arange(0, len(p.groups), 2)
+    normals = rng.standard_normal((active.size, held, d))
+    normals[::3, 1:] = 0.0
+    basis = np.linalg.qr(normals.transpose(0, 2, 1))[0] * normals.any(axis=2)[:, None, :]
+    points = rng.standard_normal((active.size, d))
+    points -= np.einsum("gij,gkj,gk->gi", basis, basis, points)
+    face = Face.of(active, p.groups.sign[active], points, normals, 1e-2, 30.0)
+    system = System(operator, p.groups.pattern, p.patterns.masks, {})
+    expected = np.zeros((len(p.X), len(p.X)))
+    for g, root in zip(active, face.roots()[0], strict=True):
+        columns = p.patterns.masks[:, p.groups.pattern[g], None] * (p.X @ root)
+        expected += columns @ columns.T
+    found = system._outer(face, face.complement(), np.zeros(p.free.size))
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10 * expected.max())
+
+
 def test_faces_are_the_derivative_of_the_proximal_map():
     program = make_case(size=0.1)
     cones = Cones.of(program.X, program.patterns.masks)

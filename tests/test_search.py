@@ -65,12 +65,40 @@ def test_a_descent_lowers_the_objective_of_the_network(loss):
     assert after <= null.objective + 1e-9
 
 
-def test_gradient_of_the_descent_is_that_of_its_objective():
-    program = random_program(3, loss="softmax", n=12, k=3)
-    objective = search._Balanced(program, np.array([0, 1, 2, 0]))
+def test_a_descent_goes_on_without_withered_neurons_and_ends_where_little_is_gained(monkeypatch):
+    program = random_program(2, n=30)
+    null = null_point(program, program.patterns)
+    start = search.random_neurons(program, 40, np.random.default_rng(0))
+    widths, steps = [], []
+    minimize = search.minimize
+
+    def recorded(objective, *args, **options):
+        widths.append(objective.output.size)
+        result = minimize(objective, *args, **options)
+        steps.append(result.nit)
+        return result
+
+    monkeypatch.setattr(search, "minimize", recorded)
+    long, c = search.descend(program, start, null.unpenalised, max_iter=400)
+    assert widths[0] == 40
+    assert widths[-1] <= 30
+    assert long.sign.size <= widths[-1]
+    best, total = point_of(program, long, c).objective, sum(steps)
+    assert total <= 400
+    steps.clear()
+    settled, c = search.descend(program, start, null.unpenalised, max_iter=400, settled=1e-3)
+    assert sum(steps) < total
+    assert point_of(program, settled, c).objective <= best * 1.05
+
+
+@pytest.mark.parametrize(("loss", "k"), [("binary", 1), ("softmax", 3)])
+def test_gradient_of_the_descent_is_that_of_its_objective(loss, k):
+    program = random_program(3, loss=loss, n=12, k=k)
+    output = np.array([0, 1, 2, 0]) % k
+    objective = search._Balanced(program, output, np.empty((len(program.X), 4)))
     rng = np.random.default_rng(0)
     d, q = program.X.shape[1], program.free.size
-    flat = rng.standard_normal(d * 4 + 4 + q * 3)
+    flat = rng.standard_normal(d * 4 + 4 + q * k)
     gradient = objective(flat)[1]
     for i in range(flat.size):
         step = 1e-6 * np.eye(flat.size)[i]

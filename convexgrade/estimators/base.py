@@ -36,7 +36,6 @@ from convexgrade.multigrade import (
     grow,
 )
 from convexgrade.network import HIDDEN_AND_INPUTS, DeepNetwork, Network
-from convexgrade.solution import Status
 from convexgrade.solvers import SOLVERS
 
 Array = NDArray[np.float64]
@@ -316,8 +315,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _warn_unconverged(self) -> None:
         for index, certificate in enumerate(self.certificates_):
-            corrected = certificate.status is Status.CORRECTED  # not optimal, and not meant to be
-            if certificate.relative_gap > self.tol and not corrected:
+            if certificate.relative_gap > self.tol and not certificate.status.constrained:
                 warnings.warn(
                     f"Grade {index + 1} has relative gap {certificate.relative_gap:.2e}, above "
                     f"tol={self.tol:g}. {certificate.status.value} A larger max_iter or tol, or "

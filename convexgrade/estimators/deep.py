@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from convexgrade.correction import METHODS, Limits, correct_progress
+from convexgrade.energy import Energy
 from convexgrade.estimators.base import BaseChain, Rows, distinct_rows
 from convexgrade.estimators.targets import ClassifierTargets, RegressorTargets, probabilities
 from convexgrade.multigrade import ChainPlan, Data, Progress
@@ -28,6 +29,7 @@ DEPTH: dict[str, list[Any]] = {
     "alpha_decay": [Interval(Real, 0, None, closed="neither")],
     "passthrough": [StrOptions({"hidden", "output", "both"})],
     "keep_inputs": ["boolean"],
+    "whiten": ["boolean"],
 }
 CORRECTION: dict[str, list[Any]] = {
     "correction": [StrOptions({"none", *METHODS})],
@@ -52,6 +54,7 @@ class DeepChain(BaseChain):
     alpha_decay: float
     passthrough: str
     keep_inputs: bool
+    whiten: bool
 
     @property
     def objective_path_(self) -> Array:
@@ -82,7 +85,11 @@ class DeepChain(BaseChain):
         return Progress.begin(self._coding.loss, train, self._handover())
 
     def _plan(self, first_network: Network | None = None) -> ChainPlan:
-        return replace(super()._plan(first_network), alpha_decay=float(self.alpha_decay))
+        return replace(
+            super()._plan(first_network),
+            alpha_decay=float(self.alpha_decay),
+            whiten=bool(self.whiten),
+        )
 
 
 class ManyGrades(DeepChain):
@@ -221,7 +228,15 @@ class CrossValidated(DeepChain):
 
 
 class StagedRegressor(RegressorTargets):
-    """Predictions by the first grades of a chain."""
+    """Predictions by the first grades of a chain, and where each grade's squared error went."""
+
+    @property
+    def energy_(self: Any) -> list[Energy]:
+        """Where the squared error before each grade went; for ``loss="squared_error"`` alone."""
+        check_is_fitted(self)
+        if not self._coding.loss.quadratic:
+            raise AttributeError(f"energy_ needs loss='squared_error'; this is loss={self.loss!r}.")
+        return list(self._progress.energy)
 
     def staged_predict(self: Any, X: ArrayLike) -> Iterator[Array]:
         """Yield the predictions of the chain after each grade.

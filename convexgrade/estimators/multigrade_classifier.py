@@ -40,6 +40,10 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         What happens once all grades are fitted: nothing; all readouts are fitted again, jointly; or
         the grades are moved as well, sweep by sweep, so that earlier ones give the later ones what
         they need (see `correct`). Certificates then no longer show optimal grades.
+    whiten : bool, default=False
+        Whether the grades after the first read uncorrelated columns instead of merely standardised
+        ones. It opens functions that vary fast to the search and the penalty: much better where y
+        is such a function of few inputs, without noise.
     activation : {"relu", "gated_relu"}, default="relu"
         As in `ConvexReLURegressor`.
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
@@ -133,6 +137,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         keep_inputs: bool = True,
         first_bias: bool = True,
         correction: str = "none",
+        whiten: bool = False,
         activation: str = "relu",
         patterns: str = "adaptive",
         n_patterns: int = 300,
@@ -159,6 +164,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         self.keep_inputs = keep_inputs
         self.first_bias = first_bias
         self.correction = correction
+        self.whiten = whiten
         self.activation = activation
         self.patterns = patterns
         self.n_patterns = n_patterns

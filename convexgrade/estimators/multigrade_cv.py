@@ -50,6 +50,9 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         both.
     keep_inputs : bool, default=True
         Whether the grades after the first read X as well.
+    whiten : bool, default=False
+        Whether the grades after the first read uncorrelated columns instead of merely standardised
+        ones.
     activation : {"relu", "gated_relu"}, default="relu"
         As in `ConvexReLURegressor`.
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
@@ -138,6 +141,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         cv: Any = None,
         passthrough: str = "hidden",
         keep_inputs: bool = True,
+        whiten: bool = False,
         activation: str = "relu",
         patterns: str = "adaptive",
         n_patterns: int = 300,
@@ -161,6 +165,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         self.cv = cv
         self.passthrough = passthrough
         self.keep_inputs = keep_inputs
+        self.whiten = whiten
         self.activation = activation
         self.patterns = patterns
         self.n_patterns = n_patterns
@@ -207,6 +212,9 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         both.
     keep_inputs : bool, default=True
         Whether the grades after the first read X as well.
+    whiten : bool, default=False
+        Whether the grades after the first read uncorrelated columns instead of merely standardised
+        ones.
     activation : {"relu", "gated_relu"}, default="relu"
         As in `ConvexReLUClassifier`.
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
@@ -299,6 +307,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         cv: Any = None,
         passthrough: str = "hidden",
         keep_inputs: bool = True,
+        whiten: bool = False,
         activation: str = "relu",
         patterns: str = "adaptive",
         n_patterns: int = 300,
@@ -323,6 +332,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         self.cv = cv
         self.passthrough = passthrough
         self.keep_inputs = keep_inputs
+        self.whiten = whiten
         self.activation = activation
         self.patterns = patterns
         self.n_patterns = n_patterns

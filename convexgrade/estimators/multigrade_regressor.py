@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils._param_validation import StrOptions
 
 from convexgrade.estimators.base import BaseChain
 from convexgrade.estimators.deep import CORRECTION, DEPTH, STOPPING, ManyGrades, StagedRegressor
 from convexgrade.estimators.targets import REGRESSION
+from convexgrade.multigrade import ChainPlan
+from convexgrade.network import Network
 
 Array = NDArray[np.float64]
 
@@ -43,6 +47,14 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         What happens once all grades are fitted: nothing; all readouts are fitted again, jointly; or
         the grades are moved as well, sweep by sweep, so that earlier ones give the later ones what
         they need (see `correct`). Certificates then no longer show optimal grades.
+    whiten : bool, default=False
+        Whether the grades after the first read uncorrelated columns instead of merely standardised
+        ones. It opens functions that vary fast to the search and the penalty: much better where y
+        is such a function of few inputs, without noise.
+    refinement : {"none", "pointwise"}, default="none"
+        ``"pointwise"`` constrains every grade so that it raises the residual of no training row. Each
+        grade is then solved again through CVXPY, and its certificate measures against the program
+        without the constraints.
     activation : {"relu", "gated_relu"}, default="relu"
         As in `ConvexReLURegressor`.
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
@@ -92,6 +104,9 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Explicit weights in the units of the data.
     train_loss_ : ndarray of shape (``n_grades_``,)
         Mean training loss after each grade.
+    energy_ : list of Energy
+        For each grade, where the squared error before it went: into what is left, the grade's output
+        and its penalty. The three sum up to it, whatever the accuracy of the solve.
     validation_loss_ : ndarray of shape (``n_grades_``,)
         Mean validation loss after each grade; empty without ``early_stopping``.
     objective_path_ : ndarray
@@ -122,6 +137,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         **REGRESSION,
         **DEPTH,
         **CORRECTION,
+        "refinement": [StrOptions({"none", "pointwise"})],
         **STOPPING,
     }
 
@@ -135,6 +151,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         keep_inputs: bool = True,
         first_bias: bool = True,
         correction: str = "none",
+        whiten: bool = False,
+        refinement: str = "none",
         activation: str = "relu",
         patterns: str = "adaptive",
         n_patterns: int = 300,
@@ -160,6 +178,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         self.keep_inputs = keep_inputs
         self.first_bias = first_bias
         self.correction = correction
+        self.whiten = whiten
+        self.refinement = refinement
         self.activation = activation
         self.patterns = patterns
         self.n_patterns = n_patterns
@@ -177,3 +197,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         self.random_state = random_state
         self.verbose = verbose
         self.n_jobs = n_jobs
+
+    def _plan(self, first_network: Network | None = None) -> ChainPlan:
+        plan = super()._plan(first_network)
+        return replace(plan, settings=replace(plan.settings, refinement=self.refinement))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
-from convexgrade.solvers import cvx, interior, newton
+from convexgrade.solvers import cvx, interior, line, newton
 
 Array = NDArray[np.float64]
 Solver = Callable[[Program, Start | None, float], Solution]
@@ -21,12 +21,12 @@ Solver = Callable[[Program, Start | None, float], Solution]
 
 # Which native method is the faster one, by measurement (see the benchmarks). Without cones, interior
 # points while their systems are small. With cones, the Newton method near an optimum and wherever few
-# of many groups matter; but in many dimensions, where each neuron leans on many constraints, interior
-# points, as long as those are not too many to be seen at once.
+# of many groups matter; but in many dimensions, where each neuron can lean on many constraints, interior
+# points, as long as their systems take few operations.
 _SMALL_SYSTEM = 1500  # rows or columns
 _NEAR = 1e-2  # gap of a start
 _DIMENSIONS = 10
-_MANY_CONSTRAINTS = 2_000_000
+_OPERATIONS = 4e9  # to form a system of interior points
 _GOOD = 1e-7  # gap at which a native method has done its work, whatever it was asked for
 _NOTHING = 1e-12  # loss, relative to that before the grade, that counts as none
 
@@ -50,7 +50,8 @@ def _suits_interior_points(program: Program, start: Start | None) -> bool:
         return bool(min(n, columns) * program.n_outputs <= _SMALL_SYSTEM)
     if start is not None and start.gap <= _NEAR:
         return False
-    return d > _DIMENSIONS and n * len(program.groups) <= _MANY_CONSTRAINTS
+    columns = d * len(program.groups)
+    return d > _DIMENSIONS and n * columns * min(n, columns) <= _OPERATIONS
 
 
 def _through_cvxpy(name: str) -> Solver:
@@ -76,6 +77,18 @@ _SELECTIVE = frozenset({"auto", "native"})
 def selects_groups(solver: str) -> bool:
     """Return whether a solver takes programs of very many groups."""
     return solver in _SELECTIVE
+
+
+def solve_at_once(program: Program, *, solver: str) -> Solution | None:
+    """Return the solution of a program whose structure gives it away, about as fast as it is read.
+
+    That is a program of one feature over all patterns; None for others, and for solvers of choice. The
+    optimum is over kinks at the rows: between few rows, others can be a little better.
+    """
+    if not (selects_groups(solver) and line.suits(program)):
+        return None
+    solution = line.solve(program)
+    return None if solution.status is Status.FAILED else solution
 
 
 def solve(
@@ -124,6 +137,14 @@ def solve(
             stacklevel=2,
         )
     return solution
+
+
+def solve_within(program: Program, cap: Array, *, solver: str) -> Solution:
+    """Solve a program with a largest distance of each prediction from its target, through CVXPY.
+
+    By the solver of that name, or CLARABEL for ``"auto"`` and ``"native"``.
+    """
+    return cvx.solve(program, solver=solver if solver in cvx.SOLVERS else "clarabel", cap=cap)
 
 
 def _without_neurons(program: Program, null: Array) -> Solution:

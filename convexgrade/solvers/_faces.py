@@ -312,7 +312,7 @@ class System:
         op, d = self._operator, self._operator.X.shape[1]
         flat = part.roots.transpose(1, 0, 2).reshape(d, -1)[:, part.used.ravel()]
         channel = np.repeat(op.channel[part.active], part.used.sum(axis=1))
-        free = np.sqrt(tau) * op.Z[rows]
+        free = np.sqrt(tau) * op.Z[rows][:, : tau.size]  # without any, none
         return np.concatenate([free, (op.X[rows] @ flat) * op.masks[rows][:, channel]], axis=1)
 
     def _formed(self, parts: list[_Columns], outputs: Outputs, H: Array, tau: Array) -> Array:

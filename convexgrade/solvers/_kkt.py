@@ -101,11 +101,7 @@ class Operator:
         return int(n_channels * self.X.shape[1] + len(outputs) * self.Z.shape[1])
 
     def forward(self, v: Array, c: Array) -> Array:
-        """Return A (v, c), shape (n_samples, n_outputs).
-
-        Row i of sum_g D_g X u_g is x_i times row i of the masks times the u_g: no array of rows
-        times groups is formed.
-        """
+        """Return A (v, c), shape (n_samples, n_outputs)."""
         u = np.zeros((self.masks.shape[1], v.shape[1]))
         np.add.at(u, self.channel, self.sign[:, None] * v)
         f = [row_products(self.masks[:, span] @ u[span], self.X) for span in self.spans]
@@ -133,7 +129,7 @@ class Operator:
 
 
 def row_products(left: Array, right: Array) -> Array:
-    """Return the inner product of each row of one matrix with that of the other."""
+    """Return the inner products of rows; with left = masks @ u, the row sums of masks * (X @ u.T)."""
     return np.asarray(np.einsum("ij,ij->i", left, right))
 
 
@@ -155,10 +151,7 @@ def square_roots(curvature: Array) -> Array:
 
 
 def chunks(length: int, floats: int, *, most: int | None = None) -> Iterator[slice]:
-    """Yield slices of a range, of ``floats`` an item, that take at most so many floats in all.
-
-    A quarter of the largest array unless told otherwise.
-    """
+    """Yield slices of a range that take at most so many floats, ``floats`` an item; see `MAX_FLOATS`."""
     step = max(1, (MAX_FLOATS // 4 if most is None else most) // max(1, floats))
     for first in range(0, length, step):
         yield slice(first, first + step)
@@ -237,10 +230,16 @@ class _Part:
         return np.concatenate([channels.ravel(), self.scale * (self.Z.T @ theta)])
 
     def outer(self) -> Array:
-        """Return K K^T, from a bounded number of columns at a time."""
+        """Return K K^T: of a channel, a (X X^T) o (m m^T) + (D X w)(D X w)^T if T is so simple."""
         n, d = self.X.shape
         free = self.Z * self.scale
         total = free @ free.T
+        simple = _level_and_axis(self.T)
+        if simple is not None:
+            masks = np.sqrt(simple[0]) * self.masks
+            panel = (self.X @ simple[1].T) * self.masks
+            total += (self.X @ self.X.T) * (masks @ masks.T) + panel @ panel.T
+            return np.asarray(total)
         for some in chunks(len(self.T), n * d):
             blocks = (self.X @ self.T[some].reshape(-1, d).T).reshape(n, -1, d)
             blocks *= self.masks[:, some, None]
@@ -254,6 +253,15 @@ class _Part:
         blocks = self.T @ matrix[: self.split].reshape(*self.T.shape[:2], width)
         free = self.scale[:, None] * matrix[self.split :]
         return np.concatenate([blocks.reshape(self.split, width), free])
+
+
+def _level_and_axis(T: Array) -> tuple[Array, Array] | None:
+    """Return a (c,) and w (c, d) if every T^T T = a I + w w^T, as it is without cones."""
+    for some in (T[:1], T):  # one shows already that there are cones
+        values, vectors = np.linalg.eigh(some.transpose(0, 2, 1) @ some)
+        if np.any(values[:, -2:-1] - values[:, :1] > 1e-12 * values[:, -1:]):
+            return None
+    return values[:, 0], np.sqrt(values[:, -1:] - values[:, :1]) * vectors[:, :, -1]
 
 
 @dataclass(frozen=True)

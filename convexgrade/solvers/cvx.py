@@ -58,7 +58,9 @@ _STATUS = {
 }
 
 
-def solve(program: Program, *, solver: str, max_iter: int = 200) -> Solution:
+def solve(
+    program: Program, *, solver: str, max_iter: int = 200, cap: Array | None = None
+) -> Solution:
     """Solve a program with one of CVXPY's solvers.
 
     Parameters
@@ -69,6 +71,8 @@ def solve(program: Program, *, solver: str, max_iter: int = 200) -> Solution:
         Solver that CVXPY calls.
     max_iter : int, default=200
         Iteration limit (of an interior point method; SCS gets 500 times as many).
+    cap : ndarray of shape (n_samples, n_outputs), optional
+        Largest distance of each prediction from its target: further constraints.
 
     Returns
     -------
@@ -85,7 +89,7 @@ def solve(program: Program, *, solver: str, max_iter: int = 200) -> Solution:
     c = cp.Variable((program.free.size, program.n_outputs)) if program.free.size else None
     # Sums over rows instead of means: ECOS needs numbers near 1 where there are exponential cones.
     scale = float(len(program.X)) if solver == "ecos" else 1.0
-    problem, cone = _state(program, V, c, scale)
+    problem, cone = _state(program, V, c, scale, cap)
     limit, factor = _LIMITS[solver]
     try:
         with warnings.catch_warnings():
@@ -105,7 +109,7 @@ def solve(program: Program, *, solver: str, max_iter: int = 200) -> Solution:
 
 
 def _state(
-    program: Program, V: cp.Variable, c: cp.Variable | None, scale: float
+    program: Program, V: cp.Variable, c: cp.Variable | None, scale: float, cap: Array | None
 ) -> tuple[cp.Problem, cp.Constraint | None]:
     """State ``scale`` times the program; return it with its constraint E_g X v_g >= 0, if any."""
     masks = program.masks()
@@ -116,7 +120,10 @@ def _state(
     loss = LOSSES[program.loss.name](f, program.y, program.weights)
     penalty = program.alpha * cp.sum(cp.norm(V, 2, axis=0))
     cone = cp.multiply(2.0 * masks - 1.0, scores) >= 0 if program.cones else None
-    return cp.Problem(cp.Minimize(scale * (loss + penalty)), [] if cone is None else [cone]), cone
+    constraints = [] if cone is None else [cone]
+    if cap is not None:
+        constraints.append(cp.abs(f - program.y) <= cap)
+    return cp.Problem(cp.Minimize(scale * (loss + penalty)), constraints), cone
 
 
 def _failure(program: Program) -> Solution:

@@ -43,21 +43,22 @@ _WORKING = 100  # groups of a working set: so many of the highest price,
 _SPARE = 1.5  # or this many for each neuron
 _SIGMA = 0.001  # first sigma, in units of loss / alpha^2,
 _TINY = 1e-3  # but no smaller an alpha counts than this, in units of the highest price,
-_WARM = 0.5  # and that many times ||v||^2 / gap from a warm start
+_WARM = 0.1  # and that many times ||v||^2 / gap from a warm start
 _NEAREST = 1e-12  # gap below which no start is any nearer
 _GROWTH = 6.0  # of sigma from step to step
 _TAU = 1e4  # first tau, in units of the inverse curvature of an unpenalised column
 _STEPS = 60  # proximal steps,
 _ROUNDED = 1e6  # sigma alpha, in units of the largest ||x||, that rounding allows
 _INNER, _EASY = 25, 8  # Newton steps in each, at most, and so few that the next may be longer
-_EXACT = 0.5  # error of a proximal step, relative to what its proximal terms say,
-_ENOUGH = 0.1  # or to the wanted gap
+_EXACT = 0.5  # error of a proximal step, relative to its proximal terms
+_LAST = 3.0  # gap that a step leaves, relative to the wanted one, at which it may be the last
 _ARMIJO = 1e-4
 _TRIALS = 40  # lengths of a Newton step that are tried, from this many times the last one
 _LONGER = 4.0
 _ROUNDING = 1e-14  # of the merit function, relative to the loss before the grade
 _LISTED = 1 << 22  # multipliers, 32 MB, up to which all are returned
 _VIOLATED = 1e-8  # violation of the cones, in units of the targets, that is no rounding
+_LOST = 1.0  # gap to which a start has led that a method without does better
 _PATIENCE = 8  # proximal steps without a smaller gap after which the method gives up
 
 
@@ -166,17 +167,31 @@ class _Step:
         free = float(np.vdot(c, c / self.pace.tau[:, None]))
         return 0.5 * (float(np.vdot(x, x)) / self.pace.sigma + free)
 
-    def solve(self, state: _State, system: System, enough: float) -> tuple[_State, int]:
-        """Take Newton steps until the error is small against the proximal terms; count them.
+    def left(self, state: _State) -> float:
+        """Return what the gap will be about once the step is solved."""
+        moved = np.linalg.norm(state.x - self.centre.v[state.active], axis=1)
+        return float(moved @ np.linalg.norm(state.x, axis=1)) / self.pace.sigma
 
-        With an error of a fixed share of these, inexact proximal steps converge as exact ones do
-        (Rockafellar 1976, criterion B; Solodov & Svaiter 1999).
+    def allowed(self, state: _State, before: float, tol: float) -> float:
+        """Return how large the error may be for the step to count as solved.
+
+        With an error of a fixed share of the proximal terms, inexact proximal steps converge as exact
+        ones do (Rockafellar 1976, criterion B; Solodov & Svaiter 1999). In the last step it is to be
+        of the order of the square of the gap: certificates read the dual point off the prediction of
+        x, which is as far from f as the root of the error.
         """
+        left = self.left(state) / before
+        if left <= _LAST * tol:
+            return before * max(left, 0.1 * tol) ** 2
+        return _EXACT * self.moved(state)
+
+    def solve(self, state: _State, system: System, tol: float) -> tuple[_State, int]:
+        """Take Newton steps until the error is small enough; count them."""
         p = self.program
         before, length = p.mean_loss(p.offset), 1.0
         for taken in range(_INNER):
             curvature = p.weights[:, None, None] * p.loss.hessian(state.f, p.y)
-            if self.error(state, curvature) <= max(_EXACT * self.moved(state), enough * before):
+            if self.error(state, curvature) <= self.allowed(state, before, tol):
                 return state, taken
             step = system.solve(self.faces(state), curvature, self.pace.tau, -state.residual)
             slope = float(np.einsum("ik,ikl,il->", state.residual, curvature, step))
@@ -299,7 +314,7 @@ class _Problem:
         step = _Step(over, operator, self.cones, _Point(point.v[working], point.c), pace)
         system = System(operator, over.groups.pattern, p.patterns.masks, grams)
         state = step.state(f, tight.take(working))
-        state, taken = step.solve(state, system, _ENOUGH * tol)
+        state, taken = step.solve(state, system, tol)
         v = np.zeros_like(point.v)
         v[working[state.active]] = state.x
         return state, _Point(v, state.c), taken
@@ -338,7 +353,7 @@ def solve(
     program : Program
         The program of a grade, with at least one group.
     start : Start, optional
-        A point near the optimum.
+        A point near the optimum. Should the method be lost from there, it begins anew without.
     tol : float, default=1e-9
         Largest duality gap, relative to the loss of the grade without neurons.
     max_iter : int, default=60
@@ -353,7 +368,10 @@ def solve(
     """
     problem = _Problem.of(program)
     with np.errstate(all="ignore"):  # what is not finite compares false
-        return _follow(problem, start, tol, max_iter)
+        solution = _follow(problem, start, tol, max_iter)
+        if start is not None and not solution.gap <= _LOST:
+            solution = _follow(problem, None, tol, max_iter)
+        return solution
 
 
 class _Best(NamedTuple):

@@ -1,0 +1,339 @@
+"""A multigrade network for a given function, written down instead of fitted; see `refinement`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from numbers import Integral, Real
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from convexgrade.refinement import (
+    Function,
+    Modulus,
+    RefinementNetwork,
+    Residual,
+    Stage,
+    network_of,
+    next_stage,
+)
+
+Array = NDArray[np.float64]
+
+_DIMENSIONS = (1, 2, 3)
+_TOO_FINE = (
+    "Stage {index} needs a grid of more than max_nodes={limit} nodes: the residual varies too much "
+    "between the nodes of the finest one allowed."
+)
+
+
+class RefinementCheck(NamedTuple):
+    """What `ConstructiveMultigrade.check` found at the points it was given.
+
+    Attributes
+    ----------
+    sup_norms : ndarray of shape (n_stages + 1,)
+        Largest size of the residual before the first stage and after each.
+    ratios : ndarray of shape (n_stages,)
+        Each over the one before.
+    increase : float
+        Largest growth of the residual's size at any point in any stage; 0 up to rounding.
+    """
+
+    sup_norms: Array
+    ratios: Array
+    increase: float
+
+
+class ConstructiveMultigrade:
+    """Approximate a function on [0, 1]^d, d <= 3, by a multigrade ReLU network with proved refinement.
+
+    No data and no training: the weights follow from values of the function. The network has width
+    d + 2 throughout. No grade raises the size of the residual at any point of the cube, and every stage
+    (many grades) at least halves its largest value [1]_.
+
+    Parameters
+    ----------
+    n_stages : int, default=4
+        Most stages.
+    modulus : float or callable, default=None
+        What is known of the function's continuity: a Lipschitz constant in the Euclidean norm, or
+        ``omega(t)``, a bound on ``|f(x) - f(y)|`` for ``|x - y| <= t``. With it the guarantee is a
+        proof. None takes the oscillation from samples: then it holds as far as those have seen.
+    max_nodes : int, default=300_000
+        Largest grid of a stage. The number of nodes grows as h to the power -d.
+    n_samples : int, default=4096
+        Random points (always the same) at which the residual is evaluated besides the grid.
+
+    Attributes
+    ----------
+    stages_ : tuple of Stage
+        The stages, each with ``coefficients``, ``n_cells``, ``oscillation`` and ``n_grades``.
+    n_stages_ : int
+        Number of stages.
+    n_grades_ : int
+        Number of grades: one a vertex with a coefficient.
+    width_ : int
+        Width of the network, d + 2.
+    sup_norms_ : ndarray of shape (``n_stages_`` + 1,)
+        Largest size of the residual at the points evaluated, before the first stage and after each.
+    bounds_ : ndarray of shape (``n_stages_`` + 1,)
+        Upper bounds of the residual on the whole cube; inf without a modulus.
+    guaranteed_ : bool
+        Whether the guarantee rests on ``modulus`` (True) or on samples (False).
+    stop_reason_ : str
+        Why there are no more stages.
+
+    References
+    ----------
+    .. [1] S. Zhang, Z. Shen and Y. Xu, "Multigrade Neural Network Approximation", 2026,
+       arXiv 2601.16884. They prove that such a network exists; the construction is this package's.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convexgrade import ConstructiveMultigrade
+    >>> def f(X):
+    ...     return np.sqrt(np.abs(X[:, 0] - 0.4))
+    >>> model = ConstructiveMultigrade(n_stages=3, modulus=np.sqrt).fit(f, dimension=1)
+    >>> model.width_, bool(np.all(model.sup_norms_[1:] <= 0.5 * model.sup_norms_[:-1]))
+    (3, True)
+    >>> X = np.linspace(0, 1, 7).reshape(-1, 1)
+    >>> np.allclose(model.to_network().forward(X), model.predict(X))
+    True
+    """
+
+    stages_: tuple[Stage, ...]
+    sup_norms_: Array
+    bounds_: Array
+    guaranteed_: bool
+    stop_reason_: str
+
+    def __init__(
+        self,
+        n_stages: int = 4,
+        *,
+        modulus: float | Modulus | None = None,
+        max_nodes: int = 300_000,
+        n_samples: int = 4096,
+    ) -> None:
+        self.n_stages = n_stages
+        self.modulus = modulus
+        self.max_nodes = max_nodes
+        self.n_samples = n_samples
+
+    def __repr__(self) -> str:
+        names = ("n_stages", "modulus", "max_nodes", "n_samples")
+        return f"ConstructiveMultigrade({', '.join(f'{n}={getattr(self, n)!r}' for n in names)})"
+
+    def fit(self, f: Function, dimension: int) -> Self:
+        """Construct the network for a function.
+
+        Parameters
+        ----------
+        f : callable
+            Continuous; maps points, an array of shape (n_samples, dimension) in [0, 1], to values of
+            shape (n_samples,).
+        dimension : {1, 2, 3}
+            Number of variables, d.
+
+        Returns
+        -------
+        self : object
+            The constructed model.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not as described, if f returns another shape or values that are not
+            finite, or if the first stage needs more than ``max_nodes``.
+        """
+        self._check_parameters(dimension)
+        f = _checked(f, dimension)
+        modulus = _as_modulus(self.modulus)
+        points = np.random.default_rng(0).random((self.n_samples, dimension))
+        residual, reason = self._refine(Residual(f, points, f(points)), modulus)
+        self._dimension = dimension
+        self.stages_ = residual.stages
+        self.guaranteed_ = modulus is not None
+        self.stop_reason_ = reason
+        self.sup_norms_ = np.array([*(s.sup_norm for s in self.stages_), residual.sup_norm()])
+        # After a stage |e| <= 2 eps.
+        last = 2.0 * self.stages_[-1].oscillation if self.guaranteed_ else np.inf
+        self.bounds_ = np.array([*(s.bound for s in self.stages_), last])
+        return self
+
+    def _refine(self, residual: Residual, modulus: Modulus | None) -> tuple[Residual, str]:
+        """Return the residual after all stages, and why there are no more."""
+        for index in range(1, self.n_stages + 1):
+            stage = next_stage(residual, modulus, self.max_nodes)
+            if stage is None and index == 1:
+                raise ValueError(
+                    f"max_nodes={self.max_nodes} is too small for the first stage: f varies too much "
+                    f"between the nodes of such a grid."
+                )
+            if stage is None:
+                return residual, _TOO_FINE.format(index=index, limit=self.max_nodes)
+            residual = residual.after(stage)
+            if residual.is_zero:
+                return residual, "The residual is zero up to rounding."
+        return residual, f"All {self.n_stages} stages were constructed."
+
+    @property
+    def n_stages_(self) -> int:
+        """Number of stages."""
+        return len(self.stages_)
+
+    @property
+    def n_grades_(self) -> int:
+        """Number of grades of the network."""
+        return sum(stage.n_grades for stage in self.stages_)
+
+    @property
+    def width_(self) -> int:
+        """Width of the network, d + 2."""
+        return self._dimension + 2
+
+    def predict(self, X: ArrayLike) -> Array:
+        """Return the approximation at points of the cube, by its formula.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, d)
+            Points in [0, 1]^d.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Values.
+
+        Raises
+        ------
+        ValueError
+            If X has another shape or leaves the cube.
+        """
+        X = self._check_points(X)
+        return sum((stage.forward(X) for stage in self.stages_), start=np.zeros(len(X)))
+
+    def staged_predict(self, X: ArrayLike) -> Iterator[Array]:
+        """Yield the approximation at points of the cube after each stage.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, d)
+            Points in [0, 1]^d.
+
+        Yields
+        ------
+        ndarray of shape (n_samples,)
+            Values after the first 1, 2, ... stages; the last are those of `predict`.
+        """
+        X = self._check_points(X)
+        output = np.zeros(len(X))
+        for stage in self.stages_:
+            output = output + stage.forward(X)
+            yield output
+
+    def check(self, f: Function, X: ArrayLike) -> RefinementCheck:
+        """Measure the residuals of f at points, and whether any of them ever grew.
+
+        Parameters
+        ----------
+        f : callable
+            The function, as in `fit`.
+        X : array-like of shape (n_samples, d)
+            Points in [0, 1]^d, best others than those that the fit saw.
+
+        Returns
+        -------
+        RefinementCheck
+            ``sup_norms``, ``ratios`` and ``increase``.
+        """
+        X = self._check_points(X)
+        values = _checked(f, self._dimension)(X)
+        sizes = np.abs([values, *(values - output for output in self.staged_predict(X))])
+        sup_norms = sizes.max(axis=1)
+        return RefinementCheck(
+            sup_norms=sup_norms,
+            ratios=sup_norms[1:] / np.where(sup_norms[:-1] > 0.0, sup_norms[:-1], 1.0),
+            increase=float(np.diff(sizes, axis=0).max(initial=0.0)),
+        )
+
+    def to_network(self) -> RefinementNetwork:
+        """Return the explicit network, grade after grade, enough to predict with numpy alone.
+
+        Returns
+        -------
+        RefinementNetwork
+            With the values of `predict` up to rounding. Its forward pass goes through
+            ``(d + 1) * n_grades_`` layers one by one.
+        """
+        self._check_fitted()
+        parts = [network_of(stage) for stage in self.stages_]
+        d = self._dimension
+        empty = RefinementNetwork(
+            np.empty((0, d + 1, d + 2, d + 2)), np.empty((0, d + 1, d + 2)), np.empty(0)
+        )
+        return RefinementNetwork(
+            coef=np.concatenate([part.coef for part in (empty, *parts)]),
+            intercept=np.concatenate([part.intercept for part in (empty, *parts)]),
+            output_coef=np.concatenate([part.output_coef for part in (empty, *parts)]),
+        )
+
+    def _check_parameters(self, dimension: int) -> None:
+        if dimension not in _DIMENSIONS:
+            raise ValueError(
+                f"dimension={dimension!r} must be 1, 2 or 3: the number of grades grows as h to the "
+                f"power -dimension."
+            )
+        for name, least in (("n_stages", 1), ("max_nodes", 2), ("n_samples", 1)):
+            value: Any = getattr(self, name)
+            if not isinstance(value, Integral) or value < least:
+                raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "stages_"):
+            raise ValueError(
+                "This ConstructiveMultigrade is not fitted: call fit(f, dimension) first."
+            )
+
+    def _check_points(self, X: ArrayLike) -> Array:
+        self._check_fitted()
+        X = np.asarray(X, dtype=np.float64)
+        if X.ndim != 2 or X.shape[1] != self._dimension:
+            raise ValueError(f"X has shape {X.shape}; expected (n_samples, {self._dimension}).")
+        if not np.all((X >= 0.0) & (X <= 1.0)):
+            raise ValueError(
+                f"X must lie in [0, 1]^{self._dimension}, where the function was read."
+            )
+        return X
+
+
+def _as_modulus(modulus: Any) -> Modulus | None:
+    if modulus is None or callable(modulus):
+        return modulus
+    if not isinstance(modulus, Real) or not 0.0 <= float(modulus) < np.inf:
+        raise ValueError(
+            f"modulus={modulus!r} must be a Lipschitz constant (finite, not negative), a callable "
+            f"omega(t), or None."
+        )
+    return lambda t: float(modulus) * t
+
+
+def _checked(f: Function, dimension: int) -> Function:
+    """Return f with its values checked."""
+
+    def checked(X: Array) -> Array:
+        values = np.asarray(f(X), dtype=np.float64)
+        if values.shape != (len(X),):
+            raise ValueError(
+                f"f returned shape {values.shape} for points of shape {X.shape}; it must map "
+                f"(n_samples, {dimension}) to (n_samples,)."
+            )
+        if not np.all(np.isfinite(values)):
+            worst = X[np.flatnonzero(~np.isfinite(values))[0]]
+            raise ValueError(f"f must be finite on the cube; it is not at {worst.tolist()}.")
+        return values
+
+    return checked

@@ -1,0 +1,187 @@
+"""The energy identity of squared-error chains, by accurate and by careless solves."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from convexgrade import MultigradeClassifier, MultigradeRegressor, certify
+from convexgrade.energy import rescale
+from convexgrade.grade import Settings, fit_grade, state_program
+from convexgrade.losses import BinaryLogLoss, SquaredError
+from convexgrade.network import Network
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+CARELESS = {"tol": 0.1, "max_iter": 1, "n_patterns": 15}
+CASES = {
+    "default": {},
+    "careless": CARELESS,
+    "careless, linear term": {**CARELESS, "linear_term": True},
+    "no intercept": {"fit_intercept": False},
+    "gated": {"activation": "gated_relu", "patterns": "sampled", "n_patterns": 30},
+    "narrow": {"max_neurons": 2, "patterns": "sampled"},
+}
+
+
+def make_data(seed, n=40, k=1):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, 2))
+    Y = np.column_stack([np.abs(X[:, 0]) + X[:, 1], X[:, 0] * X[:, 1], np.sin(3.0 * X[:, 1])])
+    Y = Y + 0.1 * rng.standard_normal(Y.shape)
+    return X, Y[:, 0] if k == 1 else Y[:, :k]
+
+
+def fit(X, y, weights=None, **parameters):
+    defaults = {
+        "alpha": 0.003,
+        "alpha_decay": 1.0,
+        "n_grades": 3,
+        "random_state": 0,
+        "n_patterns": 40,
+    }
+    return MultigradeRegressor(**{**defaults, **parameters}).fit(X, y, weights)
+
+
+def energy_by_hand(model, X, y, weights):
+    """Recompute everything from ``network_`` and predictions, in standardised units."""
+    Y = y.reshape(len(y), -1)
+    weights = weights / weights.sum()
+    scale = np.sqrt(weights @ (Y - weights @ Y) ** 2)
+    stages = [np.broadcast_to(weights @ Y, Y.shape)]
+    stages += [p.reshape(len(y), -1) for p in model.staged_predict(X)]
+    left = [weights @ (((Y - s) / scale) ** 2).sum(axis=1) for s in stages]
+    output = [weights @ (((b - a) / scale) ** 2).sum(axis=1) for a, b in itertools.pairwise(stages)]
+    penalty = [2.0 * g.alpha * g.network.penalty for g in model.grades_]
+    return np.array(left), np.array(output), np.array(penalty)
+
+
+@pytest.mark.parametrize(
+    ("case", "weighted"), [("default", False), ("careless", False), *((c, True) for c in CASES)]
+)
+def test_the_identity_holds_to_rounding_in_every_grade(case, weighted):
+    X, y = make_data(1)
+    weights = np.random.default_rng(2).uniform(0.1, 5.0, len(y)) if weighted else np.ones(len(y))
+    model = fit(X, y, weights, **CASES[case])
+    left, output, penalty = energy_by_hand(model, X, y, weights)
+    total = left[0]
+    assert total == pytest.approx(1.0, rel=1e-12)
+    assert len(model.energy_) == model.n_grades_ >= 2
+    assert left[-1] + output.sum() + penalty.sum() == pytest.approx(total, rel=1e-12)
+    for index, energy in enumerate(model.energy_):
+        assert abs(energy.defect) <= 1e-12 * total
+        expected = (*left[index : index + 2], output[index], penalty[index])
+        assert energy[:4] == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        assert energy.after < energy.before  # no grade is trivial here
+    for one, following in zip(model.energy_, model.energy_[1:], strict=False):
+        assert one.after == following.before
+    assert 0.5 * np.array([e.after for e in model.energy_]) == pytest.approx(model.train_loss_)
+
+
+def test_the_identity_sums_over_outputs():
+    X, Y = make_data(3, n=40, k=2)
+    weights = np.random.default_rng(2).uniform(0.1, 5.0, len(Y))
+    model = fit(X, Y, weights, **CARELESS)
+    left, output, penalty = energy_by_hand(model, X, Y, weights)
+    assert left[0] == pytest.approx(2.0, rel=1e-12)
+    assert left[-1] + output.sum() + penalty.sum() == pytest.approx(left[0], rel=1e-12)
+    assert max(abs(energy.defect) for energy in model.energy_) <= 3e-12
+
+
+@pytest.mark.parametrize("case", ["default", "careless"])
+def test_certificates_speak_of_the_rescaled_grades(case):
+    X, y = make_data(4)
+    model = fit(X, y, **CASES[case])
+    for stored, again, loss, grade in zip(
+        model.certificates_, certify(model, X, y), model.train_loss_, model.grades_, strict=True
+    ):
+        assert stored.primal == pytest.approx(again.primal, rel=1e-12)
+        assert stored.primal == pytest.approx(loss + grade.alpha * grade.network.penalty, rel=1e-12)
+
+
+def test_warm_starts_and_early_stopping_keep_one_entry_a_grade():
+    X, y = make_data(5, n=60)
+    model = fit(X, y, n_grades=2, warm_start=True)
+    first = model.energy_
+    model.set_params(n_grades=3).fit(X, y)
+    assert model.energy_[:2] == first
+    assert len(model.energy_) == 3
+    stopped = fit(X, y, n_grades=6, early_stopping=True)
+    assert len(stopped.energy_) == stopped.n_grades_
+    assert max(abs(energy.defect) for energy in stopped.energy_) <= 1e-12
+
+
+def test_other_losses_have_no_energy():
+    X, y = make_data(6)
+    model = MultigradeClassifier(0.02, n_grades=2, n_patterns=20, random_state=0).fit(X, y > 1.0)
+    assert not hasattr(model, "energy_")
+    assert model._progress.energy == ()
+
+
+def some_program(loss, y):
+    rng = np.random.default_rng(0)
+    n = len(y)
+    return state_program(
+        rng.standard_normal((n, 2)), y, np.zeros_like(y), np.full(n, 1 / n), loss, 0.1, Settings()
+    )
+
+
+def some_network(k=1, scale=1.0):
+    rng = np.random.default_rng(1)
+    u, a = rng.standard_normal((3, 5)), scale * rng.standard_normal((5, k))
+    return Network(u[:2], u[2], a, 0.1 * rng.standard_normal((2, k)), rng.standard_normal(k))
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 300.0])
+def test_rescaling_minimises_along_the_ray(scale):
+    program = some_program(SquaredError(), np.zeros((40, 2)))
+    y = some_network(2).forward(program.X[:, :-1]) + np.random.default_rng(3).standard_normal(
+        (40, 2)
+    )
+    program = replace(program, y=y)
+
+    def objective(network):
+        prediction = network.forward(program.X[:, :-1])
+        return program.mean_loss(prediction) + program.alpha * network.penalty
+
+    best = rescale(program, some_network(2, scale))
+    assert best.n_neurons == 5
+    assert np.linalg.norm(best.vectors[:, 0]) > 0.0
+    for t in (0.0, 0.9, 0.999, 1.001, 1.1):
+        root = np.sqrt(t)
+        other = Network(
+            root * best.hidden_coef,
+            root * best.hidden_intercept,
+            root * best.output_coef,
+            t * best.linear_coef,
+            t * best.intercept,
+        )
+        assert objective(other) > objective(best)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_refitted_sizes_leave_gaps_of_rounding(seed):
+    """One step along the ray alone would leave gaps of the solver's tolerance, about 1e-6."""
+    H, y = make_data(seed, n=25)
+    y = ((y - y.mean()) / y.std())[:, None]
+    settings = Settings(patterns="exhaustive")
+    program = state_program(
+        H, y, np.zeros_like(y), np.full(25, 0.04), SquaredError(), 0.01, settings
+    )
+    assert fit_grade(program, settings, (0, 0)).certificate.relative_gap < 1e-10
+
+
+def test_a_grade_that_points_the_wrong_way_becomes_the_zero_grade():
+    program = some_program(SquaredError(), np.random.default_rng(3).standard_normal((40, 1)))
+    network = some_network()
+    output = network.forward(program.X[:, :-1])
+    zero = rescale(some_program(SquaredError(), -output), network)
+    assert zero.n_neurons == 0
+    assert np.all(zero.forward(program.X[:, :-1]) == 0.0)
+
+
+def test_grades_under_other_losses_are_left_as_they_are():
+    network = some_network()
+    program = some_program(BinaryLogLoss(), np.ones((10, 1)))
+    assert rescale(program, network) is network

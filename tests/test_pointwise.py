@@ -1,0 +1,92 @@
+"""Grades that raise no training residual."""
+
+import numpy as np
+import pytest
+
+from convexgrade import MultigradeRegressor, certify
+from convexgrade.grade import Settings, fit_grade, state_program
+from convexgrade.losses import BinaryLogLoss
+from convexgrade.solution import Status
+
+
+def make_data(seed, n=24, k=1):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, 2))
+    Y = np.column_stack([np.abs(X[:, 0]) + X[:, 1], X[:, 0] * X[:, 1]])
+    Y = Y + 0.3 * rng.standard_normal(Y.shape)
+    return X, Y[:, 0] if k == 1 else Y
+
+
+def fit(X, y, weights=None, **parameters):
+    defaults = {"alpha": 0.003, "alpha_decay": 1.0, "n_grades": 3, "n_patterns": 20}
+    defaults = {**defaults, "max_iter": 1, "random_state": 0}
+    return MultigradeRegressor(**{**defaults, **parameters}).fit(X, y, weights)
+
+
+def residuals(model, X, y, weights):
+    baseline = np.broadcast_to(np.average(y, axis=0, weights=weights), y.shape)
+    return np.abs([y - baseline, *(y - p for p in model.staged_predict(X))])
+
+
+CASES = {
+    "adaptive": {},
+    "sampled": {"patterns": "sampled"},
+    "narrow": {"max_neurons": 3, "patterns": "sampled"},
+    "linear term": {"linear_term": True},
+    "gated": {"activation": "gated_relu", "patterns": "sampled"},
+    "ecos": {"solver": "ecos"},
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "seed"), [*((case, 0) for case in CASES), *(("adaptive", s) for s in (1, 2, 3))]
+)
+def test_no_training_residual_grows(case, seed):
+    X, y = make_data(seed)
+    weights = np.random.default_rng(seed).uniform(0.5, 2.0, len(y))
+    model = fit(X, y, weights, refinement="pointwise", **CASES[case])
+    sizes = residuals(model, X, y, weights)
+    assert np.diff(sizes, axis=0).max() <= 1e-9
+    if case == "narrow":  # so few given neurons may have nothing to add that harms no row
+        assert max(grade.n_neurons for grade in model.grades_) <= 3
+    else:
+        assert sizes[-1].mean() < 0.8 * sizes[0].mean()
+
+
+def test_without_it_some_residuals_grow_and_the_objective_is_lower():
+    X, y = make_data(0)
+    free, constrained = fit(X, y), fit(X, y, refinement="pointwise")
+    assert np.diff(residuals(free, X, y, None), axis=0).max() > 0.01
+    assert free.certificates_[0].primal < constrained.certificates_[0].primal
+
+
+def test_outputs_are_constrained_one_by_one():
+    X, Y = make_data(1, k=2)
+    model = fit(X, Y, n_grades=2, refinement="pointwise")
+    assert np.diff(residuals(model, X, Y, None), axis=0).max() <= 1e-9
+
+
+def test_certificates_and_energies_stay_true():
+    X, y = make_data(2)
+    model = fit(X, y, refinement="pointwise")
+    free = fit(X, y, n_grades=1)
+    first = model.certificates_[0]
+    assert first.status is Status.POINTWISE
+    assert first.dual <= free.certificates_[0].primal + 1e-12 <= first.primal
+    for stored, again in zip(model.certificates_, certify(model, X, y), strict=True):
+        assert stored.primal == pytest.approx(again.primal)
+        assert again.gap >= -1e-12
+    for energy in model.energy_:
+        assert energy.before == pytest.approx(sum(energy[1:]), abs=1e-12)
+        assert energy.defect >= -1e-12  # the error falls by at least output and penalty
+
+
+def test_other_losses_are_refused():
+    rng = np.random.default_rng(0)
+    H, y = rng.standard_normal((20, 2)), rng.integers(0, 2, (20, 1)).astype(float)
+    settings = Settings(refinement="pointwise", n_patterns=5, max_iter=1)
+    program = state_program(
+        H, y, np.zeros_like(y), np.full(20, 0.05), BinaryLogLoss(), 0.01, settings
+    )
+    with pytest.raises(ValueError, match="needs loss='squared_error'; this is 'log_loss'"):
+        fit_grade(program, settings, (0, 0))
