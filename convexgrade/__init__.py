@@ -2,9 +2,10 @@
 
 See `ConvexReLURegressor` and `ConvexReLUClassifier` for one grade, `MultigradeRegressor` and
 `MultigradeClassifier` for the chain (with a ``CV`` behind the name, alpha and depth are found by
-cross-validation), `certify` for the certificates, `to_relu` for gated networks as ReLU networks, and
-`GeometricLayerwiseRegressor` for readouts with a known rate a layer.
-`ConstructiveMultigrade` approximates a given function by a network that is written down, not fitted.
+cross-validation), `certify` for the certificates, `correct` for grades that learn from later ones,
+`to_relu` for gated networks as ReLU networks, and `GeometricLayerwiseRegressor` for readouts with a
+known rate a layer. `ConstructiveMultigrade` approximates a given function by a network that is written
+down, not fitted.
 """
 
 from convexgrade import datasets
@@ -25,6 +26,7 @@ from convexgrade.estimators import (
     alpha_path,
     certify,
     check_readout_bound,
+    correct,
     to_relu,
 )
 from convexgrade.moduli import ReadoutCheck
@@ -47,6 +49,7 @@ __all__ = [
     "alpha_path",
     "certify",
     "check_readout_bound",
+    "correct",
     "datasets",
     "to_relu",
 ]

@@ -54,6 +54,7 @@ class Settings:
     max_iter: int = 3
     fit_intercept: bool = True
     linear_term: bool = False
+    hidden_bias: bool = True
     n_jobs: int | None = None
     refinement: str = "none"
 
@@ -111,7 +112,7 @@ def state_program(
     linear = np.arange(d) if settings.linear_term else np.arange(0)
     constant = np.array([d]) if settings.fit_intercept else np.arange(0)
     return Program(
-        X=np.column_stack([H, np.ones(n)]),
+        X=np.column_stack([H, np.full(n, float(settings.hidden_bias))]),
         free=np.concatenate([linear, constant]),
         y=y,
         offset=offset,

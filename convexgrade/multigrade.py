@@ -82,11 +82,14 @@ class Chain:
         The grades with their input scalings.
     handover : Handover
         What each grade hands on to the next.
+    corrected : bool
+        Whether grades were changed after their fit, together with others (`correction`).
     """
 
     baseline: Array
     links: tuple[Link, ...] = ()
     handover: Handover = HIDDEN_AND_INPUTS
+    corrected: bool = False
 
     def __len__(self) -> int:
         return len(self.links)
@@ -156,6 +159,8 @@ class ChainPlan:
         Penalty of the first grade.
     alpha_decay : float
         Factor of the penalty from each grade to the next.
+    first_bias : bool
+        Whether the neurons of the first grade have biases.
     loss : Loss
         Loss.
     standardize : bool
@@ -180,6 +185,11 @@ class ChainPlan:
     first_network: Network | None = None
     alpha_decay: float = 1.0
     whiten: bool = False
+    first_bias: bool = True
+
+    def settings_of(self, index: int) -> Settings:
+        """Return how the grade of an index, which counts from 0, is fitted."""
+        return replace(self.settings, hidden_bias=index > 0 or self.first_bias)
 
     def penalty(self, index: int) -> float:
         """Return alpha of the grade of an index, which counts from 0."""
@@ -198,6 +208,8 @@ class Progress:
         Mean loss after each grade; the second empty without a validation set.
     verdict : str
         Why the chain ended, empty while it grows.
+    objective_path : tuple of float
+        Mean loss plus penalties of all grades during the last correction; empty without one.
     energy : tuple of Energy
         Where the squared error before each grade went; empty for losses that are not quadratic.
     """
@@ -206,6 +218,7 @@ class Progress:
     train_loss: tuple[float, ...] = ()
     validation_loss: tuple[float, ...] = ()
     verdict: str = ""
+    objective_path: tuple[float, ...] = ()
     energy: tuple[Energy, ...] = ()
 
     @classmethod
@@ -270,7 +283,7 @@ def first_price(data: Data, plan: ChainPlan) -> float:
     """
     start = Chain(plan.loss.baseline(data.y, data.weights))
     program = _next_program(start, data, plan).program
-    return null_price(program, plan.settings, (plan.seed, 0))
+    return null_price(program, plan.settings_of(0), (plan.seed, 0))
 
 
 class _Next(NamedTuple):
@@ -290,18 +303,19 @@ def _next_program(chain: Chain, data: Data, plan: ChainPlan) -> _Next:
     else:
         scaling = Scaling(np.zeros(features.shape[1]), np.ones(features.shape[1]))
     step = Step(scaling.apply(features), offset)
-    return _Next(scaling, _state(step, data, plan, plan.penalty(len(chain))))
+    return _Next(scaling, _state(step, data, plan, len(chain), plan.penalty(len(chain))))
 
 
 def _add_grade(chain: Chain, data: Data, plan: ChainPlan, report: Report) -> Chain:
     scaling, program = _next_program(chain, data, plan)
     first = plan.first_network if not chain.links else None
-    grade = fit_grade(program, plan.settings, (plan.seed, len(chain)), first, report)
+    grade = fit_grade(program, plan.settings_of(len(chain)), (plan.seed, len(chain)), first, report)
     return replace(chain, links=(*chain.links, Link(scaling, grade)))
 
 
-def _state(step: Step, data: Data, plan: ChainPlan, alpha: float) -> Program:
-    return state_program(step.H, data.y, step.offset, data.weights, plan.loss, alpha, plan.settings)
+def _state(step: Step, data: Data, plan: ChainPlan, index: int, alpha: float) -> Program:
+    settings = plan.settings_of(index)
+    return state_program(step.H, data.y, step.offset, data.weights, plan.loss, alpha, settings)
 
 
 def standard_scaling(features: Array, weights: Array) -> Scaling:
@@ -367,7 +381,14 @@ def measure_energy(chain: Chain, data: Data, plan: ChainPlan) -> tuple[Energy, .
 
 
 def _mean_loss(chain: Chain, data: Data, loss: Loss) -> float:
-    return float(data.weights @ loss.value(chain.output(data.X), data.y))
+    return staged_loss(chain, data, loss)[-1]
+
+
+def staged_loss(chain: Chain, data: Data, loss: Loss) -> tuple[float, ...]:
+    """Return the mean loss of the chain after each grade."""
+    return tuple(
+        float(data.weights @ loss.value(output, data.y)) for output in chain.staged(data.X)
+    )
 
 
 def _stopped_improving(validation_loss: tuple[float, ...]) -> bool:
@@ -378,14 +399,14 @@ def certify_chain(chain: Chain, data: Data, plan: ChainPlan) -> list[Certificate
     """Recompute the certificate of every grade from data, given the grades before it."""
     certificates = []
     for index, (step, link) in enumerate(zip(chain.walk(data.X), chain.links, strict=False)):
-        program = _state(step, data, plan, link.grade.alpha)
+        program = _state(step, data, plan, index, link.grade.alpha)
         certificates.append(
             certify_grade(
                 program,
                 link.grade.network,
                 _patterns_again(program, link.grade),
                 link.grade.certificate.status,
-                plan.settings,
+                plan.settings_of(index),
                 (plan.seed, index),
             )
         )

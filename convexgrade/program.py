@@ -74,7 +74,7 @@ class Program:
     Attributes
     ----------
     X : ndarray of shape (n_samples, d)
-        Rows of the grade's input; the last column is the constant 1.
+        Rows of the grade's input; the last column is the constant 1, or 0 where neurons have no bias.
     free : ndarray of int, shape (q,)
         Columns of X that also enter unpenalised, Z = X[:, free]: none, the constant (an intercept),
         or all (a linear term).
@@ -109,8 +109,8 @@ class Program:
 
     @property
     def Z(self) -> Array:
-        """Unpenalised columns, shape (n_samples, q)."""
-        return self.X[:, self.free]
+        """Unpenalised columns, shape (n_samples, q); the last column of X counts as 1 among them."""
+        return np.where(self.free == self.X.shape[1] - 1, 1.0, self.X[:, self.free])
 
     @property
     def n_outputs(self) -> int:

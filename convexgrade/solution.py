@@ -27,6 +27,10 @@ class Status(Enum):
         "Converted from a gated grade: equal to it on the training rows, not optimal among ReLU "
         "networks; the certificate tells how far from it."
     )
+    CORRECTED = (
+        "Corrected together with the other grades after its fit: no longer the optimum of its own "
+        "program; the certificate tells how far from it, given the grades before it."
+    )
     POINTWISE = (
         "Constrained to raise no training residual; the gap is measured against the program without "
         "these constraints, whose optimum may be out of reach."
@@ -39,8 +43,8 @@ class Status(Enum):
 
     @property
     def constrained(self) -> bool:
-        """Whether a gap is the price of constraints that its bound leaves out."""
-        return self is Status.POINTWISE
+        """Whether a gap is the price of something else that the grade had to do."""
+        return self in (Status.POINTWISE, Status.CORRECTED)
 
     @property
     def converged(self) -> bool:

@@ -89,7 +89,17 @@ class Point:
         gates = None if program.cones else self.patterns.gates[:, self.groups.pattern]
         coefficients = np.zeros((program.X.shape[1], program.n_outputs))
         coefficients[program.free] = self.unpenalised
-        return from_blocks(self.blocks, self.groups.sign, self.groups.output, coefficients, gates)
+        blocks = self.blocks
+        if not program.X[:, -1].any():  # neurons without bias: whatever stands there has no effect
+            blocks, gates = (
+                _without_last(blocks.T).T,
+                None if gates is None else _without_last(gates),
+            )
+        return from_blocks(blocks, self.groups.sign, self.groups.output, coefficients, gates)
+
+
+def _without_last(vectors: Array) -> Array:
+    return np.vstack([vectors[:-1], np.zeros((1, vectors.shape[1]))])
 
 
 def null_point(program: Program, patterns: Patterns) -> Point:

@@ -1,14 +1,23 @@
-"""Two small regression sets that ship with the package, loaded as scikit-learn loads its own."""
+"""Two small regression sets that ship with the package, and a generated one.
+
+Loaded and made as scikit-learn loads and makes its own.
+"""
 
 from __future__ import annotations
 
 from importlib import resources
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.utils import Bunch
+from numpy.typing import NDArray
+from scipy.integrate import cumulative_simpson
+from scipy.special import gammaln, jv
+from sklearn.utils import Bunch, check_random_state
 
-__all__ = ["load_concrete", "load_energy"]
+__all__ = ["load_concrete", "load_energy", "make_depth_separation"]
+
+_STEP = 0.01  # of the grid on which the radial law is tabulated; its density waves with period pi
 
 
 def load_concrete(*, return_X_y: bool = False, as_frame: bool = False) -> Any:
@@ -78,6 +87,94 @@ def load_energy(*, return_X_y: bool = False, as_frame: bool = False) -> Any:
     4
     """
     return _load("energy", return_X_y=return_X_y, as_frame=as_frame)
+
+
+def make_depth_separation(
+    n_samples: int = 100,
+    n_features: int = 10,
+    *,
+    truncate: float = 3.0,
+    random_state: int | np.random.RandomState | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Generate the target of a depth separation: ``y = max(0, 1 - ||x||)`` under a radial density.
+
+    The density of x is ``phi^2`` with ``phi(x) = (R / ||x||)^(d/2) J_{d/2}(2 pi R ||x||)``, the
+    Fourier transform of the indicator of the ball of volume 1 and radius
+    ``R = Gamma(d/2 + 1)^(1/d) / sqrt(pi)``, with x divided by ``sqrt(d)`` so that the kink at 1 stays
+    among the data [1]_. Three-layer networks of polynomial size learn this target [2]_; no two-layer
+    network of size polynomial in both d and 1 / accuracy approximates it. (At a fixed accuracy,
+    two-layer networks of polynomial size do.)
+
+    With ``t = 2 pi R sqrt(d) ||x||`` the radius has the density ``d J_{d/2}(t)^2 / t``. It is sampled by
+    the inverse of its tabulated distribution function, the direction uniformly.
+
+    Parameters
+    ----------
+    n_samples : int, default=100
+        Number of rows.
+    n_features : int, default=10
+        Dimension d.
+    truncate : float, default=3.0
+        Largest ``||x||``. The tail of t is about ``d / (pi t^2)``, so heavy that ``||x||`` has no
+        mean: the law is conditioned on ``||x|| <= truncate``. 3 keeps 93% to 96% of it.
+    random_state : int, RandomState instance or None, default=None
+        Determines the sample.
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, n_features)
+        Rows.
+    y : ndarray of shape (n_samples,)
+        Targets, without noise.
+
+    Raises
+    ------
+    ValueError
+        If ``n_samples`` or ``n_features`` is not a positive integer, or ``truncate`` not a positive
+        finite number.
+
+    References
+    ----------
+    .. [1] I. Safran, R. Eldan and O. Shamir, "Depth Separations in Neural Networks: What is Actually
+       Being Separated?", COLT 2019, arXiv 1904.06984.
+    .. [2] Y. Ren, M. Zhou and R. Ge, "Depth Separation with Multilayer Mean-Field Networks",
+       ICLR 2023, arXiv 2304.01063.
+
+    Examples
+    --------
+    >>> from convexgrade.datasets import make_depth_separation
+    >>> X, y = make_depth_separation(200, 5, random_state=0)
+    >>> X.shape, float(y.min())
+    ((200, 5), 0.0)
+    """
+    _check_positive("n_samples", n_samples, Integral, "a positive integer")
+    _check_positive("n_features", n_features, Integral, "a positive integer")
+    _check_positive("truncate", truncate, Real, "a positive finite number")
+    d, rng = int(n_features), check_random_state(random_state)
+    ball = np.exp(gammaln(d / 2 + 1) / d) / np.sqrt(np.pi)
+    unit = 2.0 * np.pi * ball * np.sqrt(d)
+    t, distribution = _radial_law(d, unit * float(truncate))
+    radius = np.interp(rng.uniform(size=n_samples), distribution, t) / unit
+    direction = rng.standard_normal((n_samples, d))
+    X = direction * (radius / np.linalg.norm(direction, axis=1))[:, None]
+    return X, np.maximum(0.0, 1.0 - radius)
+
+
+def _check_positive(name: str, value: Any, kind: type, allowed: str) -> None:
+    right = isinstance(value, kind) and not isinstance(value, bool)
+    if not right or not 0 < value < np.inf:
+        raise ValueError(f"{name}={value!r} must be {allowed}.")
+
+
+def _radial_law(d: int, end: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return a grid of t in [0, end] and the distribution function of ``d J_{d/2}(t)^2 / t`` on it."""
+    t = np.linspace(0.0, end, 1 + int(np.ceil(end / _STEP)))
+    density = np.zeros_like(t)
+    density[1:] = d * jv(d / 2, t[1:]) ** 2 / t[1:]
+    if d == 1:
+        density[0] = 2.0 / np.pi  # J_{1/2}(t)^2 = 2 sin(t)^2 / (pi t), so the limit is not 0
+    distribution = np.maximum.accumulate(cumulative_simpson(density, x=t, initial=0.0))
+    return t, distribution / distribution[-1]
 
 
 def _load(name: str, *, return_X_y: bool, as_frame: bool) -> Any:

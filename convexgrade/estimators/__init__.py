@@ -2,6 +2,7 @@
 
 from convexgrade.estimators.certify import certify
 from convexgrade.estimators.convert import Conversion, to_relu
+from convexgrade.estimators.correct import correct
 from convexgrade.estimators.geometric import GeometricLayerwiseRegressor, check_readout_bound
 from convexgrade.estimators.multigrade_classifier import MultigradeClassifier
 from convexgrade.estimators.multigrade_cv import MultigradeClassifierCV, MultigradeRegressorCV
@@ -22,5 +23,6 @@ __all__ = [
     "alpha_path",
     "certify",
     "check_readout_bound",
+    "correct",
     "to_relu",
 ]

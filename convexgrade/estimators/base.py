@@ -137,6 +137,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             self._progress = progress
             self._reporter(level=1)(_summary(progress))
         self._warn_unconverged()
+        self._finish(train, validation)
         return self
 
     def transform(self, X: ArrayLike) -> Array:
@@ -245,6 +246,9 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _choose(self, given: Rows) -> None:
         """Choose parameters from the data, for estimators that do."""
+
+    def _finish(self, train: Data, validation: Data | None) -> None:
+        """Do what follows when all grades are fitted."""
 
     def _split(self, rows: Rows) -> tuple[Data, Data | None]:
         """Return training and, if any, validation data."""

@@ -14,6 +14,7 @@ from sklearn.model_selection import KFold, StratifiedKFold, check_cv, train_test
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from convexgrade.correction import METHODS, Limits, correct_progress
 from convexgrade.energy import Energy
 from convexgrade.estimators.base import BaseChain, Rows, distinct_rows
 from convexgrade.estimators.targets import ClassifierTargets, RegressorTargets, probabilities
@@ -29,6 +30,10 @@ DEPTH: dict[str, list[Any]] = {
     "passthrough": [StrOptions({"hidden", "output", "both"})],
     "keep_inputs": ["boolean"],
     "whiten": ["boolean"],
+}
+CORRECTION: dict[str, list[Any]] = {
+    "correction": [StrOptions({"none", *METHODS})],
+    "first_bias": ["boolean"],
 }
 STOPPING: dict[str, list[Any]] = {
     "early_stopping": ["boolean"],
@@ -50,6 +55,25 @@ class DeepChain(BaseChain):
     passthrough: str
     keep_inputs: bool
     whiten: bool
+
+    @property
+    def objective_path_(self) -> Array:
+        """Mean loss plus penalties of all grades: at first, with readouts refitted, after each sweep."""
+        check_is_fitted(self)
+        return np.array(self._progress.objective_path)
+
+    def _correct(
+        self, data: Data, method: str, limits: Limits, validation: Data | None = None
+    ) -> None:
+        self._progress = correct_progress(
+            self._progress,
+            data,
+            self._plan(),
+            method,
+            limits,
+            validation,
+            self._reporter(level=2),
+        )
 
     def _depth(self) -> int:
         return int(self.n_grades)
@@ -76,12 +100,21 @@ class ManyGrades(DeepChain):
 
     early_stopping: bool
     validation_fraction: float
+    correction: str
+    first_bias: bool
 
     @property
     def validation_loss_(self) -> Array:
         """Mean validation loss after each grade; empty without ``early_stopping``."""
         check_is_fitted(self)
         return np.array(self._progress.validation_loss)
+
+    def _plan(self, first_network: Network | None = None) -> ChainPlan:
+        return replace(super()._plan(first_network), first_bias=bool(self.first_bias))
+
+    def _finish(self, train: Data, validation: Data | None) -> None:
+        if self.correction != "none":
+            self._correct(train, self.correction, Limits(), validation)
 
     def _continues(self) -> bool:
         if not (self.warm_start and self.__sklearn_is_fitted__()):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.estimators.base import BaseChain
-from convexgrade.estimators.deep import DEPTH, STOPPING, ManyGrades, StagedClassifier
+from convexgrade.estimators.deep import CORRECTION, DEPTH, STOPPING, ManyGrades, StagedClassifier
 from convexgrade.estimators.targets import CLASSIFICATION
 
 Array = NDArray[np.float64]
@@ -33,6 +33,13 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         both.
     keep_inputs : bool, default=True
         Whether the grades after the first read X as well.
+    first_bias : bool, default=True
+        Whether the neurons of the first grade have biases. Without, its output is a constant plus a
+        function that grows in proportion to the scaled X.
+    correction : {"none", "readouts", "backward"}, default="none"
+        What happens once all grades are fitted: nothing; all readouts are fitted again, jointly; or
+        the grades are moved as well, sweep by sweep, so that earlier ones give the later ones what
+        they need (see `correct`). Certificates then no longer show optimal grades.
     whiten : bool, default=False
         Whether the grades after the first read uncorrelated columns instead of merely standardised
         ones. It opens functions that vary fast to the search and the penalty: much better where y
@@ -94,6 +101,9 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         Mean training loss after each grade.
     validation_loss_ : ndarray of shape (``n_grades_``,)
         Mean validation loss after each grade; empty without ``early_stopping``.
+    objective_path_ : ndarray
+        Mean loss plus the penalties of all grades: before correction, with readouts refitted, and
+        after each sweep; empty without correction, and one number if held-out rows rejected it.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (``n_features_in_``,)
@@ -113,6 +123,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         **BaseChain._parameter_constraints,
         **CLASSIFICATION,
         **DEPTH,
+        **CORRECTION,
         **STOPPING,
     }
 
@@ -124,6 +135,8 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         alpha_decay: float = 0.3,
         passthrough: str = "hidden",
         keep_inputs: bool = True,
+        first_bias: bool = True,
+        correction: str = "none",
         whiten: bool = False,
         activation: str = "relu",
         patterns: str = "adaptive",
@@ -149,6 +162,8 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         self.alpha_decay = alpha_decay
         self.passthrough = passthrough
         self.keep_inputs = keep_inputs
+        self.first_bias = first_bias
+        self.correction = correction
         self.whiten = whiten
         self.activation = activation
         self.patterns = patterns

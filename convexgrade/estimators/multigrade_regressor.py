@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils._param_validation import StrOptions
 
 from convexgrade.estimators.base import BaseChain
-from convexgrade.estimators.deep import DEPTH, STOPPING, ManyGrades, StagedRegressor
+from convexgrade.estimators.deep import CORRECTION, DEPTH, STOPPING, ManyGrades, StagedRegressor
 from convexgrade.estimators.targets import REGRESSION
 from convexgrade.multigrade import ChainPlan
 from convexgrade.network import Network
@@ -40,6 +40,13 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         both.
     keep_inputs : bool, default=True
         Whether the grades after the first read X as well.
+    first_bias : bool, default=True
+        Whether the neurons of the first grade have biases. Without, its output is a constant plus a
+        function that grows in proportion to the scaled X.
+    correction : {"none", "readouts", "backward"}, default="none"
+        What happens once all grades are fitted: nothing; all readouts are fitted again, jointly; or
+        the grades are moved as well, sweep by sweep, so that earlier ones give the later ones what
+        they need (see `correct`). Certificates then no longer show optimal grades.
     whiten : bool, default=False
         Whether the grades after the first read uncorrelated columns instead of merely standardised
         ones. It opens functions that vary fast to the search and the penalty: much better where y
@@ -102,6 +109,9 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         and its penalty. The three sum up to it, whatever the accuracy of the solve.
     validation_loss_ : ndarray of shape (``n_grades_``,)
         Mean validation loss after each grade; empty without ``early_stopping``.
+    objective_path_ : ndarray
+        Mean loss plus the penalties of all grades: before correction, with readouts refitted, and
+        after each sweep; empty without correction, and one number if held-out rows rejected it.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (``n_features_in_``,)
@@ -126,6 +136,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         **BaseChain._parameter_constraints,
         **REGRESSION,
         **DEPTH,
+        **CORRECTION,
         "refinement": [StrOptions({"none", "pointwise"})],
         **STOPPING,
     }
@@ -138,6 +149,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         alpha_decay: float = 0.3,
         passthrough: str = "hidden",
         keep_inputs: bool = True,
+        first_bias: bool = True,
+        correction: str = "none",
         whiten: bool = False,
         refinement: str = "none",
         activation: str = "relu",
@@ -163,6 +176,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         self.alpha_decay = alpha_decay
         self.passthrough = passthrough
         self.keep_inputs = keep_inputs
+        self.first_bias = first_bias
+        self.correction = correction
         self.whiten = whiten
         self.refinement = refinement
         self.activation = activation

@@ -1,0 +1,327 @@
+"""Backward feature correction: earlier grades learn what the later ones need of them.
+
+A chain is greedy: each grade fits what is left over, and nobody corrects the features it hands on. Here
+every grade of a finished chain is moved once a sweep, given the others, each time by a convex program:
+
+* With all activation patterns frozen, the output is linear in the grade's weights U (d, m). Its Jacobian
+  has rows H_i (x) G_i, with H what the grade reads and G what the output gains from each of its neurons,
+  through its own readout and through all later grades.
+* The quadratic model of the mean loss (exact for the squared error, else with the loss's Hessian: Gauss
+  and Newton's), the grade's penalty c_j ||u_j|| with c_j = alpha ||a_j||_1, and a trust region as a
+  ridge:
+
+      <g, J V> + |J V|^2_W / 2 + sum_j c_j ||u_j + v_j|| + mu/2 sum_j s_j ||v_j||^2,
+
+  where ||u + v|| <= ||u + v||^2 / (2 ||u||) + ||u|| / 2 makes it least squares, and s_j, the curvature
+  of the model in neuron j's response, makes mu a pure number.
+* The step counts only if the true objective, mean loss plus the penalties of all grades, falls: then
+  mu/3 from there on, else 4 mu and again.
+
+After every sweep all readouts are fitted jointly (`readouts`). So the objective never rises. Scalings
+between grades stay as they were fitted: penalties of later grades are measured in those units.
+
+That networks are learned by correcting lower features through higher ones is Allen-Zhu & Li 2020
+(arXiv 2001.04413); the algorithm, a sequence of convex programs, is this library's own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from convexgrade.grade import Grade, Report
+from convexgrade.losses import Loss
+from convexgrade.multigrade import (
+    Chain,
+    ChainPlan,
+    Data,
+    Progress,
+    certify_chain,
+    measure_energy,
+    staged_loss,
+)
+from convexgrade.network import Network
+from convexgrade.readouts import refit_readouts, with_network
+from convexgrade.solution import Status
+from convexgrade.solvers._kronecker import KroneckerSystem
+
+Array = NDArray[np.float64]
+
+_TRIES = 10
+_FIRST_MU, _LEAST_MU = 1e-2, 1e-8
+_NARROWER, _WIDER = 4.0, 1.0 / 3.0  # factors of mu
+_FLOOR = 1e-8  # least curvature of a neuron, relative to the largest, in the trust region
+
+
+METHODS = ("readouts", "backward")
+
+
+class Layer(NamedTuple):
+    """One grade on the rows: scaled input with a column for biases (1, or 0), and active neurons."""
+
+    H: Array
+    active: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When correction ends.
+
+    Attributes
+    ----------
+    max_sweeps : int
+        Most sweeps over the grades.
+    max_seconds : float
+        Time after which no further step begins; inf for none.
+    tol : float
+        Relative fall of the objective over a sweep below which it counts as converged.
+    """
+
+    max_sweeps: int = 25
+    max_seconds: float = float("inf")
+    tol: float = 1e-5
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A chain under correction.
+
+    Attributes
+    ----------
+    chain : Chain
+        The chain so far.
+    objective_path : tuple of float
+        Mean loss plus penalties of all grades: at first, with readouts refitted, and after every
+        sweep. Never rises.
+    """
+
+    chain: Chain
+    objective_path: tuple[float, ...]
+
+
+def with_alpha(chain: Chain, alpha: float) -> Chain:
+    """Return the chain with one penalty for all its grades."""
+    return _with_grades(chain, [replace(grade, alpha=alpha) for grade in chain.grades])
+
+
+def objective(chain: Chain, data: Data, loss: Loss) -> float:
+    """Return the mean loss of the chain's output plus the penalties of all its grades."""
+    value = data.weights @ loss.value(chain.output(data.X), data.y)
+    return float(value) + sum(grade.alpha * grade.network.penalty for grade in chain.grades)
+
+
+def layers(chain: Chain, X: Array, plan: ChainPlan) -> list[Layer]:
+    """Return what every grade reads of the rows of X, and which of its neurons are active on them."""
+    found = []
+    for index, (step, link) in enumerate(zip(chain.walk(X), chain.links, strict=False)):
+        constant = np.full(len(X), float(plan.settings_of(index).hidden_bias))
+        network = link.grade.network
+        coef, intercept = network.hidden_coef, network.hidden_intercept
+        if network.gate_coef is not None and network.gate_intercept is not None:
+            coef, intercept = network.gate_coef, network.gate_intercept
+        found.append(Layer(np.column_stack([step.H, constant]), step.H @ coef + intercept >= 0.0))
+    return found
+
+
+def sensitivities(chain: Chain, found: list[Layer]) -> Iterator[tuple[int, Array]]:
+    """Yield, from the last grade to the first, the derivative of the output by neurons' responses.
+
+    Of shape (n_samples, n_outputs, n_neurons), zero where a neuron is inactive. The patterns of all
+    grades are frozen, so that these are derivatives except where a row lies on a neuron's hyperplane.
+    """
+    n, k = len(found[0].H), chain.baseline.size
+    by_output = np.broadcast_to(
+        np.eye(k), (n, k, k)
+    )  # of the final output by that after this grade
+    by_hidden: Array | float = 0.0  # by this grade's features, through the grades that read them
+    for index in reversed(range(len(chain))):
+        scaling, grade = chain.links[index]
+        network = grade.network
+        direct = by_output @ network.output_coef.T
+        by_response = (direct + by_hidden) * found[index].active[:, None, :]
+        yield index, by_response
+        if index > 0:
+            by_input = by_response @ network.hidden_coef.T + by_output @ network.linear_coef.T
+            by_input = (
+                by_input if scaling.mix is None else by_input @ scaling.mix.T
+            ) / scaling.scale
+            width = chain.grades[index - 1].n_neurons if chain.handover.hands_hidden else 0
+            by_hidden = by_input[:, :, :width] if chain.handover.hands_hidden else 0.0
+            if chain.handover.hands_output:
+                by_output = by_output + by_input[:, :, width : width + k]
+
+
+class Model(NamedTuple):
+    """The convex model of one grade's step: least squares in V, and the ridge it asks for.
+
+    ``minimise |J V|^2 / 2 + <slope, V> + sum_j (pull_j + mu size_j) ||v_j||^2 / 2``.
+    """
+
+    system: KroneckerSystem
+    slope: Array
+    pull: Array
+    size: Array
+
+    def step(self, mu: float) -> Array:
+        """Return the minimiser."""
+        return self.system.solve(-self.slope, self.pull + mu * self.size)
+
+
+def model_of(
+    chain: Chain, index: int, layer: Layer, by_response: Array, data: Data, loss: Loss
+) -> Model:
+    """Return the model of the grade at ``index``, given how the output answers to its neurons."""
+    grade = chain.grades[index]
+    output = chain.output(data.X)
+    gradient = data.weights[:, None] * loss.gradient(output, data.y)
+    root = _roots(data.weights[:, None, None] * loss.hessian(output, data.y))
+    U = grade.network.vectors
+    norms = np.linalg.norm(U, axis=0)
+    pull = grade.alpha * np.abs(grade.network.output_coef).sum(axis=1) / np.maximum(norms, 1e-300)
+    pull = np.where(norms > 0.0, pull, 0.0)
+    slope = KroneckerSystem(layer.H, by_response).adjoint(gradient) + pull * U
+    system = KroneckerSystem(layer.H, root @ by_response)
+    size = np.einsum("ikj,ikj->j", system.G, system.G)
+    return Model(system, slope, pull, np.maximum(size, _FLOOR * size.max(initial=1e-100)))
+
+
+def _roots(curvature: Array) -> Array:
+    """Return R with R^T R = each matrix of (n, k, k), positive semi-definite up to rounding."""
+    if curvature.shape[1] == 1:
+        return np.sqrt(np.maximum(curvature, 0.0))
+    values, vectors = np.linalg.eigh(curvature)
+    return np.sqrt(np.maximum(values, 0.0))[:, :, None] * np.swapaxes(vectors, 1, 2)
+
+
+@threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
+def correct_chain(
+    chain: Chain,
+    data: Data,
+    plan: ChainPlan,
+    method: str,
+    limits: Limits,
+    report: Report = lambda line: None,
+) -> Correction:
+    """Correct a finished chain.
+
+    Parameters
+    ----------
+    chain : Chain
+        With at least one grade.
+    data : Data
+        The rows it was fitted on.
+    plan : ChainPlan
+        Loss and settings it was fitted with.
+    method : {"readouts", "backward"}
+        Refit all readouts jointly, or also move the grades.
+    limits : Limits
+        When to end.
+    report : callable
+        Takes a line a sweep.
+
+    Returns
+    -------
+    Correction
+        The corrected chain with its objective after each sweep.
+    """
+    end = time.perf_counter() + limits.max_seconds
+    path = [objective(chain, data, plan.loss)]
+    chain, value = _refitted(chain, path[0], data, plan)
+    path.append(value)
+    mu = dict.fromkeys(range(len(chain)), _FIRST_MU)
+    for sweep in range(1, limits.max_sweeps + 1 if method == "backward" else 1):
+        for index in reversed(range(len(chain))):
+            if time.perf_counter() >= end:
+                break
+            chain, value, mu[index] = _moved(chain, index, value, mu[index], data, plan)
+        if time.perf_counter() < end:
+            chain, value = _refitted(chain, value, data, plan)
+        path.append(value)
+        report(f"sweep {sweep}: objective {value:.6g}")
+        if path[-2] - value <= limits.tol * value or time.perf_counter() >= end:
+            break
+    return Correction(chain, tuple(path))
+
+
+def _refitted(chain: Chain, value: float, data: Data, plan: ChainPlan) -> tuple[Chain, float]:
+    trial = refit_readouts(chain, data, plan)
+    after = objective(trial, data, plan.loss)
+    return (trial, after) if after <= value else (chain, value)
+
+
+def _moved(
+    chain: Chain, index: int, value: float, mu: float, data: Data, plan: ChainPlan
+) -> tuple[Chain, float, float]:
+    """Return the chain with one grade moved, its objective, and the grade's mu for the next time."""
+    network = chain.grades[index].network
+    if network.n_neurons == 0:
+        return chain, value, mu
+    found = layers(chain, data.X, plan)
+    by_response = dict(sensitivities(chain, found))[index]
+    model = model_of(chain, index, found[index], by_response, data, plan.loss)
+    for _ in range(_TRIES):
+        trial = with_network(chain, index, _stepped(network, model.step(mu)))
+        after = objective(trial, data, plan.loss)
+        if after < value:
+            return trial, after, max(mu * _WIDER, _LEAST_MU)
+        mu *= _NARROWER
+    return chain, value, mu
+
+
+def _stepped(network: Network, V: Array) -> Network:
+    return replace(
+        network,
+        hidden_coef=network.hidden_coef + V[:-1],
+        hidden_intercept=network.hidden_intercept + V[-1],
+    )
+
+
+def correct_progress(
+    progress: Progress,
+    data: Data,
+    plan: ChainPlan,
+    method: str,
+    limits: Limits,
+    validation: Data | None = None,
+    report: Report = lambda line: None,
+) -> Progress:
+    """Correct a chain, measure it again and certify what its grades still are.
+
+    With validation data, a correction that does not lower the validation loss is dropped.
+    """
+    correction = correct_chain(progress.chain, data, plan, method, limits, report)
+    held_out = () if validation is None else staged_loss(correction.chain, validation, plan.loss)
+    if held_out and not held_out[-1] < progress.validation_loss[-1]:
+        return replace(progress, objective_path=correction.objective_path[:1])
+    chain = _certified(correction.chain, data, plan)
+    return Progress(
+        chain=chain,
+        train_loss=staged_loss(chain, data, plan.loss),
+        validation_loss=held_out,
+        verdict=progress.verdict,
+        objective_path=correction.objective_path,
+        energy=measure_energy(chain, data, plan),
+    )
+
+
+def _certified(chain: Chain, data: Data, plan: ChainPlan) -> Chain:
+    """Certify each grade against its own program, given those before it, whatever serves later ones."""
+    grades = [
+        replace(grade, certificate=replace(grade.certificate, status=Status.CORRECTED))
+        for grade in chain.grades
+    ]
+    chain = _with_grades(chain, grades)
+    certificates = certify_chain(chain, data, plan)
+    grades = [replace(g, certificate=c) for g, c in zip(grades, certificates, strict=True)]
+    return replace(_with_grades(chain, grades), corrected=True)
+
+
+def _with_grades(chain: Chain, grades: list[Grade]) -> Chain:
+    links = (link._replace(grade=grade) for link, grade in zip(chain.links, grades, strict=True))
+    return replace(chain, links=tuple(links))

@@ -1,0 +1,237 @@
+"""Backward feature correction: two experiments where lower features must be corrected, and real sets.
+
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.correction [quadratic] [relu] [sets]
+
+All three without a word. Times are of one thread.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.neural_network import MLPRegressor
+from threadpoolctl import threadpool_limits
+
+from convexgrade import MultigradeRegressor, correct
+from tests.benchmarks import quadratic
+from tests.benchmarks.datasets import load
+
+Array = NDArray[np.float64]
+
+SEEDS = (0, 1)
+SWEEPS = 25
+SETS = {"yacht": 4, "energy": 4, "concrete": 3, "airfoil": 3}  # and how many splits
+CHAINS: dict[str, dict[str, Any]] = {
+    "as by default": {},
+    **{
+        f"2 grades, alpha {alpha:g}": {
+            "alpha": alpha,
+            "n_grades": 2,
+            "alpha_decay": 1.0,
+            "max_iter": 3,
+        }
+        for alpha in (1e-2, 3e-3, 1e-3)
+    },
+}
+TOO_SLOW = {("airfoil", "2 grades, alpha 0.001")}
+
+
+class Sample(NamedTuple):
+    """A train and a test sample, and the subspace that the target lives on."""
+
+    X: Array
+    y: Array
+    X_test: Array
+    y_test: Array
+    directions: Array
+
+
+def sample(d: int, n: int, seed: int, target: Callable[[Array], Array]) -> Sample:
+    """Draw Gaussian rows; the target reads four orthonormal directions of them."""
+    rng = np.random.default_rng(seed)
+    directions = np.linalg.qr(rng.standard_normal((d, 4)))[0]
+    X, X_test = rng.standard_normal((n, d)), rng.standard_normal((10_000, d))
+    return Sample(X, target(X @ directions), X_test, target(X_test @ directions), directions)
+
+
+def quadratic_target(z: Array) -> Array:
+    """Return a sum of squares plus products of them: degree 4."""
+    q = (z**2 - 1.0) / np.sqrt(2.0)
+    return q.sum(axis=1) / 2.0 + 0.5 * (q[:, 0] * q[:, 1] + q[:, 2] * q[:, 3]) / np.sqrt(2.0)
+
+
+def relu_target(z: Array) -> Array:
+    """Return a sum of absolute values plus absolute values of sums of them."""
+    r = np.abs(z)
+    pairs = np.abs(r[:, 0] + r[:, 1] - 1.6) + np.abs(r[:, 2] + r[:, 3] - 1.6)
+    return r.sum(axis=1) / 2.0 + 0.7 * pairs
+
+
+def score(predict: Callable[[Array], Array], data: Sample) -> float:
+    """Return R2 on the test sample."""
+    return 1.0 - _relative(predict(data.X_test), data)
+
+
+def _relative(prediction: Array, data: Sample) -> float:
+    return float(np.mean((prediction - data.y_test) ** 2) / np.var(data.y_test))
+
+
+def kernels(data: Sample) -> Iterator[tuple[str, float]]:
+    """Yield kernel ridge regression's test R2, the best over scales and penalties: a favour to it."""
+    scale = 1.0 / data.X.shape[1]
+    grids: dict[str, list[dict[str, Any]]] = {
+        "poly4": [{"kernel": "poly", "degree": 4, "gamma": g * scale} for g in (0.3, 1.0)],
+        "RBF": [{"kernel": "rbf", "gamma": g * scale} for g in (0.1, 0.3, 1.0)],
+        "Laplace": [{"kernel": "laplacian", "gamma": g * scale} for g in (0.1, 0.3, 1.0)],
+    }
+    for name, grid in grids.items():
+        fits = [
+            KernelRidge(alpha=alpha, **kernel).fit(data.X, data.y - data.y.mean())
+            for kernel in grid
+            for alpha in (1e-3, 1e-1, 1.0)
+        ]
+        yield f"kernel ridge, {name}", max(_score_centred(fit, data) for fit in fits)
+
+
+def _score_centred(fit: KernelRidge, data: Sample) -> float:
+    mean = data.y.mean()
+    return score(lambda X: fit.predict(X) + mean, data)
+
+
+def off_subspace(net: quadratic.Quadratic, data: Sample) -> float:
+    """Return the share of grade 1 off the target's subspace; neurons weighted by their influence."""
+    influence = np.mean(net.systems(data.X)[0].G[:, 0] ** 2, axis=0)
+    inside = np.sum((data.directions.T @ net.U) ** 2, axis=0)
+    return float(1.0 - influence @ inside / (influence @ np.sum(net.U**2, axis=0)))
+
+
+def quadratic_experiment() -> None:
+    """Experiment 1: quadratic activations, d = 15, 2000 rows, widths 6 and 8."""
+    print("| quadratic | seed | test R2 | seconds |\n|---|---|---|---|")
+    for seed in SEEDS:
+        data = sample(15, 2000, seed, quadratic_target)
+        X, y = data.X, data.y
+        one, both = quadratic.greedy(X, y, (6, 8))
+        start = time.perf_counter()
+        corrected = quadratic.corrected(both, X, y, SWEEPS)
+        middle = time.perf_counter()
+        joint = quadratic.joint(both, X, y)
+        seconds = (middle - start, time.perf_counter() - middle)
+        rows = [
+            ("one grade", score(one.predict, data), ""),
+            ("two grades, greedy", score(both.predict, data), ""),
+            ("readouts refitted", score(both.refitted(X, y).predict, data), ""),
+            ("corrected", score(corrected.predict, data), f"{seconds[0]:.1f}"),
+            ("joint L-BFGS from greedy", score(joint.predict, data), f"{seconds[1]:.1f}"),
+            *((name, found, "") for name, found in kernels(data)),
+        ]
+        for name, found, taken in rows:
+            print(f"| {name} | {seed} | {found:.4f} | {taken} |", flush=True)
+        before, after = off_subspace(both, data), off_subspace(corrected, data)
+        print(f"| grade 1 off the subspace | {seed} | {before:.1e} → {after:.1e} | |", flush=True)
+
+
+def relu_experiment() -> None:
+    """Experiment 2: the library's chain, d = 10, 3000 rows, at most 16 neurons a grade."""
+    print("| relu | seed | test R2 | seconds |\n|---|---|---|---|")
+    for seed in SEEDS:
+        data = sample(10, 3000, seed, relu_target)
+        start = time.perf_counter()
+        model = MultigradeRegressor(
+            3e-4,
+            n_grades=2,
+            alpha_decay=1.0,
+            max_neurons=16,
+            n_patterns=16,
+            max_iter=1,
+            random_state=0,
+        ).fit(data.X, data.y)
+        fitted = time.perf_counter() - start
+        one, greedy = (1.0 - _relative(stage, data) for stage in model.staged_predict(data.X_test))
+        print(f"| one grade | {seed} | {one:.4f} | |")
+        print(f"| two grades, greedy | {seed} | {greedy:.4f} | {fitted:.1f} |", flush=True)
+        for method in ("readouts", "backward"):
+            start = time.perf_counter()
+            corrected = correct(model, data.X, data.y, method=method, max_sweeps=SWEEPS)
+            taken = time.perf_counter() - start
+            print(f"| {method} | {seed} | {score(corrected.predict, data):.4f} | {taken:.1f} |")
+        start = time.perf_counter()
+        joint = MLPRegressor(
+            hidden_layer_sizes=(16, 16),
+            solver="lbfgs",
+            alpha=1e-5,
+            max_iter=5000,
+            random_state=seed,
+        )
+        found = score(joint.fit(data.X, data.y).predict, data)
+        print(f"| joint L-BFGS | {seed} | {found:.4f} | {time.perf_counter() - start:.1f} |")
+        for name, found in kernels(data):
+            print(f"| {name} | {seed} | {found:.4f} | |", flush=True)
+
+
+def set_errors(name: str, split: int, chain: str) -> dict[str, tuple[float, float]]:
+    """Return test RMSE and seconds of a chain by kind of correction."""
+    fold = load(name, split)
+    start = time.perf_counter()
+    model = MultigradeRegressor(**CHAINS[chain], random_state=0).fit(fold.X_train, fold.y_train)
+    found = {"none": (model, time.perf_counter() - start)}
+    last = model.grades_[-1].alpha
+    kinds: dict[str, dict[str, Any]] = {
+        "readouts": {"method": "readouts"},
+        "backward": {},
+        "backward, last alpha": {"alpha": last},
+        "backward, 0.1 last alpha": {"alpha": 0.1 * last},
+    }
+    for kind, options in kinds.items():
+        start = time.perf_counter()
+        corrected = correct(model, fold.X_train, fold.y_train, **options)
+        found[kind] = (corrected, time.perf_counter() - start)
+    return {
+        method: (float(np.sqrt(np.mean((m.predict(fold.X_test) - fold.y_test) ** 2))), seconds)
+        for method, (m, seconds) in found.items()
+    }
+
+
+def sets_experiment() -> None:
+    """Test errors on real sets: mean over splits."""
+    print(
+        "| set (splits) | chain | none | readouts | backward | better on | fit, s | backward, s |"
+    )
+    print("|" + "---|" * 8)
+    for name, n_splits in SETS.items():
+        for chain in CHAINS:
+            if (name, chain) in TOO_SLOW:
+                continue
+            rows = [set_errors(name, split, chain) for split in range(n_splits)]
+            rmse = {m: np.mean([row[m][0] for row in rows]) for m in rows[0]}
+            taken = {m: np.mean([row[m][1] for row in rows]) for m in rows[0]}
+            better = sum(row["backward"][0] < row["none"][0] for row in rows)
+            cells = " | ".join(f"{value:.3f}" for value in rmse.values())
+            print(
+                f"| {name} ({n_splits}) | {chain} | {cells} | {better} of {n_splits} | "
+                f"{taken['none']:.1f} | {taken['backward']:.1f} |",
+                flush=True,
+            )
+
+
+EXPERIMENTS = {"quadratic": quadratic_experiment, "relu": relu_experiment, "sets": sets_experiment}
+
+
+def main() -> None:
+    """Measure and print."""
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for name in sys.argv[1:] or EXPERIMENTS:
+            EXPERIMENTS[name]()
+
+
+if __name__ == "__main__":
+    main()

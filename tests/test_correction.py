@@ -1,0 +1,398 @@
+"""Backward feature correction: monotone, convex where it says so, and honest about what remains."""
+
+import pickle
+from dataclasses import replace
+from itertools import pairwise
+
+import cvxpy as cp
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.utils._param_validation import InvalidParameterError
+
+from convexgrade import (
+    ConvexReLURegressor,
+    MultigradeClassifier,
+    MultigradeRegressor,
+    certify,
+    correct,
+)
+from convexgrade.correction import (
+    Limits,
+    correct_chain,
+    layers,
+    model_of,
+    objective,
+    sensitivities,
+)
+from convexgrade.export import TableModel, encode, learn_columns, load_model, save_model
+from convexgrade.readouts import refit_readouts, with_network
+from convexgrade.solution import Status
+from convexgrade.solvers._kronecker import KroneckerSystem
+from convexgrade.solvers._lasso import minimise_l1
+
+TARGETS = ["one", "two", "binary", "softmax"]
+SMALL = {
+    "n_grades": 2,
+    "alpha": 0.01,
+    "alpha_decay": 1.0,
+    "patterns": "sampled",
+    "n_patterns": 12,
+    "random_state": 0,
+}
+
+
+def make_data(kind, n=70):
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((n, 2))
+    y = np.abs(np.abs(X[:, 0]) + X[:, 1] - 0.5)
+    if kind == "one":
+        return X, y
+    if kind == "two":
+        return X, np.column_stack([y, np.sin(2 * X[:, 0])])
+    return X, np.digitize(y, [0.8] if kind == "binary" else [0.4, 1.0])
+
+
+def fitted(kind, **parameters):
+    X, y = make_data(kind)
+    estimator = MultigradeRegressor if kind in ("one", "two") else MultigradeClassifier
+    return estimator(**{**SMALL, **parameters}).fit(X, y), X, y
+
+
+def parts(kind, **parameters):
+    """Return chain, data and plan of a fitted estimator."""
+    model, X, y = fitted(kind, **parameters)
+    return model._progress.chain, model._training_data(X, y, None), model._plan()
+
+
+def moved(chain, index, V):
+    """Return the chain with the weights of a grade changed by V."""
+    network = chain.grades[index].network
+    U = network.vectors + V
+    return with_network(chain, index, replace(network, hidden_coef=U[:-1], hidden_intercept=U[-1]))
+
+
+def off_the_kinks(chain, plan):
+    """Move all weights a little: the neurons of an optimal grade pass exactly through rows."""
+    rng = np.random.default_rng(5)
+    for index, grade in enumerate(chain.grades):
+        U = grade.network.vectors
+        V = 0.02 * np.abs(U).max() * rng.standard_normal(U.shape)
+        V[-1] *= plan.settings_of(index).hidden_bias
+        chain = moved(chain, index, V)
+    return chain
+
+
+# --- linear algebra -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "k", "way"), [(90, 2, "normal"), (9, 2, "dual")])
+def test_kronecker_systems_are_solved_as_if_the_matrix_were_formed(n, k, way, monkeypatch):
+    rng = np.random.default_rng(0)
+    H, G = rng.standard_normal((n, 4)), rng.standard_normal((n, k, 5))
+    B, D = rng.standard_normal((4, 5)), rng.uniform(0.5, 2.0, 5)
+    J = np.einsum("ip,ikj->ikpj", H, G).reshape(n * k, 20)
+    expected = np.linalg.solve(J.T @ J + np.diag(np.tile(D, 4)), B.ravel()).reshape(4, 5)
+    system = KroneckerSystem(H, G)
+    assert system.method() == way
+    np.testing.assert_allclose(system.solve(B, D), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(system.apply(B).ravel(), J @ B.ravel(), rtol=1e-12)
+    monkeypatch.setattr("convexgrade.solvers._kronecker._NORMAL", 0)
+    monkeypatch.setattr("convexgrade.solvers._kronecker._DUAL", 0)
+    assert system.method() == "iterative"
+    error = np.linalg.norm(system.solve(B, D) - expected)
+    assert error < 2e-2 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_minimise_l1_meets_the_optimality_conditions(seed):
+    rng = np.random.default_rng(seed)
+    A = rng.standard_normal((12, 9))
+    A[:, 8] = A[:, 7]  # dependent columns
+    curvature, linear = A.T @ A, 4.0 * rng.standard_normal(12) @ A
+    weights = np.where(np.arange(9) < 2, 0.0, 3.0)
+    x = minimise_l1(curvature, linear, weights, rng.standard_normal(9) * (rng.random(9) < 0.5))
+    gradient = curvature @ x - linear
+    at_zero = (x == 0.0) & (weights > 0.0)
+    np.testing.assert_allclose(gradient[~at_zero], -(weights * np.sign(x))[~at_zero], atol=1e-7)
+    assert at_zero.any()
+    assert np.all(np.abs(gradient[at_zero]) <= weights[at_zero] + 1e-7)
+
+
+# --- the Jacobian -------------------------------------------------------------------------------
+
+HANDOVERS = [
+    {},
+    {"passthrough": "output", "keep_inputs": False},
+    {"passthrough": "both"},
+    {"linear_term": True},
+    {"activation": "gated_relu"},
+    {"first_bias": False},
+    {"whiten": True},
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    [("one", p) for p in HANDOVERS] + [("softmax", p) for p in HANDOVERS[:3]],
+)
+def test_the_output_answers_to_weights_as_the_jacobian_says(kind, parameters):
+    """Central differences: exact to rounding, as the output is piecewise linear in a grade's weights.
+
+    The rows are kept which no neuron's hyperplane passes in between.
+    """
+    chain, data, plan = parts(kind, n_grades=3, **parameters)
+    chain = off_the_kinks(chain, plan)
+    found = layers(chain, data.X, plan)
+    rng = np.random.default_rng(0)
+    for index, by_response in sensitivities(chain, found):
+        V = 1e-6 * rng.standard_normal(chain.grades[index].network.vectors.shape)
+        V[-1] *= plan.settings_of(index).hidden_bias
+        ends = [moved(chain, index, V), moved(chain, index, -V)]
+        steady = np.ones(len(data.X), dtype=bool)
+        for end in ends:
+            for layer, other in zip(found, layers(end, data.X, plan), strict=True):
+                steady &= (layer.active == other.active).all(axis=1)
+        assert steady.mean() > 0.9
+        measured = 0.5 * (ends[0].output(data.X) - ends[1].output(data.X))
+        predicted = KroneckerSystem(found[index].H, by_response).apply(V)
+        np.testing.assert_allclose(
+            predicted[steady], measured[steady], rtol=1e-5, atol=1e-6 * np.abs(predicted).max()
+        )
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_the_model_has_the_slope_of_the_true_objective(kind):
+    chain, data, plan = parts(kind)
+    chain = off_the_kinks(chain, plan)
+    found = layers(chain, data.X, plan)
+    for index, by_response in sensitivities(chain, found):
+        model = model_of(chain, index, found[index], by_response, data, plan.loss)
+        V = np.random.default_rng(1).standard_normal(model.slope.shape)
+        ends = [objective(moved(chain, index, t * V), data, plan.loss) for t in (1e-6, -1e-6)]
+        assert np.sum(model.slope * V) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-4)
+
+
+# --- monotone correction ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_the_objective_never_rises_and_is_the_true_one(kind):
+    chain, data, plan = parts(kind)
+    correction = correct_chain(chain, data, plan, "backward", Limits(max_sweeps=6))
+    path = correction.objective_path
+    assert all(after <= before for before, after in pairwise(path))
+    assert path[-1] < 0.9 * path[0]
+    weights = np.full(len(data.X), 1.0 / len(data.X))
+    output = correction.chain.output(data.X)
+    penalty = sum(
+        g.alpha
+        * np.linalg.norm(g.network.vectors, axis=0)
+        @ np.abs(g.network.output_coef).sum(axis=1)
+        for g in correction.chain.grades
+    )
+    assert path[-1] == pytest.approx(weights @ plan.loss.value(output, data.y) + penalty, rel=1e-12)
+
+
+@pytest.mark.parametrize("parameters", HANDOVERS[1:])
+def test_every_kind_of_chain_can_be_corrected(parameters):
+    model, X, y = fitted("one", **parameters)
+    corrected = correct(model, X, y, max_sweeps=3)
+    assert np.all(np.diff(corrected.objective_path_) <= 0.0)
+    assert corrected.objective_path_[-1] < corrected.objective_path_[0]
+    np.testing.assert_allclose(corrected.network_.forward(X)[:, 0], corrected.predict(X), rtol=1e-9)
+
+
+def test_large_systems_take_the_same_way_down(monkeypatch):
+    chain, data, plan = parts("one")
+    exact = correct_chain(chain, data, plan, "backward", Limits(max_sweeps=5))
+    monkeypatch.setattr("convexgrade.solvers._kronecker._NORMAL", 0)
+    monkeypatch.setattr("convexgrade.solvers._kronecker._DUAL", 0)
+    iterated = correct_chain(chain, data, plan, "backward", Limits(max_sweeps=5))
+    falls = [c.objective_path[0] - c.objective_path[-1] for c in (iterated, exact)]
+    assert falls[0] > 0.8 * falls[1]
+
+
+# --- readouts -----------------------------------------------------------------------------------
+
+
+def _convex_optimum(chain, data, plan, kind):
+    """State the joint fit of all readouts in CVXPY."""
+    features = [
+        link.grade.network.hidden(step.H)
+        for step, link in zip(chain.walk(data.X), chain.links, strict=False)
+    ]
+    costs = [g.alpha * np.linalg.norm(g.network.vectors, axis=0) for g in chain.grades]
+    Phi, cost = np.hstack(features), np.concatenate(costs)
+    k = data.y.shape[1]
+    A, b = cp.Variable((Phi.shape[1], k)), cp.Variable((1, k))
+    f = Phi @ A + np.ones((len(Phi), 1)) @ b
+    if kind in ("one", "two"):
+        losses = 0.5 * cp.sum(cp.square(f - data.y), axis=1)
+    elif kind == "binary":
+        losses = cp.sum(cp.logistic(f) - cp.multiply(data.y, f), axis=1)
+    else:
+        losses = cp.log_sum_exp(f, axis=1) - cp.sum(cp.multiply(data.y, f), axis=1)
+    penalty = cost @ cp.sum(cp.abs(A), axis=1)
+    problem = cp.Problem(cp.Minimize(data.weights @ losses + penalty))
+    return problem.solve(solver=cp.CLARABEL)
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_readouts_are_the_optimum_of_their_convex_program(kind):
+    chain, data, plan = parts(kind)
+    refitted = refit_readouts(chain, data, plan)
+    reached = objective(refitted, data, plan.loss)
+    assert reached == pytest.approx(_convex_optimum(chain, data, plan, kind), rel=1e-6)
+    for before, after in zip(chain.grades, refitted.grades, strict=True):
+        np.testing.assert_array_equal(before.network.vectors, after.network.vectors)
+
+
+def test_readouts_alone_are_a_method():
+    model, _, _ = fitted("one", correction="readouts")
+    assert len(model.objective_path_) == 2
+    assert model.objective_path_[1] < model.objective_path_[0]
+
+
+# --- estimators ---------------------------------------------------------------------------------
+
+
+def test_a_row_of_weight_two_is_the_row_twice():
+    X, y = make_data("one")
+    weights = np.ones(len(X))
+    weights[:20] = 2.0
+    model = MultigradeRegressor(**SMALL, correction="backward")
+    weighted = model.fit(X, y, weights).predict(X)
+    doubled = model.fit(np.vstack([X, X[:20]]), np.append(y, y[:20])).predict(X)
+    np.testing.assert_allclose(weighted, doubled, rtol=1e-9)
+
+
+def test_the_given_estimator_is_untouched():
+    model, X, y = fitted("one")
+    before = pickle.dumps(model)
+    corrected = correct(model, X, y, max_sweeps=2)
+    assert pickle.dumps(model) == before
+    assert model.correction == "none"
+    assert model.objective_path_.size == 0
+    assert corrected.correction == "backward"
+    assert corrected.train_loss_[-1] != model.train_loss_[-1]
+
+
+def test_fit_corrects_as_correct_does():
+    model, X, y = fitted("one")
+    directly = MultigradeRegressor(**SMALL, correction="backward").fit(X, y)
+    np.testing.assert_array_equal(directly.predict(X), correct(model, X, y).predict(X))
+
+
+@pytest.mark.parametrize("kind", ["two", "softmax"])
+def test_a_corrected_chain_does_all_that_a_chain_does(kind, tmp_path):
+    model, X, y = fitted(kind)
+    corrected = correct(model, X, y, max_sweeps=3)
+    stages = list(corrected.staged_predict(X))
+    assert len(stages) == 2
+    np.testing.assert_array_equal(stages[-1], corrected.predict(X))
+    again = pickle.loads(pickle.dumps(corrected))
+    np.testing.assert_array_equal(again.predict(X), corrected.predict(X))
+    output = corrected.network_.forward(X)
+    if kind == "two":
+        np.testing.assert_allclose(output, corrected.predict(X), rtol=1e-9, atol=1e-12)
+    else:
+        np.testing.assert_allclose(output, corrected.decision_function(X), rtol=1e-9, atol=1e-9)
+
+
+def test_a_corrected_chain_can_be_saved(tmp_path):
+    pd = pytest.importorskip("pandas")
+    X, y = make_data("one")
+    frame = pd.DataFrame(X, columns=["a", "b"])
+    columns = learn_columns(frame)
+    rows = encode(columns, frame)
+    model = MultigradeRegressor(**SMALL, correction="backward").fit(rows, y)
+    save_model(TableModel.from_estimator(model, columns, "y"), tmp_path / "model.npz")
+    loaded = load_model(tmp_path / "model.npz")
+    np.testing.assert_allclose(loaded.predict(frame), model.predict(rows), rtol=1e-9)
+    assert Status.CORRECTED.value in loaded.describe()
+
+
+def test_certificates_of_a_corrected_chain_say_so_and_stay_true():
+    model, X, y = fitted("one")
+    corrected = correct(model, X, y)
+    certificates = certify(corrected, X, y)
+    assert certificates == corrected.certificates_
+    assert certificates[0].status is Status.CORRECTED
+    assert "no longer the optimum" in str(certificates[0])
+    assert certificates[0].relative_gap > model.tol
+    # The bound is the one of the grade's own program: the grade as fitted cannot lie below it.
+    assert certificates[0].dual <= model.certificates_[0].primal + 1e-9
+    assert all(c.gap >= -1e-12 for c in certificates)
+
+
+def test_early_stopping_keeps_a_correction_only_where_held_out_rows_agree():
+    X, y = make_data("one")
+    noisy = y + np.random.default_rng(0).standard_normal(len(y))
+    for target in (y, noisy):
+        options = {**SMALL, "alpha": 1e-3, "early_stopping": True}
+        greedy = MultigradeRegressor(**options).fit(X, target)
+        model = MultigradeRegressor(**options, correction="backward").fit(X, target)
+        assert model.validation_loss_[-1] <= greedy.validation_loss_[-1]
+        changed = model.train_loss_[-1] != greedy.train_loss_[-1]
+        assert changed == (model.validation_loss_[-1] < greedy.validation_loss_[-1])
+        assert model._progress.chain.corrected == changed
+
+
+def test_grades_can_be_added_to_a_corrected_chain():
+    X, y = make_data("one")
+    options = {**SMALL, "alpha": 1e-4, "correction": "backward", "warm_start": True}
+    model = MultigradeRegressor(**options).fit(X, y)
+    before = model.train_loss_[-1]
+    model.set_params(n_grades=3).fit(X, y)
+    assert model.n_grades_ == 3
+    assert model.train_loss_[-1] < before
+
+
+def test_the_energy_identity_of_a_corrected_chain_shows_its_defect():
+    model, X, y = fitted("one")
+    corrected = correct(model, X, y)
+    assert all(abs(e.defect) < 1e-12 for e in model.energy_)
+    assert max(abs(e.defect) for e in corrected.energy_) > 1e-6
+    assert corrected.energy_[-1].after == pytest.approx(2 * corrected.train_loss_[-1], rel=1e-9)
+
+
+def test_the_penalty_can_be_another_one():
+    model, X, y = fitted("one")
+    loose = correct(model, X, y, alpha=1e-4, max_sweeps=5)
+    assert [grade.alpha for grade in loose.grades_] == [1e-4, 1e-4]
+    assert [grade.alpha for grade in model.grades_] == [0.01, 0.01]
+    penalty = sum(1e-4 * grade.network.penalty for grade in loose.grades_)
+    assert loose.objective_path_[-1] == pytest.approx(loose.train_loss_[-1] + penalty, rel=1e-9)
+    assert loose.train_loss_[-1] < correct(model, X, y, max_sweeps=5).train_loss_[-1]
+
+
+def test_limits_end_the_correction():
+    model, X, y = fitted("one")
+    assert len(correct(model, X, y, max_sweeps=1).objective_path_) == 3
+    hurried = correct(model, X, y, max_seconds=1e-9)
+    assert np.all(np.diff(hurried.objective_path_) <= 0.0)
+    assert len(hurried.objective_path_) == 3
+    assert len(correct(model, X, y, tol=0.5).objective_path_) < 8
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_a_chain_without_neurons_stays_as_it_is(intercept):
+    X, y = make_data("one")
+    model = MultigradeRegressor(**{**SMALL, "alpha": 100.0}, fit_intercept=intercept).fit(X, y)
+    assert model.grades_[0].n_neurons == 0
+    np.testing.assert_allclose(correct(model, X, y).predict(X), y.mean(), rtol=1e-9)
+
+
+def test_bad_input_is_named():
+    model, X, y = fitted("one")
+    with pytest.raises(TypeError, match="ConvexReLURegressor"):
+        correct(ConvexReLURegressor(), X, y)
+    with pytest.raises(NotFittedError):
+        correct(MultigradeRegressor(), X, y)
+    with pytest.raises(InvalidParameterError, match="method"):
+        correct(model, X, y, method="forward")
+    with pytest.raises(InvalidParameterError, match="max_sweeps"):
+        correct(model, X, y, max_sweeps=0)
+    with pytest.raises(InvalidParameterError, match="correction"):
+        MultigradeRegressor(correction="both").fit(X, y)
