@@ -120,13 +120,9 @@ def state_program(
         loss=loss,
         alpha=alpha,
         cones=settings.activation == "relu",
-        patterns=_no_patterns(n, d + 1),
+        patterns=Patterns.none(n, d + 1),
         groups=Groups.every(0, y.shape[1], signed=True),
     )
-
-
-def _no_patterns(n: int, d: int) -> Patterns:
-    return Patterns(np.empty((d, 0)), np.empty((n, 0), dtype=bool))
 
 
 # On one BLAS thread: the products of a search are too small to share out (two threads took three

@@ -41,6 +41,11 @@ class Patterns:
         return self.masks.shape[1]
 
     @classmethod
+    def none(cls, n_samples: int, d: int) -> Patterns:
+        """Return no patterns."""
+        return cls(np.empty((d, 0)), np.empty((n_samples, 0), dtype=bool))
+
+    @classmethod
     def from_gates(cls, X: Array, gates: Array, *, exhaustive: bool = False) -> Patterns:
         """Read patterns off gates; the first gate of each distinct, non-empty pattern is kept."""
         masks = activation(X, gates)

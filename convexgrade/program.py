@@ -121,6 +121,19 @@ class Program:
         """Return the same problem over other patterns and groups."""
         return replace(self, patterns=patterns, groups=groups)
 
+    def on_rows(self, rows: Index) -> Program:
+        """Return the same problem, without patterns, on some of the rows."""
+        weights = self.weights[rows]
+        return replace(
+            self,
+            X=self.X[rows],
+            y=self.y[rows],
+            offset=self.offset[rows],
+            weights=weights / weights.sum(),
+            patterns=Patterns.none(rows.size, self.X.shape[1]),
+            groups=Groups.every(0, self.n_outputs, signed=self.cones),
+        )
+
     def every_group(self, patterns: Patterns) -> Groups:
         """Return all groups that ``patterns`` give rise to."""
         return Groups.every(len(patterns), self.n_outputs, signed=self.cones)

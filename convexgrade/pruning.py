@@ -132,6 +132,8 @@ def _walk(responses: Array, size: Array) -> Array:
 
 
 def _null_space(responses: Array) -> Array:
-    _, s, Vt = np.linalg.svd(responses, full_matrices=True)
+    # By way of QR: the left singular vectors of all rows would be a square matrix of their number.
+    triangle = np.linalg.qr(responses, mode="r")
+    _, s, Vt = np.linalg.svd(triangle, full_matrices=True)
     rank = int(np.sum(s > _DEPENDENT * s.max(initial=0.0)))
     return Vt[rank:].T
