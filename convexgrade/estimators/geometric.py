@@ -103,7 +103,7 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
     [0.021]
     >>> model.readout_bound(1.0)  # the function has Lipschitz constant 1
     array([1.5   , 0.75  , 0.375 , 0.1875])
-    >>> model.levels_for(0.01, 1.0)
+    >>> model.levels_for(0.01)
     9
     """
 
@@ -287,14 +287,14 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
         moduli = layer_moduli(modulus, self.box_, self.tables_.base, len(self.tables_.layers))
         return (2 * self.box_.n_features + 1) * moduli
 
-    def levels_for(self, eps: float, modulus: Modulus) -> int:
+    def levels_for(self, eps: float, modulus: Modulus = 1.0) -> int:
         """Return how many layers make the bound at most ``eps``.
 
         Parameters
         ----------
         eps : float
             Error to reach, positive, in the units of y.
-        modulus : float, tuple (constant, exponent), or callable
+        modulus : float, tuple (constant, exponent), or callable, default=1.0
             As in `readout_bound`.
 
         Returns
