@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from convexgrade.patterns import sample_patterns
-from convexgrade.pruning import prune, select
+from convexgrade.pruning import _null_space, prune, select
 from convexgrade.working_set import solve_over
 from tests.bank import make_program, random_program
 
@@ -180,3 +180,12 @@ def test_softmax_neurons_go_by_the_curvature_that_outputs_share(seed):
         assert set(removed) < set(now)
         assert rise(now) <= min(rises) * (1.0 + 1e-4)
         removed = now
+
+
+def test_pruning_many_rows_needs_no_square_of_them():
+    rng = np.random.default_rng(0)
+    responses = np.maximum(rng.standard_normal((40_000, 3)) @ rng.standard_normal((3, 5)), 0.0)
+    responses = np.column_stack([responses, responses[:, :2].sum(axis=1)])  # one too many
+    null = _null_space(responses)  # a square of the rows would be 13 GB
+    assert null.shape == (6, 1)
+    np.testing.assert_allclose(responses @ null, 0.0, atol=1e-10)

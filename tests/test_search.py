@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from convexgrade import search
+from convexgrade import proposals, search
 from convexgrade.certificate import dual_point
+from convexgrade.grade import Settings, fit_grade, state_program
+from convexgrade.losses import SquaredError
 from convexgrade.search import Neurons
 from convexgrade.working_set import null_point, point_of
 from tests.bank import make_program, random_program
@@ -118,3 +120,29 @@ def test_ascent_reaches_the_highest_price_where_all_patterns_are_known():
     assert np.all(np.diff(prices) <= 1e-12)
     assert prices[0] <= highest * (1.0 + 1e-9)
     assert prices[0] == pytest.approx(highest, rel=1e-4)
+
+
+def test_many_rows_begin_on_a_sample(monkeypatch):
+    rng = np.random.default_rng(0)
+    H = rng.standard_normal((600, 3))
+    y = np.abs(H[:, :1]) + 0.1 * rng.standard_normal((600, 1))
+    weights = np.full(600, 1 / 600)
+    program = state_program(H, y, np.zeros((600, 1)), weights, SquaredError(), 0.01, Settings())
+    rows_seen = []
+    descend = search.descend
+
+    def watched(program, *args, **kwargs):
+        rows_seen.append(len(program.X))
+        assert program.weights.sum() == pytest.approx(1.0)
+        return descend(program, *args, **kwargs)
+
+    monkeypatch.setattr(search, "descend", watched)
+    whole = fit_grade(program, Settings(n_patterns=50, max_iter=1), (0,))
+    assert set(rows_seen) == {600}
+    rows_seen.clear()
+    monkeypatch.setattr(proposals, "_SAMPLE", 200)
+    sampled = fit_grade(program, Settings(n_patterns=50, max_iter=1), (0,))
+    assert rows_seen[0] == 200
+    assert set(rows_seen[1:]) == {600}
+    assert sampled.certificate.primal == pytest.approx(whole.certificate.primal, rel=2e-3)
+    assert sampled.certificate.relative_gap < 1e-6
