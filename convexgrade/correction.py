@@ -297,8 +297,10 @@ def correct_progress(
     """
     correction = correct_chain(progress.chain, data, plan, method, limits, report)
     held_out = () if validation is None else staged_loss(correction.chain, validation, plan.loss)
-    if held_out and not held_out[-1] < progress.validation_loss[-1]:
-        return replace(progress, objective_path=correction.objective_path[:1])
+    if validation is not None:  # measured anew: rows may be others than those of an earlier fit
+        before = staged_loss(progress.chain, validation, plan.loss)
+        if not held_out[-1] < before[-1]:
+            return replace(progress, objective_path=correction.objective_path[:1])
     chain = _certified(correction.chain, data, plan)
     return Progress(
         chain=chain,

@@ -243,7 +243,7 @@ def grow(
     while len(progress.chain) < plan.n_grades:
         grown = extended(progress, data, plan, validation, report)
         index, grade = len(grown.chain), grown.chain.grades[-1]
-        trivial = grade.certificate.status is Status.TRIVIAL
+        trivial = is_trivial(grown)
         verdict = _TRIVIAL.format(index=index, alpha=grade.alpha) if trivial else ""
         if trivial and index > 1:
             yield replace(progress, verdict=verdict)
@@ -268,6 +268,11 @@ def extended(
     """Return a chain with one grade more, whatever it brings."""
     chain = _add_grade(progress.chain, data, plan, report)
     return _measured(progress, chain, data, validation, plan)
+
+
+def is_trivial(progress: Progress) -> bool:
+    """Return whether the newest grade has no neuron, with which a chain ends."""
+    return progress.chain.grades[-1].certificate.status is Status.TRIVIAL
 
 
 _TRIVIAL = (

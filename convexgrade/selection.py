@@ -16,10 +16,17 @@ from typing import NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from convexgrade.grade import Report
-from convexgrade.multigrade import ChainPlan, Data, Progress, extended, first_price
+from convexgrade.multigrade import (
+    ChainPlan,
+    Data,
+    Progress,
+    extended,
+    first_price,
+    is_trivial,
+)
 from convexgrade.network import Handover, Network
 
 Array = NDArray[np.float64]
@@ -72,10 +79,27 @@ class Selection:
 def penalty_path(data: Data, plan: ChainPlan, n_alphas: int, eps: float) -> Array:
     """Return penalties in geometric progression from below the largest useful one to eps times it.
 
-    At the largest, the highest price that a search finds, the first grade has no neuron.
+    At the largest, the highest price that a search finds, the first grade has no neuron. Where it has
+    none at any penalty, as for constant targets, the largest is 1.
     """
     steps = np.arange(1, n_alphas + 1) / n_alphas
-    return first_price(data, plan) * eps**steps
+    return (first_price(data, plan) or 1.0) * eps**steps
+
+
+def given_penalties(alphas: ArrayLike) -> Array:
+    """Return penalties that a user gave, in increasing order.
+
+    Raises
+    ------
+    ValueError
+        If they are not a sequence of positive finite numbers.
+    """
+    values = np.asarray(alphas, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0 or not np.all((values > 0.0) & (values < np.inf)):
+        raise ValueError(
+            f"alphas={alphas!r} must be a sequence of positive numbers, all finite, or None."
+        )
+    return np.sort(values)
 
 
 def select(
@@ -133,12 +157,20 @@ def _deepened(
     """Yield the chains of all folds with 1, 2, ... grades."""
     for _ in range(plan.n_grades):
         chains = run(
-            delayed(extended)(
-                chain, fold.train, replace(plan, first_network=start), fold.validation
-            )
+            delayed(_deeper)(chain, fold, replace(plan, first_network=start))
             for chain, fold, start in zip(chains, folds, starts, strict=True)
         )
         yield chains
+
+
+def _deeper(chain: Progress, fold: Fold, plan: ChainPlan) -> Progress:
+    """Return a chain with one grade more, or as it is where `grow` ends: at a trivial grade."""
+    if chain.verdict:
+        return chain
+    grown = extended(chain, fold.train, plan, fold.validation)
+    if not is_trivial(grown):
+        return grown
+    return replace(chain if chain.chain.links else grown, verdict="trivial")
 
 
 def _line(alpha: float, losses: list[list[float]]) -> str:

@@ -349,6 +349,16 @@ def test_grades_can_be_added_to_a_corrected_chain():
     assert model.train_loss_[-1] < before
 
 
+def test_rows_may_be_held_out_from_a_later_fit_on():
+    X, y = make_data("one")
+    options = {**SMALL, "correction": "backward", "warm_start": True}
+    model = MultigradeRegressor(**options).fit(X, y)
+    before = model.predict(X)
+    model.set_params(early_stopping=True).fit(X, y)
+    assert len(model.validation_loss_) in (0, 2)  # rejected, or measured for every grade
+    assert np.array_equal(model.predict(X), before) == (len(model.validation_loss_) == 0)
+
+
 def test_the_energy_identity_of_a_corrected_chain_shows_its_defect():
     model, X, y = fitted("one")
     corrected = correct(model, X, y)

@@ -129,6 +129,8 @@ def test_verbose_prints_a_line_for_every_alpha_and_depth(capsys):
     [
         ({"alphas": [0.1, -1.0]}, r"alphas=\[0.1, -1.0\] must be a sequence of positive numbers"),
         ({"alphas": []}, r"alphas=\[\] must be a sequence of positive numbers"),
+        ({"alphas": [np.inf]}, r"alphas=\[inf\] must be a sequence of positive numbers"),
+        ({"alphas": [0.1], "cv": []}, r"cv=\[\] has no folds"),
         ({"eps": 1.0}, "'eps' parameter of MultigradeRegressorCV must be a float in the range"),
         ({"cv": 61}, "n_splits=61 greater than the number of samples"),
     ],
@@ -137,6 +139,32 @@ def test_bad_parameters_are_named(parameters, message):
     X, y = make_data()
     with pytest.raises(ValueError, match=message):
         MultigradeRegressorCV(n_patterns=10, **parameters).fit(X, y)
+
+
+def test_a_fold_without_weight_is_refused():
+    X, y = make_data(30)
+    with pytest.raises(ValueError, match="a fold whose training or validation rows have no weight"):
+        MultigradeRegressorCV(cv=KFold(3)).fit(X, y, np.repeat([0.0, 1.0, 1.0], 10))
+
+
+def test_chains_of_folds_end_at_a_trivial_grade_as_the_final_chain_does():
+    X, y = make_data(40)
+    trivial = 2.0 * alpha_path(ConvexReLURegressor(random_state=0), X, y, n_alphas=2)[0].alpha
+    model = MultigradeRegressorCV(alphas=[trivial], n_grades=4, **SMALL).fit(X, y)
+    # A second grade, of less alpha, would have neurons.
+    scores = model.cv_results_["mean_test_score"]
+    assert np.all(scores == scores[0])
+    assert model.n_grades_ == 1
+    assert "Grade 1 is trivial" in model.stop_reason_
+
+
+def test_constant_targets_have_trivial_grades():
+    X, _ = make_data(20)
+    y = np.full(20, 3.0)
+    model = MultigradeRegressorCV(n_alphas=2, **SMALL).fit(X, y)
+    np.testing.assert_array_equal(model.predict(X), y)
+    for point in alpha_path(ConvexReLURegressor(n_patterns=10), X, y, n_alphas=2):
+        np.testing.assert_array_equal(point.estimator.predict(X), y)
 
 
 @pytest.mark.parametrize("patterns", ["adaptive", "exhaustive"])
@@ -169,6 +197,7 @@ def test_a_path_says_what_it_needs():
         ({"n_alphas": 1}, "n_alphas=1 must be at least 2"),
         ({"eps": 2.0}, "eps=2.0 must lie strictly between 0 and 1"),
         ({"alphas": [0.0]}, r"alphas=\[0.0\] must be a sequence of positive numbers"),
+        ({"alphas": 0.1}, r"alphas=0.1 must be a sequence of positive numbers"),
     ):
         with pytest.raises(ValueError, match=message):
             alpha_path(ConvexReLURegressor(), X, y, **parameters)

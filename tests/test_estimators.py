@@ -160,6 +160,8 @@ def test_warm_start_adds_grades_without_touching_the_old(estimator):
     np.testing.assert_allclose(model.train_loss_, cold.train_loss_)
     with pytest.raises(ValueError, match=r"n_grades=2 must be at least the 3 grades"):
         model.set_params(n_grades=2).fit(X, y)
+    with pytest.raises(ValueError, match=r"keep_inputs=False must be those of the grades already"):
+        model.set_params(n_grades=4, keep_inputs=False).fit(X, y)
 
 
 def test_warm_start_of_one_grade_starts_from_its_neurons():

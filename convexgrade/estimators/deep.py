@@ -20,7 +20,7 @@ from convexgrade.estimators.base import BaseChain, Rows, distinct_rows
 from convexgrade.estimators.targets import ClassifierTargets, RegressorTargets, probabilities
 from convexgrade.multigrade import ChainPlan, Data, Progress
 from convexgrade.network import Handover, Network
-from convexgrade.selection import Fold, Selection, penalty_path, select
+from convexgrade.selection import Fold, Selection, given_penalties, penalty_path, select
 
 Array = NDArray[np.float64]
 
@@ -124,6 +124,13 @@ class ManyGrades(DeepChain):
                 f"n_grades={self.n_grades} must be at least the {self.n_grades_} grades already "
                 f"fitted when warm_start=True."
             )
+        fitted = self._progress.chain.handover
+        if self._handover() != fitted:
+            raise ValueError(
+                f"passthrough={self.passthrough!r} and keep_inputs={self.keep_inputs} must be those of "
+                f"the grades already fitted, {fitted.passthrough!r} and {fitted.keep_inputs}, when "
+                f"warm_start=True."
+            )
         return True
 
     def _split(self, rows: Rows) -> tuple[Data, Data | None]:
@@ -184,9 +191,11 @@ class CrossValidated(DeepChain):
     def _choose(self, given: Rows) -> None:
         plan = super()._plan()
         plan = replace(plan, n_grades=int(self.n_grades), settings=replace(plan.settings, n_jobs=1))
-        alphas = self._penalties(given, plan)
+        alphas, folds = self._penalties(given, plan), list(self._folds(given))
+        if not folds:
+            raise ValueError(f"cv={self.cv!r} has no folds.")
         self._selection = select(
-            list(self._folds(given)),
+            folds,
             plan,
             self._handover(),
             alphas,
@@ -198,20 +207,20 @@ class CrossValidated(DeepChain):
         if self.alphas is None:
             data = self._data(distinct_rows(given))
             return penalty_path(data, plan, int(self.n_alphas), float(self.eps))
-        alphas = np.asarray(self.alphas, dtype=np.float64)
-        if alphas.ndim != 1 or alphas.size == 0 or not (alphas > 0.0).all():
-            raise ValueError(
-                f"alphas={self.alphas!r} must be a sequence of positive numbers, or None."
-            )
-        return np.unique(alphas)
+        return np.unique(given_penalties(self.alphas))
 
     def _folds(self, given: Rows) -> Iterator[Fold]:
         """Yield the folds; by default of distinct rows, so that copies of a row stay together."""
         if self.cv is None or isinstance(self.cv, Integral):
             given = distinct_rows(given)
         for train, held_out in self._splitter().split(given.X, given.y):
-            rows = distinct_rows(given.take(train))
-            yield Fold(self._data(rows), self._data(given.take(held_out)))
+            rows, others = given.take(train), given.take(held_out)
+            if not (rows.weights.any() and others.weights.any()):
+                raise ValueError(
+                    f"cv={self.cv!r} has a fold whose training or validation rows have no weight; at "
+                    f"least one row of each must have a positive one."
+                )
+            yield Fold(self._data(distinct_rows(rows)), self._data(others))
 
     def _splitter(self) -> Any:
         if not (self.cv is None or isinstance(self.cv, Integral)):

@@ -11,6 +11,7 @@ from sklearn.base import clone
 
 from convexgrade.certificate import Certificate
 from convexgrade.estimators.shallow import OneGrade
+from convexgrade.selection import given_penalties
 
 Array = NDArray[np.float64]
 
@@ -97,12 +98,10 @@ def alpha_path(
             raise ValueError(f"n_alphas={n_alphas} must be at least 2.")
         if not 0.0 < eps < 1.0:
             raise ValueError(f"eps={eps} must lie strictly between 0 and 1.")
-        largest = walker._largest_penalty(X, y, sample_weight)
+        largest = walker._largest_penalty(X, y, sample_weight) or 1.0  # 0 for constant targets
         penalties = largest * eps ** (np.arange(n_alphas) / (n_alphas - 1))
     else:
-        penalties = np.sort(np.asarray(alphas, dtype=np.float64))[::-1]
-        if penalties.ndim != 1 or penalties.size == 0 or not (penalties > 0.0).all():
-            raise ValueError(f"alphas={alphas!r} must be a sequence of positive numbers, or None.")
+        penalties = given_penalties(alphas)[::-1]
     path = []
     for alpha in penalties:
         walker.set_params(alpha=float(alpha)).fit(X, y, sample_weight)
