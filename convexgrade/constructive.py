@@ -281,8 +281,8 @@ class ConstructiveMultigrade:
             output_coef=np.concatenate([part.output_coef for part in (empty, *parts)]),
         )
 
-    def _check_parameters(self, dimension: int) -> None:
-        if dimension not in _DIMENSIONS:
+    def _check_parameters(self, dimension: Any) -> None:
+        if not isinstance(dimension, Integral) or dimension not in _DIMENSIONS:
             raise ValueError(
                 f"dimension={dimension!r} must be 1, 2 or 3: the number of grades grows as h to the "
                 f"power -dimension."
@@ -311,14 +311,30 @@ class ConstructiveMultigrade:
 
 
 def _as_modulus(modulus: Any) -> Modulus | None:
-    if modulus is None or callable(modulus):
-        return modulus
+    if modulus is None:
+        return None
+    if callable(modulus):
+        return _checked_modulus(modulus)
     if not isinstance(modulus, Real) or not 0.0 <= float(modulus) < np.inf:
         raise ValueError(
             f"modulus={modulus!r} must be a Lipschitz constant (finite, not negative), a callable "
             f"omega(t), or None."
         )
     return lambda t: float(modulus) * t
+
+
+def _checked_modulus(modulus: Modulus) -> Modulus:
+    """Return a modulus with its values checked."""
+
+    def checked(t: float) -> float:
+        value = float(modulus(t))
+        if not 0.0 <= value < np.inf:
+            raise ValueError(
+                f"modulus returned {value} at {t:g}; it must be finite and not negative."
+            )
+        return value
+
+    return checked
 
 
 def _checked(f: Function, dimension: int) -> Function:

@@ -84,12 +84,15 @@ def compare_readouts(
     Raises
     ------
     ValueError
-        If f does not return one number a row.
+        If f does not return one finite number a row.
     """
     points = spread_points(box, n_points)
     values = np.asarray(f(points), dtype=np.float64)
     if values.shape != (n_points,):
         raise ValueError(f"f returned shape {values.shape} for {n_points} rows; one number a row.")
+    if not np.isfinite(values).all():
+        worst = points[np.flatnonzero(~np.isfinite(values))[0]]
+        raise ValueError(f"f must be finite on the box; it is not at {worst.tolist()}.")
     rows = []
     for layer, (readout, modulus) in enumerate(zip(readouts(points), moduli, strict=True), start=1):
         error = lp_norm(np.reshape(readout, n_points) - values, p)
@@ -239,6 +242,11 @@ def empirical_modulus(
     -------
     callable
         The estimate at a scale t >= 0, for ``modulus`` in `check_readout_bound` and others.
+
+    Raises
+    ------
+    ValueError
+        If the domain is not as described.
 
     Examples
     --------

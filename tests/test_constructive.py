@@ -126,7 +126,7 @@ def test_a_grid_that_would_be_too_large_ends_the_construction():
         ConstructiveMultigrade(1, max_nodes=10).fit(wave, 1)
 
 
-@pytest.mark.parametrize("dimension", [0, 4, 1.5])
+@pytest.mark.parametrize("dimension", [0, 4, 1.5, 2.0])
 def test_dimensions_that_are_not_allowed(dimension):
     with pytest.raises(ValueError, match="must be 1, 2 or 3"):
         ConstructiveMultigrade().fit(wave, dimension)
@@ -147,7 +147,14 @@ def test_functions_that_are_not_allowed(f, message):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("n_stages", 0), ("max_nodes", 1), ("n_samples", 0.5), ("modulus", -1.0), ("modulus", "big")],
+    [
+        ("n_stages", 0),
+        ("max_nodes", 1),
+        ("n_samples", 0.5),
+        ("modulus", -1.0),
+        ("modulus", "big"),
+        ("modulus", lambda t: np.nan),
+    ],
 )
 def test_parameters_that_are_not_allowed(name, value):
     with pytest.raises(ValueError, match=name):

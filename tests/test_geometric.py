@@ -380,6 +380,8 @@ def test_bad_input_is_refused_by_name():
         model.fit_function(cone, 1, 0)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         model.fit_function(lambda X: np.zeros(3), 1)
+    with pytest.raises(ValueError, match="n_features == 0, must be >= 1"):
+        model.fit_function(cone, 0)
     model.fit(X, y)
     for modulus in (-1.0, (1.0, 0.0), (1.0, 1.5), np.nan):
         with pytest.raises(ValueError, match=r"modulus=.* finite constant >= 0 .* in \(0, 1\]"):
@@ -396,6 +398,8 @@ def test_bad_input_is_refused_by_name():
         check_readout_bound(model, cone, 1.0, 0.5)
     with pytest.raises(ValueError, match=r"f returned shape \(100000, 1\)"):
         check_readout_bound(model, lambda X: X[:, :1], 1.0)
+    with pytest.raises(ValueError, match="f must be finite on the box; it is not at"):
+        check_readout_bound(model, lambda X: np.full(len(X), np.nan), 1.0)
 
 
 def test_check_readout_bound_wants_this_estimator():

@@ -202,8 +202,9 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
             If a parameter or a value of f is not as described, or there would be more than 20 million
             points.
         """
-        box = as_box((0.0, 1.0) if self.domain is None else self.domain, n_features)
         self._validate_params()
+        check_scalar(n_features, "n_features", Integral, min_val=1)
+        box = as_box((0.0, 1.0) if self.domain is None else self.domain, n_features)
         check_scalar(points_per_side, "points_per_side", Integral, min_val=1)
         per_side = points_per_side * self.base**self.n_layers
         if per_side**n_features > _MAX_FUNCTION_ROWS:
