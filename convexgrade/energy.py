@@ -49,7 +49,8 @@ class Energy(NamedTuple):
     penalty : float
         ``2 * alpha * sum_j ||u_j|| |a_j|_1`` over its neurons.
     defect : float
-        What is missing; 0 up to rounding.
+        What is missing: 0 up to rounding, but for pointwise refinement, where it may be positive, and
+        for corrected grades, where it may have either sign.
     """
 
     before: float

@@ -104,6 +104,8 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     objective_path_ : ndarray
         Mean loss plus the penalties of all grades: before correction, with readouts refitted, and
         after each sweep; empty without correction, and one number if held-out rows rejected it.
+    n_iter_ : int
+        Rounds of search and solve of the grade that took most; at most ``max_iter``.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (``n_features_in_``,)

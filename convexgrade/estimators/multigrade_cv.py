@@ -102,6 +102,12 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         Explicit weights in the units of the data.
     train_loss_ : ndarray of shape (``n_grades_``,)
         Mean training loss after each grade.
+    energy_ : list of Energy
+        For each grade, where the squared error before it went.
+    objective_path_ : ndarray
+        Mean loss plus the penalties of all grades during correction (see `correct`); empty without.
+    n_iter_ : int
+        Rounds of search and solve of the grade that took most; at most ``max_iter``.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (``n_features_in_``,)
@@ -269,6 +275,10 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         Mean training loss after each grade.
     classes_ : ndarray of shape (n_classes,)
         Class labels.
+    objective_path_ : ndarray
+        Mean loss plus the penalties of all grades during correction (see `correct`); empty without.
+    n_iter_ : int
+        Rounds of search and solve of the grade that took most; at most ``max_iter``.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (``n_features_in_``,)

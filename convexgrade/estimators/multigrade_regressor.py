@@ -54,7 +54,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     refinement : {"none", "pointwise"}, default="none"
         ``"pointwise"`` constrains every grade so that it raises the residual of no training row. Each
         grade is then solved again through CVXPY, and its certificate measures against the program
-        without the constraints.
+        without the constraints. Correction does not keep to them.
     activation : {"relu", "gated_relu"}, default="relu"
         As in `ConvexReLURegressor`.
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
@@ -106,12 +106,15 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Mean training loss after each grade.
     energy_ : list of Energy
         For each grade, where the squared error before it went: into what is left, the grade's output
-        and its penalty. The three sum up to it, whatever the accuracy of the solve.
+        and its penalty. The three sum up to it, whatever the accuracy of the solve. What correction or
+        ``refinement="pointwise"`` changes in that is each grade's ``defect``.
     validation_loss_ : ndarray of shape (``n_grades_``,)
         Mean validation loss after each grade; empty without ``early_stopping``.
     objective_path_ : ndarray
         Mean loss plus the penalties of all grades: before correction, with readouts refitted, and
         after each sweep; empty without correction, and one number if held-out rows rejected it.
+    n_iter_ : int
+        Rounds of search and solve of the grade that took most; at most ``max_iter``.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (``n_features_in_``,)

@@ -88,6 +88,8 @@ class ConvexReLURegressor(RegressorTargets, OneGrade):
         Explicit weights in the units of the data.
     train_loss_ : ndarray of shape (1,)
         Mean training loss.
+    n_iter_ : int
+        Rounds of search and solve of the grade that took most; at most ``max_iter``.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (``n_features_in_``,)
@@ -214,6 +216,8 @@ class ConvexReLUClassifier(ClassifierTargets, OneGrade):
         Explicit weights in the units of the data.
     train_loss_ : ndarray of shape (1,)
         Mean training loss.
+    n_iter_ : int
+        Rounds of search and solve of the grade that took most; at most ``max_iter``.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (``n_features_in_``,)
