@@ -327,12 +327,13 @@ def standard_scaling(features: Array, weights: Array) -> Scaling:
     """Return the scaling to weighted mean 0 and variance 1; constant columns are only centred.
 
     (scikit-learn's StandardScaler accumulates the weighted variance by differences, which rounds
-    below zero on a single row.)
+    below zero on a single row.) Constant columns become exactly 0: what rounding leaves of a mean, an
+    unpenalised coefficient would blow up to an intercept.
     """
     center = weights @ features / weights.sum()
     spread = np.sqrt(weights @ (features - center) ** 2 / weights.sum())
     constant = spread <= 1e-14 * np.abs(features).max(axis=0)
-    return Scaling(center, np.where(constant, 1.0, spread))
+    return Scaling(np.where(constant, features[0], center), np.where(constant, 1.0, spread))
 
 
 def _feature_scaling(chain: Chain, features: Array, data: Data) -> Scaling:

@@ -164,6 +164,17 @@ def test_warm_start_adds_grades_without_touching_the_old(estimator):
         model.set_params(n_grades=4, keep_inputs=False).fit(X, y)
 
 
+@pytest.mark.parametrize("value", [1.0, 0.1, -1e6 / 3])
+def test_a_constant_column_has_no_linear_term(value):
+    X, y = make_data()
+    X = np.column_stack([X, np.full(len(X), value)])
+    model = small(ConvexReLURegressor, linear_term=True).fit(X, y)
+    # Penalties keep neurons off it as well, up to the accuracy of the solve.
+    assert model.network_.grades[0].linear_coef[-1] == pytest.approx(0.0, abs=1e-12)
+    moved = X + np.append(np.zeros(X.shape[1] - 1), 1.0)
+    np.testing.assert_allclose(model.predict(moved), model.predict(X), atol=1e-3)
+
+
 def test_warm_start_of_one_grade_starts_from_its_neurons():
     X, y = make_data()
     model = small(ConvexReLURegressor, warm_start=True, max_iter=1).fit(X, y)

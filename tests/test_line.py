@@ -54,6 +54,12 @@ def certificate(program, solution):
     return certify_network(program, network, program.patterns, status=solution.status)
 
 
+def test_neurons_without_biases_have_no_kinks_to_place():
+    x, y = data(0, 40)
+    assert line.suits(program_of(x, y))
+    assert not line.suits(program_of(x, y, hidden_bias=False))
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("linear_term", [False, True])
 def test_close_to_the_optimum_of_cvxpy(seed, linear_term):

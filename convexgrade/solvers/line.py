@@ -64,6 +64,7 @@ def suits(program: Program) -> bool:
         and p.loss.quadratic
         and p.patterns.exhaustive
         and 1 in p.free
+        and bool(p.X[:, 1].all())  # kinks need biases
         and len(p.groups) == len(p.every_group(p.patterns))
         and np.unique(p.X[:, 0]).size >= 3
     )
