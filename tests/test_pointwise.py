@@ -90,3 +90,11 @@ def test_other_losses_are_refused():
     )
     with pytest.raises(ValueError, match="needs loss='squared_error'; this is 'log_loss'"):
         fit_grade(program, settings, (0, 0))
+
+
+def test_a_correction_would_undo_it():
+    model = MultigradeRegressor(refinement="pointwise", correction="backward")
+    with pytest.raises(
+        ValueError, match="refinement='pointwise' and correction='backward' exclude"
+    ):
+        model.fit([[0.0], [1.0], [2.0]], [0.0, 1.0, 0.0])

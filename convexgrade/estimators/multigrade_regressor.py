@@ -202,5 +202,10 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         self.n_jobs = n_jobs
 
     def _plan(self, first_network: Network | None = None) -> ChainPlan:
+        if self.refinement == "pointwise" and self.correction != "none":
+            raise ValueError(
+                f"refinement='pointwise' and correction={self.correction!r} exclude each other: a "
+                f"correction moves the grades that the constraints were made for."
+            )
         plan = super()._plan(first_network)
         return replace(plan, settings=replace(plan.settings, refinement=self.refinement))
