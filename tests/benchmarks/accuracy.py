@@ -112,20 +112,20 @@ def baselines() -> dict[tuple[str, int], dict[str, float]]:
 
 
 def means(found: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return the mean score of every model on every set, over the splits that all have."""
+    """Return the mean score on every set, over the splits run, of every model that has them all."""
     stored = baselines()
-    by_split: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
+    splits: dict[str, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for result in found:
-        by_split[result["dataset"], result["split"]][result["entrant"]] = result["staged"][-1]
-    entrants = {result["entrant"] for result in found}
-    table: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for (name, split), scores in by_split.items():
-        if entrants <= scores.keys() and (name, split) in stored:
-            for model, score in {**scores, **stored[name, split]}.items():
-                table[name][model].append(score)
+        name, split = result["dataset"], result["split"]
+        splits[name][split] |= stored.get((name, split), {})
+        splits[name][split][result["entrant"]] = result["staged"][-1]
     return {
-        name: {model: float(np.mean(values)) for model, values in models.items()}
-        for name, models in table.items()
+        name: {
+            model: float(np.mean([scores[model] for scores in by_split.values()]))
+            for model in (*ENTRANTS, *BASELINES)
+            if all(model in scores for scores in by_split.values())
+        }
+        for name, by_split in splits.items()
     }
 
 
@@ -177,7 +177,9 @@ def plot(found: list[dict[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = [n for n in (*REGRESSION, *CLASSIFICATION) if any(r["dataset"] == n for r in found)]
-    figure, axes = plt.subplots(3, 4, figsize=(11, 7), layout="constrained")
+    rows = -(-len(names) // 4)
+    size = (11, 2.4 * rows)
+    figure, axes = plt.subplots(rows, 4, figsize=size, layout="constrained", squeeze=False)
     stored = baselines()
     for axis, name in zip(axes.flat, names, strict=False):
         group = [r for r in found if r["dataset"] == name and r["entrant"] == "default"]
