@@ -45,7 +45,8 @@ def targets(estimator, y, n_classes=2):
 
 
 def small(estimator, **parameters):
-    return estimator(**{"alpha": 0.02, "n_patterns": 20, "random_state": 0, **parameters})
+    depth = {"n_grades": 2} if estimator in CHAINS else {}
+    return estimator(**{"alpha": 0.02, "n_patterns": 20, "random_state": 0, **depth, **parameters})
 
 
 # Small searches, as scikit-learn's own slow estimators are checked; the checks are the same ones.
@@ -425,10 +426,10 @@ def test_progress_is_printed_when_asked(capsys):
 @pytest.mark.parametrize("keep_inputs", [True, False])
 @pytest.mark.parametrize("passthrough", ["hidden", "output", "both"])
 def test_passthrough_decides_what_a_grade_reads(passthrough, keep_inputs):
-    X, y = make_data(d=3)
+    X, y = make_data(40, d=3)
     Y = np.column_stack([7.0 * y + 3.0, -np.abs(X[:, 1])])
-    model = MultigradeRegressor(
-        0.01, n_patterns=20, passthrough=passthrough, keep_inputs=keep_inputs, random_state=0
+    model = small(
+        MultigradeRegressor, n_grades=3, passthrough=passthrough, keep_inputs=keep_inputs
     ).fit(X, Y)
     hidden, output = passthrough != "output", passthrough != "hidden"
     for before, grade in zip(model.grades_, model.grades_[1:], strict=False):
