@@ -160,7 +160,8 @@ def enumerate_patterns(X: Array, *, limit: int) -> Patterns:
         raise ValueError(
             f"patterns='exhaustive' would list up to {count} patterns "
             f"({n_planes} distinct rows of rank {rank}, counting the constant column); at most "
-            f"{limit} are allowed. Use patterns='adaptive', fewer rows or fewer features."
+            f"{limit} are allowed. Use patterns='adaptive', fewer rows, fewer features or, in a chain, "
+            f"whose later grades read the features of earlier ones, n_grades=1."
         )
     return Patterns.from_gates(X, basis @ _cells(coordinates), exhaustive=True)
 

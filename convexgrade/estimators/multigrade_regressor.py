@@ -58,7 +58,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     activation : {"relu", "gated_relu"}, default="relu"
         As in `ConvexReLURegressor`.
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
-        Where activation patterns come from.
+        Where activation patterns come from. Later grades mostly read too many features to list all.
     n_patterns : int, default=300
         Patterns to sample, or neurons of the first search.
     max_neurons : int, default=None
