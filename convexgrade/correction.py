@@ -263,7 +263,7 @@ def _moved(
     if network.n_neurons == 0:
         return chain, value, mu
     found = layers(chain, data.X, plan)
-    by_response = dict(sensitivities(chain, found))[index]
+    by_response = next(by for at, by in sensitivities(chain, found) if at == index)
     model = model_of(chain, index, found[index], by_response, data, plan.loss)
     for _ in range(_TRIES):
         trial = with_network(chain, index, _stepped(network, model.step(mu)))

@@ -402,10 +402,12 @@ class _Channels:
 
     @property
     def n_steps(self) -> int:
+        """Number of step channels: two for each place where a digit of a coordinate may change."""
         return 2 * self.n_features * (self.base - 1)
 
     @property
     def width(self) -> int:
+        """Number of all channels: steps, remainders, index, accumulator and two sines."""
         return self.n_steps + self.n_features + 4
 
     def layer(self, state: _State, ramp: Fraction, multiple: int, offset: Fraction) -> HiddenLayer:

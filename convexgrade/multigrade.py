@@ -366,35 +366,39 @@ def _whitening(scaling: Scaling, features: Array, data: Data) -> Scaling:
 def _measured(
     before: Progress, chain: Chain, data: Data, validation: Data | None, plan: ChainPlan
 ) -> Progress:
-    held_out = () if validation is None else (_mean_loss(chain, validation, plan.loss),)
+    held_out = () if validation is None else staged_loss(chain, validation, plan.loss)[-1:]
+    *_, offset, output = (step.offset for step in chain.walk(data.X))
     return Progress(
         chain,
-        (*before.train_loss, _mean_loss(chain, data, plan.loss)),
+        (*before.train_loss, _mean_loss(output, data, plan.loss)),
         before.validation_loss + held_out,
-        energy=before.energy + measure_energy(chain, data, plan)[-1:],
+        energy=before.energy + _energies([offset, output], chain.grades[-1:], data, plan.loss),
     )
 
 
 def measure_energy(chain: Chain, data: Data, plan: ChainPlan) -> tuple[Energy, ...]:
     """Return where the squared error before each grade went; nothing if the loss is not quadratic."""
-    if not plan.loss.quadratic:
+    return _energies([step.offset for step in chain.walk(data.X)], chain.grades, data, plan.loss)
+
+
+def _energies(
+    offsets: list[Array], grades: tuple[Grade, ...], data: Data, loss: Loss
+) -> tuple[Energy, ...]:
+    if not loss.quadratic:
         return ()
-    offsets = [step.offset for step in chain.walk(data.X)]
     return tuple(
         measure(data.y, data.weights, before, after, grade.alpha * grade.network.penalty)
-        for before, after, grade in zip(offsets, offsets[1:], chain.grades, strict=False)
+        for before, after, grade in zip(offsets, offsets[1:], grades, strict=False)
     )
-
-
-def _mean_loss(chain: Chain, data: Data, loss: Loss) -> float:
-    return staged_loss(chain, data, loss)[-1]
 
 
 def staged_loss(chain: Chain, data: Data, loss: Loss) -> tuple[float, ...]:
     """Return the mean loss of the chain after each grade."""
-    return tuple(
-        float(data.weights @ loss.value(output, data.y)) for output in chain.staged(data.X)
-    )
+    return tuple(_mean_loss(output, data, loss) for output in chain.staged(data.X))
+
+
+def _mean_loss(output: Array, data: Data, loss: Loss) -> float:
+    return float(data.weights @ loss.value(output, data.y))
 
 
 def _stopped_improving(validation_loss: tuple[float, ...]) -> bool:

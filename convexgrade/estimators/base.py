@@ -126,8 +126,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         rows = distinct_rows(given)
         first_network = None if continues else self._first_network()
         if not continues:
-            self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-            self._coding = self._learn_coding(rows.y, rows.weights)
+            self._learn_from(rows)
             self._choose(given)
         train, validation = self._split(rows)
         start = self._progress if continues else self._begin(train)
@@ -244,6 +243,11 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """Return a network from which the search of the first grade starts as well."""
         return None
 
+    def _learn_from(self, rows: Rows) -> None:
+        """Learn what a fit needs to know before it has a plan: its seed and how targets are coded."""
+        self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        self._coding = self._learn_coding(rows.y, rows.weights)
+
     def _choose(self, given: Rows) -> None:
         """Choose parameters from the data, for estimators that do."""
 
@@ -306,8 +310,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     ) -> float:
         """Return the alpha above which a fit to these data would have no neuron."""
         rows = distinct_rows(self._weighted(*self._validate(X, y, reset=True), sample_weight))
-        self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        self._coding = self._learn_coding(rows.y, rows.weights)
+        self._learn_from(rows)
         return first_price(self._data(rows), self._plan())
 
     def _reporter(self, level: int) -> Callable[[str], None]:
