@@ -259,10 +259,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return self._data(rows), None
 
     def _weighted(self, X: Array, y: Any, sample_weight: ArrayLike | None) -> Rows:
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        if not (weights > 0.0).any():
-            raise ValueError("sample_weight is zero for every row; at least one must be positive.")
-        return Rows(X, y, self._reweighted(y, weights))
+        return Rows(X, y, self._reweighted(y, checked_weights(sample_weight, X)))
 
     def _reweighted(self, y: Any, weights: Array) -> Array:
         """Return the weights times those of the classes, if there are."""
@@ -326,6 +323,14 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
                     ConvergenceWarning,
                     stacklevel=3,
                 )
+
+
+def checked_weights(sample_weight: ArrayLike | None, X: Array) -> Array:
+    """Return the weights of the rows of X, none of them negative and at least one positive."""
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    if not (weights > 0.0).any():
+        raise ValueError("sample_weight is zero for every row; at least one must be positive.")
+    return np.asarray(weights)
 
 
 def distinct_rows(given: Rows) -> Rows:

@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
 from sklearn.utils import Tags, check_scalar
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
+from convexgrade.estimators.base import checked_weights
 from convexgrade.geometric import MAX_BASE, Box, Tables, as_box, cell_centers
 from convexgrade.geometric_network import (
     Code,
@@ -163,12 +164,8 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
         rows, targets = validate_data(
             self, X, y, dtype=np.float64, multi_output=True, y_numeric=True
         )
-        weights = _check_sample_weight(
-            sample_weight, rows, dtype=np.float64, ensure_non_negative=True
-        )
+        weights = checked_weights(sample_weight, rows)
         kept = weights > 0.0
-        if not kept.any():
-            raise ValueError("sample_weight is zero for every row; at least one must be positive.")
         rows, targets, weights = rows[kept], targets[kept], weights[kept]
         box = Box.around(rows) if self.domain is None else as_box(self.domain, rows.shape[1])
         return self._fit_tables(box, rows, np.asarray(targets, dtype=np.float64), weights)
