@@ -23,7 +23,7 @@ LAYERS = [
         "solution",
         "solvers._*",
     },
-    {"constructive", "moduli", "network", "program", "solvers._faces"},
+    {"constructive", "moduli", "network", "program", "solvers._kkt", "solvers._systems"},
     {
         "certificate",
         "decomposition",

@@ -13,6 +13,7 @@ from convexgrade.search import descend, random_neurons
 from convexgrade.solution import Start, Status
 from convexgrade.solvers import _kkt, cvx, interior
 from convexgrade.solvers import _second_order as soc
+from convexgrade.solvers._operator import Operator
 from tests.bank import assert_optimal, make_program
 
 LOSSES = ["squared_error", "two_outputs", "binary", "softmax"]
@@ -270,7 +271,7 @@ def test_factorisation_solves_the_system(coupled, columns_a_row, monkeypatch):
     groups = program.groups.take(np.arange(len(program.groups)) != 3)  # one channel has one sign
     program = program.over(program.patterns, groups)
     (n, d), k = program.X.shape, program.n_outputs
-    operator = _kkt.Operator.build(
+    operator = Operator.build(
         program.X, program.Z, program.patterns.masks, program.routing(), groups.pattern
     )
     A = dense(operator, k, d)
@@ -315,7 +316,7 @@ def test_outer_products_of_columns_with_and_without_cones(simple):
 
 def test_adjoint():
     program = make_case(loss="softmax", free="all")
-    operator = _kkt.Operator.build(
+    operator = Operator.build(
         program.X,
         program.Z,
         program.patterns.masks,

@@ -12,9 +12,10 @@ from convexgrade.cones import Cones, Tight, project
 from convexgrade.patterns import sample_patterns
 from convexgrade.program import Groups
 from convexgrade.solution import Start, Status
-from convexgrade.solvers import _faces, cvx, interior, newton
-from convexgrade.solvers._faces import Face, System
-from convexgrade.solvers._kkt import Operator
+from convexgrade.solvers import _systems, cvx, interior, newton
+from convexgrade.solvers._faces import Face
+from convexgrade.solvers._operator import Operator
+from convexgrade.solvers._systems import Memory, System
 from tests.bank import KNOWN, assert_optimal, make_program
 from tests.benchmarks.datasets import load
 from tests.test_interior import FREE, LOSSES, make_case, objective, scale
@@ -189,15 +190,48 @@ def test_newton_systems_over_rows_columns_and_grams_agree(loss, cones, monkeypat
     full = np.zeros((n, k, n, k))
     full[np.arange(n), :, np.arange(n)] = H
     expected = np.linalg.solve(np.eye(n * k) + K @ full.reshape(n * k, n * k), right.ravel())
-    system = System(operator, p.groups.pattern, p.patterns.masks, {})
+    system = System(operator, p.groups.pattern, p.patterns.masks, Memory())
     by_columns = system.solve(face, H, tau, right)
-    monkeypatch.setattr(_faces, "_GATHERED", 0)
+    monkeypatch.setattr(_systems, "_GATHERED", 0)
     system.solve(face, H, tau, right)
     by_grams = system.solve(face, H, tau, right)  # the second time they are kept, if H allows it
     parts = [face.take(np.flatnonzero(operator.output[face.active] == m)) for m in range(k)]
     by_rows = system._by_rows(parts, tuple(range(k)), H, tau, right)
-    for found in (by_columns, by_grams, by_rows):
+    monkeypatch.setattr(_systems, "_CLOSE", 1e-24)
+    by_gradients = []
+    for size in (4, 40):  # a preconditioner over the rows of its sample, and over the columns
+        monkeypatch.setattr(_systems, "_SAMPLE", (size, size))
+        by_gradients.append(system._by_gradients(parts, tuple(range(k)), H, tau, right, 500))
+        assert system._by_gradients(parts, tuple(range(k)), H, tau, right, 2) is None
+    for found in (by_columns, by_grams, by_rows, *by_gradients):
         np.testing.assert_allclose(found.ravel(), expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("enough", [True, False])
+@pytest.mark.parametrize("cones", [True, False])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_conjugate_gradients_lead_to_the_same_optimum(loss, cones, enough, monkeypatch):
+    """Or, where they have not enough iterations, are tried once and not again."""
+    program = make_case(loss=loss, cones=cones)
+    expected = objective(program, newton.solve(program))
+    tried = []
+    by_gradients = System._by_gradients
+
+    def counted(self, *arguments):
+        found = by_gradients(self, *arguments[:-1], 500 if enough else 1)
+        tried.append(found is not None)
+        return found
+
+    monkeypatch.setattr(System, "_by_gradients", counted)
+    for name, value in {"_MANY": 0, "_FEW": -1, "_GRAM": 0, "_SAMPLE": (10, 10)}.items():
+        monkeypatch.setattr(_systems, name, value)
+    solution = newton.solve(program)
+    assert solution.status is Status.OPTIMAL
+    assert objective(program, solution) == pytest.approx(
+        expected, rel=0.0, abs=1e-8 * scale(program)
+    )
+    assert len(tried) > 5 if enough else len(tried) == 1
+    assert all(tried) == enough
 
 
 @pytest.mark.parametrize("held", [0, 1, 5, 6])
@@ -213,12 +247,12 @@ def test_outer_products_of_faces_from_what_they_have_or_lack(held):
     points = rng.standard_normal((active.size, d))
     points -= np.einsum("gij,gkj,gk->gi", basis, basis, points)
     face = Face.of(active, p.groups.sign[active], points, normals, 1e-2, 30.0)
-    system = System(operator, p.groups.pattern, p.patterns.masks, {})
+    system = System(operator, p.groups.pattern, p.patterns.masks, Memory())
     expected = np.zeros((len(p.X), len(p.X)))
     for g, root in zip(active, face.roots()[0], strict=True):
         columns = p.patterns.masks[:, p.groups.pattern[g], None] * (p.X @ root)
         expected += columns @ columns.T
-    found = system._outer(face, face.complement(), np.zeros(p.free.size))
+    found = system._outer(face, np.zeros(p.free.size))
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10 * expected.max())
 
 

@@ -21,7 +21,7 @@ have no block; they are given a small one, a proximal term, and the caller's ref
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations, combinations_with_replacement, pairwise
 
@@ -29,132 +29,27 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
+from convexgrade.solvers._operator import (
+    MAX_FLOATS,
+    Operator,
+    Outputs,
+    cholesky,
+    chunks,
+    coupled,
+    row_products,
+    square_roots,
+)
+
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
-Outputs = tuple[int, ...]
 
-MAX_FLOATS = 64_000_000  # size of the largest array that is ever formed: half a gigabyte
 _COLUMNS_A_ROW = 1.2  # from this many on, the system over the rows is the cheaper one
 _PROXIMAL = 1e-12  # block of an unpenalised column, relative to its curvature
 _ROUNDED_AWAY = 1e-9  # a term this small, relative to the others, is too inexact in their sum
-_RIDGES = (0.0, 1e-16, 1e-15, 1e-14, 1e-12, 1e-10, 1e-8)  # tried in turn, relative to the diagonal
 
 
 class TooLarge(np.linalg.LinAlgError):
     """A Newton system would need an array of more than `MAX_FLOATS`."""
-
-
-@dataclass(frozen=True)
-class Operator:
-    """The linear map A of a program, through its channels; these are sorted by output.
-
-    Attributes
-    ----------
-    X, Z : ndarray of shape (n_samples, d), (n_samples, q)
-        Rows and unpenalised columns.
-    masks : ndarray of shape (n_samples, n_channels)
-        Pattern of each channel, in zeros and ones.
-    spans : tuple of slice
-        Channels of each output.
-    channel, slot : ndarray of int, shape (n_groups,)
-        Channel of each group, and its place among the groups of that channel.
-    sign : ndarray of shape (n_groups,)
-        Sign of each group.
-    output : ndarray of int, shape (n_groups,)
-        Output of each group.
-    """
-
-    X: Array
-    Z: Array
-    masks: Array
-    spans: tuple[slice, ...]
-    channel: Index
-    slot: Index
-    sign: Array
-    output: Index
-
-    @classmethod
-    def build(
-        cls, X: Array, Z: Array, masks: NDArray[np.bool_], routing: Array, pattern: Index
-    ) -> Operator:
-        """Find the channels of groups with ``s_g`` in column ``k(g)`` of ``routing``."""
-        pairs = np.stack([np.argmax(np.abs(routing), axis=1), pattern])
-        (output, pattern), channel = np.unique(pairs, axis=1, return_inverse=True)
-        order = np.argsort(channel, kind="stable")
-        slot = np.empty_like(order)
-        slot[order] = np.arange(order.size) - np.searchsorted(channel[order], channel[order])
-        edges = np.searchsorted(output, np.arange(routing.shape[1] + 1)).tolist()
-        return cls(
-            X=X,
-            Z=Z,
-            masks=masks[:, pattern].astype(float),
-            spans=tuple(slice(a, b) for a, b in pairwise(edges)),
-            channel=channel,
-            slot=slot,
-            sign=routing.sum(axis=1),
-            output=np.argmax(np.abs(routing), axis=1),
-        )
-
-    def columns(self, outputs: Outputs) -> int:
-        """Return the number of columns of A that lead to some outputs."""
-        n_channels = sum(self.spans[k].stop - self.spans[k].start for k in outputs)
-        return int(n_channels * self.X.shape[1] + len(outputs) * self.Z.shape[1])
-
-    def forward(self, v: Array, c: Array) -> Array:
-        """Return A (v, c), shape (n_samples, n_outputs)."""
-        u = np.zeros((self.masks.shape[1], v.shape[1]))
-        np.add.at(u, self.channel, self.sign[:, None] * v)
-        f = [row_products(self.masks[:, span] @ u[span], self.X) for span in self.spans]
-        return np.stack(f, axis=1) + self.Z @ c
-
-    def adjoint(self, theta: Array) -> tuple[Array, Array]:
-        """Return A^T theta: s_g X^T D_g theta_{k(g)} for every group, and Z^T theta."""
-        channels = np.empty((self.masks.shape[1], self.X.shape[1]))
-        for k, span in enumerate(self.spans):
-            channels[span] = self.masks[:, span].T @ (theta[:, k, None] * self.X)
-        return self.sign[:, None] * channels[self.channel], self.Z.T @ theta
-
-    def stack(self, blocks: Array) -> Array:
-        """Put the blocks of each channel's groups below each other, zeros where there are fewer."""
-        rows, columns = blocks.shape[1:]
-        n_channels, n_slots = self.masks.shape[1], int(self.slot.max()) + 1
-        stacked = np.zeros((n_channels, n_slots, rows, columns))
-        stacked[self.channel, self.slot] = blocks
-        return stacked.reshape(n_channels, n_slots * rows, columns)
-
-    def unstack(self, stacked: Array, rows: int) -> Array:
-        """Return the blocks that `stack` put below each other."""
-        blocks = stacked.reshape(stacked.shape[0], -1, rows, stacked.shape[2])
-        return np.asarray(blocks[self.channel, self.slot])
-
-
-def row_products(left: Array, right: Array) -> Array:
-    """Return the inner products of rows; with left = masks @ u, the row sums of masks * (X @ u.T)."""
-    return np.asarray(np.einsum("ij,ij->i", left, right))
-
-
-def coupled(curvature: Array) -> list[Outputs]:
-    """Return the sets of outputs that a curvature couples: each by itself, or all together."""
-    k = curvature.shape[1]
-    if np.any(curvature[:, ~np.eye(k, dtype=bool)]):
-        return [tuple(range(k))]
-    return [(m,) for m in range(k)]
-
-
-def square_roots(curvature: Array) -> Array:
-    """Return the symmetric S_i with S_i^2 = H_i, shape (n_samples, k, k)."""
-    if curvature.shape[1] == 1:
-        return np.sqrt(np.maximum(curvature, 0.0))
-    values, vectors = np.linalg.eigh(curvature)
-    roots = np.sqrt(np.maximum(values, 0.0))
-    return np.asarray((vectors * roots[:, None, :]) @ vectors.transpose(0, 2, 1))
-
-
-def chunks(length: int, floats: int, *, most: int | None = None) -> Iterator[slice]:
-    """Yield slices of a range that take at most so many floats, ``floats`` an item; see `MAX_FLOATS`."""
-    step = max(1, (MAX_FLOATS // 4 if most is None else most) // max(1, floats))
-    for first in range(0, length, step):
-        yield slice(first, first + step)
 
 
 class Grams:
@@ -432,18 +327,3 @@ class Factorisation:
         e = op.unstack(y, d)
         v = (self.inverse_roots.transpose(0, 2, 1) @ e)[:, :, 0]
         return op.sign[:, None] * v, self.scale * y_free
-
-
-def cholesky(matrix: Array) -> Array:
-    """Return lower Cholesky factors of a matrix, or of a stack, with the least ridge that works.
-
-    Rounding can leave a matrix indefinite by as much; refinement makes up for the ridge.
-    """
-    diagonal = np.einsum("...ii->...i", matrix).copy()
-    for ridge in _RIDGES:
-        np.einsum("...ii->...i", matrix)[...] = (1.0 + ridge) * diagonal
-        try:
-            return np.asarray(np.linalg.cholesky(matrix), dtype=float)
-        except np.linalg.LinAlgError:
-            continue
-    raise np.linalg.LinAlgError("not positive definite")

@@ -35,6 +35,7 @@ from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
 from convexgrade.solvers import _kkt
 from convexgrade.solvers import _second_order as soc
+from convexgrade.solvers._operator import Operator
 
 Array = NDArray[np.float64]
 
@@ -123,7 +124,7 @@ class _Problem:
     """The program in the arrays of the method."""
 
     program: Program
-    operator: _kkt.Operator
+    operator: Operator
     rows: Array  # X, or none of its rows without cones
     signs: Array  # diagonals of E_g as columns, (n_samples or 0, n_groups)
     null: Array  # c of the grade without neurons
@@ -142,7 +143,7 @@ class _Problem:
         masks, pattern = p.patterns.masks, p.groups.pattern
         return cls(
             program=p,
-            operator=_kkt.Operator.build(p.X, p.Z, masks, p.routing(), pattern),
+            operator=Operator.build(p.X, p.Z, masks, p.routing(), pattern),
             rows=rows,
             signs=np.where(masks[: len(rows), pattern], 1.0, -1.0),
             null=null,

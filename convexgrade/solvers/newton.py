@@ -33,8 +33,9 @@ from numpy.typing import NDArray
 from convexgrade.cones import Cones, Tight
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
-from convexgrade.solvers._faces import Face, Grams, System
-from convexgrade.solvers._kkt import Operator
+from convexgrade.solvers._faces import Face
+from convexgrade.solvers._operator import Operator
+from convexgrade.solvers._systems import Memory, System
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -304,7 +305,7 @@ class _Problem:
         tight: Tight,
         working: Index,
         pace: _Pace,
-        grams: dict[int, Grams],
+        memory: Memory,
         tol: float,
     ) -> tuple[_State, _Point, int]:
         """Take a proximal step from a point, over a working set; count its Newton steps."""
@@ -312,7 +313,7 @@ class _Problem:
         over = p.over(p.patterns, p.groups.take(working))
         operator = Operator.build(p.X, p.Z, p.patterns.masks, over.routing(), over.groups.pattern)
         step = _Step(over, operator, self.cones, _Point(point.v[working], point.c), pace)
-        system = System(operator, over.groups.pattern, p.patterns.masks, grams)
+        system = System(operator, over.groups.pattern, p.patterns.masks, memory)
         state = step.state(f, tight.take(working))
         state, taken = step.solve(state, system, tol)
         v = np.zeros_like(point.v)
@@ -391,11 +392,11 @@ def _follow(problem: _Problem, start: Start | None, tol: float, max_iter: int) -
     working = problem.working(pricing.prices, active)
     best = _Best(point, np.inf, 0, pricing.tight)
     pace = problem.first_pace(start, point, pricing.prices)
-    grams: dict[int, Grams] = {}
+    memory = Memory()
     for step in range(1, max_iter + 1):
         try:
             state, point, taken = problem.advance(
-                point, f, pricing.tight, working, pace, grams, tol
+                point, f, pricing.tight, working, pace, memory, tol
             )
         except np.linalg.LinAlgError:
             break
