@@ -43,6 +43,7 @@ from convexgrade.multigrade import (
     Data,
     Progress,
     certify_chain,
+    held_out_loss,
     measure_energy,
     staged_loss,
 )
@@ -296,9 +297,9 @@ def correct_progress(
     With validation data, a correction that does not lower the validation loss is dropped.
     """
     correction = correct_chain(progress.chain, data, plan, method, limits, report)
-    held_out = () if validation is None else staged_loss(correction.chain, validation, plan.loss)
+    held_out = () if validation is None else held_out_loss(correction.chain, validation, plan)
     if validation is not None:  # measured anew: rows may be others than those of an earlier fit
-        before = staged_loss(progress.chain, validation, plan.loss)
+        before = held_out_loss(progress.chain, validation, plan)
         if not held_out[-1] < before[-1]:
             return replace(progress, objective_path=correction.objective_path[:1])
     chain = _certified(correction.chain, data, plan)

@@ -32,10 +32,12 @@ from convexgrade.grade import (
 from convexgrade.losses import Loss
 from convexgrade.network import (
     HIDDEN_AND_INPUTS,
+    UNLIMITED,
     DeepNetwork,
     Handover,
     Network,
     Scaling,
+    Span,
     read_unscaled,
     scale_output,
 )
@@ -174,6 +176,8 @@ class ChainPlan:
         Network from which the search of the first grade starts as well.
     whiten : bool
         Whether the grades after the first read uncorrelated columns.
+    span : Span
+        What predictions keep to; validation losses are those of predictions.
     """
 
     n_grades: int
@@ -186,6 +190,7 @@ class ChainPlan:
     alpha_decay: float = 1.0
     whiten: bool = False
     first_bias: bool = True
+    span: Span = UNLIMITED
 
     def settings_of(self, index: int) -> Settings:
         """Return how the grade of an index, which counts from 0, is fitted."""
@@ -366,7 +371,7 @@ def _whitening(scaling: Scaling, features: Array, data: Data) -> Scaling:
 def _measured(
     before: Progress, chain: Chain, data: Data, validation: Data | None, plan: ChainPlan
 ) -> Progress:
-    held_out = () if validation is None else staged_loss(chain, validation, plan.loss)[-1:]
+    held_out = () if validation is None else held_out_loss(chain, validation, plan)[-1:]
     *_, offset, output = (step.offset for step in chain.walk(data.X))
     return Progress(
         chain,
@@ -395,6 +400,13 @@ def _energies(
 def staged_loss(chain: Chain, data: Data, loss: Loss) -> tuple[float, ...]:
     """Return the mean loss of the chain after each grade."""
     return tuple(_mean_loss(output, data, loss) for output in chain.staged(data.X))
+
+
+def held_out_loss(chain: Chain, data: Data, plan: ChainPlan) -> tuple[float, ...]:
+    """Return the mean loss of the chain's predictions after each grade."""
+    return tuple(
+        _mean_loss(plan.span.apply(output), data, plan.loss) for output in chain.staged(data.X)
+    )
 
 
 def _mean_loss(output: Array, data: Data, loss: Loss) -> float:

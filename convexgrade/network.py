@@ -7,7 +7,7 @@ is to predicting with it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,6 +145,30 @@ class Scaling:
         """Return the scaled columns."""
         scaled = (features - self.center) / self.scale
         return scaled if self.mix is None else scaled @ self.mix
+
+
+class Span(NamedTuple):
+    """Intervals that the outputs of a chain keep to where they predict."""
+
+    low: Array  # (n_outputs,)
+    high: Array
+
+    @classmethod
+    def around(cls, y: Array, extrapolation: float) -> Span:
+        """Return the ranges of the columns of y (n_samples, n_outputs), wider on either side.
+
+        By so many times their width.
+        """
+        low, high = y.min(axis=0), y.max(axis=0)
+        more = extrapolation * (high - low)
+        return cls(low - more, high + more)
+
+    def apply(self, output: Array) -> Array:
+        """Return the nearest values inside the intervals."""
+        return np.clip(output, self.low, self.high)
+
+
+UNLIMITED = Span(np.array(-np.inf), np.array(np.inf))
 
 
 def read_unscaled(network: Network, scaling: Scaling) -> Network:

@@ -233,3 +233,16 @@ def test_balanced_weights_find_a_rare_class():
         for class_weight in (None, "balanced")
     }
     assert recall["balanced"] > recall[None] + 0.2
+
+
+def test_validation_losses_are_those_of_predictions():
+    """A row far out, alone in its fold, counts as what is predicted there."""
+    rng = np.random.default_rng(0)
+    X = np.append(rng.uniform(-1.0, 1.0, 40), 1e4)[:, None]
+    y = np.append(np.abs(X[:40, 0]), 1.0)
+    folds = [(np.arange(40), np.array([40]))]
+    model = MultigradeRegressorCV(
+        alphas=[0.01], n_grades=1, cv=folds, n_patterns=10, extrapolation=0.0, random_state=0
+    ).fit(X, y)
+    low, high = y.min(), y.max()
+    assert -model.cv_results_["mean_test_score"][0] <= 0.5 * ((high - low) / y.std()) ** 2

@@ -197,6 +197,24 @@ def test_staged_predictions_end_at_the_prediction(estimator):
         np.testing.assert_allclose(probabilities[0].sum(axis=1), 1.0)
 
 
+@pytest.mark.parametrize("estimator", REGRESSORS)
+def test_predictions_far_out_keep_to_the_range_of_the_targets(estimator):
+    X, y = make_data(d=1)
+    Y = np.column_stack([y, 10.0 - 3.0 * y])
+    far = np.array([[1e6], [2e6]])
+    for extrapolation in (0.0, 0.5):
+        model = small(estimator, extrapolation=extrapolation).fit(X, Y)
+        low, high, more = Y.min(axis=0), Y.max(axis=0), extrapolation * np.ptp(Y, axis=0)
+        found = model.predict(far)
+        np.testing.assert_allclose(found[:, 0], (high + more)[0])  # y grows as |x| does
+        np.testing.assert_allclose(found[:, 1], (low - more)[1])
+    free = small(estimator, extrapolation=None).fit(X, Y)
+    np.testing.assert_allclose(free.predict(far), free.network_.forward(far), rtol=1e-9)
+    assert np.abs(free.predict(far)).min() > 1e5
+    constant = small(estimator).fit(X, np.full(len(X), 3.0))
+    np.testing.assert_allclose(constant.predict(far), 3.0)
+
+
 @pytest.mark.parametrize("estimator", CHAINS)
 def test_a_trivial_grade_ends_the_chain_and_says_so(estimator):
     X, y = make_data()

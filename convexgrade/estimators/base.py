@@ -205,9 +205,9 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _outputs(self, X: ArrayLike) -> Iterator[Array]:
         """Yield the chain's output after each grade in the units of the data."""
         rows = self._validate_rows(X)
-        scaling = self._coding.scaling
+        scaling, span = self._coding.scaling, self._coding.span
         for output in self._progress.chain.staged(rows):
-            yield output * scaling.scale + scaling.center
+            yield span.apply(output) * scaling.scale + scaling.center
 
     def _last_output(self, X: ArrayLike) -> Array:
         return list(self._outputs(X))[-1]
@@ -289,6 +289,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             settings=settings,
             seed=self._seed,
             first_network=first_network,
+            span=self._coding.span,
         )
 
     def _certify(

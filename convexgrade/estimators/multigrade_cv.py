@@ -65,6 +65,10 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         Half the squared error of the standardised targets.
     solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
         Solver of the convex program.
+    extrapolation : float or None, default=0.25
+        How far predictions may lie outside the range of the training targets, in units of its width.
+        Of rows unlike all training rows, a chain would predict whatever its steepest slopes lead to.
+        None sets no limit. The explicit ``network_`` knows none.
     standardize : bool, default=True
         Standardise the columns of X.
     fit_intercept : bool, default=True
@@ -154,6 +158,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         max_neurons: int | None = None,
         loss: str = "squared_error",
         solver: str = "auto",
+        extrapolation: float | None = 0.25,
         standardize: bool = True,
         fit_intercept: bool = True,
         linear_term: bool = False,
@@ -178,6 +183,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         self.max_neurons = max_neurons
         self.loss = loss
         self.solver = solver
+        self.extrapolation = extrapolation
         self.standardize = standardize
         self.fit_intercept = fit_intercept
         self.linear_term = linear_term

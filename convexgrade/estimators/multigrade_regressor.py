@@ -71,6 +71,10 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Hold out rows and stop when a grade does not lower their loss; that grade is dropped.
     validation_fraction : float, default=0.1
         Fraction held out, in (0, 1).
+    extrapolation : float or None, default=0.25
+        How far predictions may lie outside the range of the training targets, in units of its width.
+        Of rows unlike all training rows, a chain would predict whatever its steepest slopes lead to.
+        None sets no limit. The explicit ``network_`` knows none.
     standardize : bool, default=True
         Standardise the columns of X.
     fit_intercept : bool, default=True
@@ -164,6 +168,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         solver: str = "auto",
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
+        extrapolation: float | None = 0.25,
         standardize: bool = True,
         fit_intercept: bool = True,
         linear_term: bool = False,
@@ -191,6 +196,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         self.solver = solver
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
+        self.extrapolation = extrapolation
         self.standardize = standardize
         self.fit_intercept = fit_intercept
         self.linear_term = linear_term

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,20 +12,23 @@ from scipy.special import expit, softmax
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from convexgrade.losses import BinaryLogLoss, Loss, SoftmaxLogLoss, SquaredError
 from convexgrade.multigrade import standard_scaling
-from convexgrade.network import Scaling
+from convexgrade.network import UNLIMITED, Scaling, Span
 
 Array = NDArray[np.float64]
 
 
 # Parameters that only one kind of estimator has.
-REGRESSION: dict[str, list[Any]] = {"loss": [StrOptions({"squared_error"})]}
+REGRESSION: dict[str, list[Any]] = {
+    "loss": [StrOptions({"squared_error"})],
+    "extrapolation": [Interval(Real, 0, None, closed="left"), None],
+}
 CLASSIFICATION: dict[str, list[Any]] = {
     "loss": [StrOptions({"log_loss"})],
     "class_weight": [dict, StrOptions({"balanced"}), None],
@@ -32,10 +36,14 @@ CLASSIFICATION: dict[str, list[Any]] = {
 
 
 class Coding(NamedTuple):
-    """How targets relate to a chain's output: its loss, and ``target = output * scale + center``."""
+    """How targets relate to a chain's output: its loss, and ``target = output * scale + center``.
+
+    ``span`` is what outputs keep to where they predict.
+    """
 
     loss: Loss
     scaling: Scaling
+    span: Span = UNLIMITED
 
 
 class RegressorTargets(RegressorMixin):
@@ -67,7 +75,11 @@ class RegressorTargets(RegressorMixin):
 
     def _learn_coding(self: Any, y: Array, weights: Array) -> Coding:
         self._one_dimensional = y.ndim == 1
-        return Coding(SquaredError(), standard_scaling(_as_columns(y), weights))
+        scaling = standard_scaling(_as_columns(y), weights)
+        if self.extrapolation is None:
+            return Coding(SquaredError(), scaling)
+        span = Span.around(scaling.apply(_as_columns(y)), float(self.extrapolation))
+        return Coding(SquaredError(), scaling, span)
 
     def _coded(self: Any, y: Array) -> Array:
         return self._coding.scaling.apply(_as_columns(y))
