@@ -10,6 +10,7 @@ facts make projections on K the common currency of programs and certificates:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,11 +20,15 @@ from scipy.optimize import nnls
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+Index = NDArray[np.intp]
 
 _FEASIBLE = 1e-13  # E X p >= -_FEASIBLE * |x_i| * |b| counts as inside: a few roundings of x . p
 _MISPLACED = 1e-12  # the same for projections on many cones: E x . p >= -_MISPLACED * |b|, |x| = 1
 _DEPENDENT = 1e-14  # ridge of their normal equations, whose diagonal is 1
-_ADDITIONS = 10  # constraints that may join a projection, for each dimension
+_ADDITIONS = 10  # rounds in which constraints join projections, for each dimension
+_AT_ONCE = 8  # constraints of one pool that join at a time
+_MANY = 8  # rows for each of a pool, from which on constraints are sought in pools,
+_POOLED = 1 << 22  # of so many floats in all
 _IN_CACHE = 1 << 17  # floats that stay in a processor's cache
 
 
@@ -31,7 +36,7 @@ class Projection(NamedTuple):
     """Point ``b + (E X)^T rho`` with ``rho >= 0``: rows where rho > 0, and rho there."""
 
     point: Array
-    rows: NDArray[np.intp]
+    rows: Index
     rho: Array
 
     @property
@@ -102,9 +107,9 @@ class Tight(NamedTuple):
     -1, with multiplier 0.
     """
 
-    rows: NDArray[np.intp]  # (n_cones, d)
+    rows: Index  # (n_cones, d)
     rho: Array  # (n_cones, d)
-    number: NDArray[np.intp]  # (n_cones,)
+    number: Index  # (n_cones,)
 
     @classmethod
     def none(cls, n_cones: int, d: int) -> Tight:
@@ -125,15 +130,15 @@ class Tight(NamedTuple):
         width = int(self.number.max(initial=0))
         return Tight(self.rows[:, :width], self.rho[:, :width], self.number)
 
-    def take(self, index: NDArray[np.intp] | Mask) -> Tight:
+    def take(self, index: Index | Mask) -> Tight:
         """Return the constraints of the cones at ``index``."""
         return Tight(self.rows[index], self.rho[index], self.number[index])
 
-    def put(self, index: NDArray[np.intp] | Mask, other: Tight) -> None:
+    def put(self, index: Index | Mask, other: Tight) -> None:
         """Replace the constraints of the cones at ``index``."""
         self.rows[index], self.rho[index], self.number[index] = other
 
-    def replaced(self, index: NDArray[np.intp] | Mask, other: Tight) -> Tight:
+    def replaced(self, index: Index | Mask, other: Tight) -> Tight:
         """Return a copy with the constraints of the cones at ``index`` replaced."""
         copy = Tight(self.rows.copy(), self.rho.copy(), self.number.copy())
         copy.put(index, other)
@@ -173,7 +178,7 @@ class Cones:
         signs = np.where(np.ascontiguousarray(masks.T), np.int8(1), np.int8(-1))
         return cls(X / norms[:, None], signs)
 
-    def normals(self, cone: NDArray[np.intp], tight: Tight) -> Array:
+    def normals(self, cone: Index, tight: Tight) -> Array:
         """Return the normals E x of tight constraints, zero where there is padding, (m, k, d).
 
         k is the largest number of constraints that any of the m cones has.
@@ -183,7 +188,7 @@ class Cones:
         return np.asarray(self.rows[tight.rows] * signs[:, :, None])
 
     def project(
-        self, cone: NDArray[np.intp], points: Array, tight: Tight, *, enough: float = 0.0
+        self, cone: Index, points: Array, tight: Tight, *, enough: float = 0.0
     ) -> tuple[Array, Tight]:
         """Project points on cones, all at once, by the active set method of Lawson & Hanson (1974).
 
@@ -207,79 +212,152 @@ class Cones:
             ``points + (E X)^T rho`` are the projections.
         """
         d = points.shape[1]
-        found = Tight(tight.rows.copy(), tight.rho.copy(), tight.number.copy())
-        result = np.array(points, dtype=float)
-        self._settle(np.flatnonzero(tight.number > 0), cone, points, found, result, anew=True)
-        limit = -_MISPLACED * np.linalg.norm(points, axis=1)
-        todo: NDArray[np.intp] = np.arange(cone.size)
-        for _ in range(_ADDITIONS * d):
-            some = result[todo]
-            room = found.number[todo] < d
-            todo = todo[room & (np.einsum("gi,gi->g", some, some) > enough**2)]
-            row, slack = self._most_violated(cone[todo], result[todo])
-            # A row that is tight already is violated by rounding alone.
-            new = (slack < limit[todo]) & ~(found.rows[todo] == row[:, None]).any(axis=1)
-            todo, row = todo[new], row[new]
-            if todo.size == 0:
-                break
-            found.rows[todo, found.number[todo]] = row
-            found.number[todo] += 1
-            self._settle(todo, cone, points, found, result)
-        return result, found
+        work = _Projections(self, cone, points, tight, enough)
+        work.settle(np.flatnonzero(tight.number > 0), anew=True)
+        todo: Index = np.arange(cone.size)
+        size = min(2 * d, _POOLED // max(1, points.size))
+        few = min(_AT_ONCE, d // 8, size)
+        if few < 2 or len(self.rows) < _MANY * size:
+            work.add(todo, _EveryRow(self, cone))
+        else:
+            while todo.size > 0:
+                todo = work.add(todo, _Pool.of(self, cone[todo], work.result[todo], size, few))
+        return work.result, work.tight
 
-    def _most_violated(
-        self, cone: NDArray[np.intp], points: Array
-    ) -> tuple[NDArray[np.intp], Array]:
+    def most_violated(self, cone: Index, points: Array) -> tuple[Index, Array]:
         """Return for each point the row it violates most, and E x . v there."""
         row, slack = np.zeros(cone.size, dtype=np.intp), np.zeros(cone.size)
-        step = max(1, _IN_CACHE // len(self.rows))  # beyond the cache, memory is the bottleneck
-        for first in range(0, cone.size, step):
-            some = slice(first, first + step)
+        for some in self._in_cache(cone.size):
             response = points[some] @ self.rows.T
             response *= self.signs[cone[some]]
             row[some] = response.argmin(axis=1)
             slack[some] = response[np.arange(len(response)), row[some]]
         return row, slack
 
-    def _settle(
-        self,
-        todo: NDArray[np.intp],
-        cone: NDArray[np.intp],
-        points: Array,
-        tight: Tight,
-        result: Array,
-        *,
-        anew: bool = False,
+    def worst(self, cone: Index, points: Array, size: int) -> Index:
+        """Return for each point the rows it violates most, in any order, (m, size)."""
+        worst = np.empty((cone.size, size), dtype=np.intp)
+        for some in self._in_cache(cone.size):
+            response = points[some] @ self.rows.T
+            response *= self.signs[cone[some]]
+            worst[some] = np.argpartition(response, size - 1, axis=1)[:, :size]
+        return worst
+
+    def _in_cache(self, length: int) -> Iterator[slice]:
+        """Yield so few points at a time that their products stay in the cache: memory is slow."""
+        step = max(1, _IN_CACHE // len(self.rows))
+        for first in range(0, length, step):
+            yield slice(first, first + step)
+
+
+class _EveryRow(NamedTuple):
+    """All rows as candidates of constraints that a projection violates."""
+
+    cones: Cones
+    cone: Index
+
+    def most_violated(self, place: Index, points: Array) -> tuple[Index, Array]:
+        """Return the row most violated by each of some points, and by how much, (m, 1)."""
+        row, slack = self.cones.most_violated(self.cone[place], points)
+        return row[:, None], slack[:, None]
+
+
+class _Pool(NamedTuple):
+    """A few candidates for each point: the rows it has violated most, while others join."""
+
+    rows: Index  # (m, size)
+    normals: Array  # (m, size, d)
+    few: int  # how many it names at a time
+
+    @classmethod
+    def of(cls, cones: Cones, cone: Index, points: Array, size: int, few: int) -> _Pool:
+        """Return the pools of some points."""
+        rows = cones.worst(cone, points, size)
+        return cls(rows, cones.rows[rows] * cones.signs[cone[:, None], rows][:, :, None], few)
+
+    def most_violated(self, place: Index, points: Array) -> tuple[Index, Array]:
+        """Return the rows most violated by each of some points, worst first, (m, few)."""
+        slack = (self.normals[place] @ points[:, :, None])[:, :, 0]
+        worst = np.argpartition(slack, self.few - 1, axis=1)[:, : self.few]
+        worst = np.take_along_axis(
+            worst, np.take_along_axis(slack, worst, axis=1).argsort(axis=1), axis=1
+        )
+        rows = np.take_along_axis(self.rows[place], worst, axis=1)
+        return rows, np.take_along_axis(slack, worst, axis=1)
+
+
+class _Projections:
+    """Projections under way: the constraints found tight so far, and the points these lead to."""
+
+    def __init__(
+        self, cones: Cones, cone: Index, points: Array, tight: Tight, enough: float
     ) -> None:
-        """Find, in place, the best multipliers and the projections of the points in ``todo``.
+        self._cones, self._cone, self._points = cones, cone, points
+        self._limit = -_MISPLACED * np.linalg.norm(points, axis=1)
+        self._enough = enough
+        self._left = (
+            _ADDITIONS * points.shape[1]
+        )  # rounds: rounding alone can add and drop for ever
+        self.tight = Tight(tight.rows.copy(), tight.rho.copy(), tight.number.copy())
+        self.result = np.array(points, dtype=float)
+
+    def add(self, todo: Index, candidates: _EveryRow | _Pool) -> Index:
+        """Add the rows most violated until no candidate is; return the points that have got any."""
+        place, added = np.arange(todo.size), np.zeros(todo.size, dtype=bool)
+        while self._left > 0:
+            self._left -= 1
+            some = self.result[todo[place]]
+            place = place[np.einsum("gi,gi->g", some, some) > self._enough**2]
+            rows, slack = candidates.most_violated(place, self.result[todo[place]])
+            joined = np.zeros(place.size, dtype=bool)
+            for row, value in zip(rows.T, slack.T, strict=True):
+                joined |= self._join(todo[place], row, value)
+            place = place[joined]
+            if place.size == 0:
+                break
+            added[place] = True
+            self.settle(todo[place])
+        return todo[added]
+
+    def _join(self, which: Index, row: Index, slack: Array) -> Mask:
+        """Let a row join the tight ones of each point that violates it and has room."""
+        room = self.tight.number[which] < self._points.shape[1]
+        # A row that is tight already is violated by rounding alone.
+        known = (self.tight.rows[which] == row[:, None]).any(axis=1)
+        new = (slack < self._limit[which]) & room & ~known
+        which, row = which[new], row[new]
+        self.tight.rows[which, self.tight.number[which]] = row
+        self.tight.number[which] += 1
+        return np.asarray(new)
+
+    def settle(self, todo: Index, *, anew: bool = False) -> None:
+        """Find the best multipliers and the projections of the points in ``todo``.
 
         From feasible multipliers the method walks to the best ones, and drops those that reach zero
         on the way. Those of another point (``anew``) are no place to walk from: negative ones go.
         """
         while todo.size:
-            some = tight.take(todo)
-            rho, projected = self._multipliers(cone[todo], points[todo], some)
+            some = self.tight.take(todo)
+            rho, projected = self._multipliers(self._cone[todo], self._points[todo], some)
             negative = some.used & (rho <= 0.0)
             wrong = np.asarray(negative.any(axis=1))
             good = todo[~wrong]
-            tight.rho[good], result[good] = rho[~wrong], projected[~wrong]
+            self.tight.rho[good], self.result[good] = rho[~wrong], projected[~wrong]
             todo = todo[wrong]
             if todo.size == 0:
                 break
             some, rho, negative = some.take(wrong), rho[wrong], negative[wrong]
             if anew:
-                tight.put(todo, some.keep(~negative, rho))
+                self.tight.put(todo, some.keep(~negative, rho))
                 continue
             fall = some.rho - rho
             way = np.divide(some.rho, fall, out=np.ones_like(fall), where=negative & (fall > 0.0))
             way[negative & (fall <= 0.0)] = 0.0
             way[~negative] = np.inf
             length = way.min(axis=1, keepdims=True)
-            tight.put(todo, some.keep(way > length, some.rho - length * fall))
+            self.tight.put(todo, some.keep(way > length, some.rho - length * fall))
 
-    def _multipliers(
-        self, cone: NDArray[np.intp], points: Array, tight: Tight
-    ) -> tuple[Array, Array]:
+    def _multipliers(self, cone: Index, points: Array, tight: Tight) -> tuple[Array, Array]:
         """Return the rho of any sign for which point + T^T rho is shortest, and that point.
 
         T are the normals of the tight constraints. Few of the d places for them are taken in many
@@ -287,7 +365,7 @@ class Cones:
         """
         wide = np.zeros_like(tight.rho)
         tight = tight.narrowed()
-        T = self.normals(cone, tight)
+        T = self._cones.normals(cone, tight)
         transposed = T.transpose(0, 2, 1)
         gram = T @ transposed
         np.einsum("gii->gi", gram)[...] += np.where(tight.used, _DEPENDENT, 1.0)

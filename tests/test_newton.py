@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+from convexgrade import cones as cones_module
 from convexgrade import solvers
 from convexgrade.certificate import dual_point, lower_bound
 from convexgrade.cones import Cones, Tight, project
@@ -300,6 +301,24 @@ def test_projections_on_many_cones_are_those_on_each(shape):
         warm, _ = cones.project(cone, others, tight)
         cold, _ = cones.project(cone, others, Tight.none(*points.shape))
         np.testing.assert_allclose(warm, cold, atol=1e-10 * (1.0 + size))
+
+
+@pytest.mark.parametrize("kind", ["spread", "repeated rows"])
+def test_projections_in_many_dimensions_seek_their_constraints_in_pools(kind, monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((400, 20))
+    if kind == "repeated rows":
+        X = np.round(X[rng.integers(40, size=400)])
+    masks = (X @ rng.standard_normal((20, 12))) > 0.0
+    cones, cone = Cones.of(X, masks), np.arange(12)
+    points = rng.standard_normal((12, 20))
+    found, tight = cones.project(cone, points, Tight.none(12, 20))
+    assert tight.number.max() > 4
+    expected = [project(X, mask, b).point for mask, b in zip(masks.T, points, strict=True)]
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    monkeypatch.setattr(cones_module, "_POOLED", 0)  # without pools
+    without, _ = cones.project(cone, points, Tight.none(12, 20))
+    np.testing.assert_allclose(found, without, atol=1e-9)
 
 
 def test_a_projection_left_early_is_long_enough():

@@ -45,8 +45,8 @@ _GATHERED = 250  # operations that take as long as to gather one number of the G
 _COLUMN = 100  # and to form one of a column of K
 _MANY = 1e9  # operations to form a system, from which on conjugate gradients are worth a trial
 _FEW = 16  # iterations that are no trial
-_A_PRODUCT = 5  # operations to form a system that take as long as one of a product with K and K^T,
-_A_SWEEP = 150  # and as one number of a preconditioner's factor
+_A_PRODUCT = 3  # operations to form a system that take as long as one of a product with K and K^T,
+_A_SWEEP = 100  # and as one number of a preconditioner's factor
 _CLOSE = 0.001  # error of their step, relative to what a whole one gains
 _SAMPLED = 8  # rows for one of the sample of a preconditioner,
 _SAMPLE = 256, 2048  # which has no fewer and no more
@@ -409,7 +409,7 @@ class System:
 
     def _gram(self, parts: list[_Columns], outputs: Outputs, H: Array, tau: Array) -> Array | None:
         """Return K^T H K from the Gram matrix of patterns; None where that is dearer, or is new."""
-        if len(outputs) > 1:
+        if not self._keeps_gram(outputs, H):
             return None
         op, part, k, h = self._operator, parts[0], outputs[0], H[:, 0, 0]
         columns, d = int(part.used.sum()), op.X.shape[1]
