@@ -26,6 +26,8 @@ _FEASIBLE = 1e-13  # E X p >= -_FEASIBLE * |x_i| * |b| counts as inside: a few r
 _MISPLACED = 1e-12  # the same for projections on many cones: E x . p >= -_MISPLACED * |b|, |x| = 1
 _DEPENDENT = 1e-14  # ridge of their normal equations, whose diagonal is 1
 _ADDITIONS = 10  # rounds in which constraints join projections, for each dimension
+_POOLS = 5  # pools of constraints, before all rows are looked at for one after the other
+_ALIKE = 0.9  # cosine from which two constraints of a pool do not join together
 _AT_ONCE = 8  # constraints of one pool that join at a time
 _MANY = 8  # rows for each of a pool, from which on constraints are sought in pools,
 _POOLED = 1 << 22  # of so many floats in all
@@ -217,11 +219,12 @@ class Cones:
         todo: Index = np.arange(cone.size)
         size = min(2 * d, _POOLED // max(1, points.size))
         few = min(_AT_ONCE, d // 8, size)
-        if few < 2 or len(self.rows) < _MANY * size:
-            work.add(todo, _EveryRow(self, cone))
-        else:
-            while todo.size > 0:
-                todo = work.add(todo, _Pool.of(self, cone[todo], work.result[todo], size, few))
+        some = todo if few > 1 and len(self.rows) >= _MANY * size else todo[:0]
+        for _ in range(_POOLS):
+            if some.size == 0:
+                break
+            some = work.add(some, _Pool.of(self, cone[some], work.result[some], size, few))
+        work.add(todo, _EveryRow(self, cone))
         return work.result, work.tight
 
     def most_violated(self, cone: Index, points: Array) -> tuple[Index, Array]:
@@ -283,7 +286,10 @@ class _Pool(NamedTuple):
             worst, np.take_along_axis(slack, worst, axis=1).argsort(axis=1), axis=1
         )
         rows = np.take_along_axis(self.rows[place], worst, axis=1)
-        return rows, np.take_along_axis(slack, worst, axis=1)
+        slack = np.take_along_axis(slack, worst, axis=1)
+        normals = self.normals[place[:, None], worst]
+        alike = np.tril(normals @ normals.transpose(0, 2, 1) > _ALIKE, k=-1).any(axis=2)
+        return rows, np.where(alike, np.inf, slack)
 
 
 class _Projections:
@@ -304,8 +310,7 @@ class _Projections:
     def add(self, todo: Index, candidates: _EveryRow | _Pool) -> Index:
         """Add the rows most violated until no candidate is; return the points that have got any."""
         place, added = np.arange(todo.size), np.zeros(todo.size, dtype=bool)
-        while self._left > 0:
-            self._left -= 1
+        for _ in range(_ADDITIONS * self._points.shape[1]):
             some = self.result[todo[place]]
             place = place[np.einsum("gi,gi->g", some, some) > self._enough**2]
             rows, slack = candidates.most_violated(place, self.result[todo[place]])

@@ -27,6 +27,7 @@ _DESCENTS = 2  # descents of one round,
 _DESCENT_STEPS = 250  # each of so many quasi-Newton steps,
 _SETTLED = 3e-5  # or until some gain less than this, relative,
 _SAMPLE = 4000  # rows of a descent before the first one, where there are twice as many or more
+_NUMBERS = 1e8  # inputs of a descent's neurons on all rows: minutes of searching and solving
 _NEW_NEURONS = 64  # and so many new neurons
 _KICK = 0.5  # rise of the loss by new neurons, relative to the objective
 _COLUMNS_A_ROW = 16  # variables a round's program may have for each row: what it costs grows so
@@ -163,9 +164,13 @@ def _settled_on_a_sample(
 
 
 def _first_width(program: Program, budget: Budget) -> int:
-    """Return the neurons of the first descent: no more than an optimum needs (see `pruning`)."""
+    """Return the neurons of the first descent.
+
+    No more than an optimum needs (see `pruning`), nor than all searches and solves can bear.
+    """
     enough = len(program.X) * program.n_outputs
-    return max(min(budget.width, enough), 2 * program.n_outputs)
+    bearable = int(_NUMBERS // program.X.size)
+    return max(min(budget.width, enough, bearable), 2 * program.n_outputs)
 
 
 def _with_new_neurons(

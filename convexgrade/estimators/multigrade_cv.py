@@ -58,7 +58,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
         Where activation patterns come from.
     n_patterns : int, default=300
-        Patterns to sample, or neurons of the first search.
+        Patterns to sample, or neurons of the first search: fewer where rows times columns of what
+        a grade reads are more than a few hundred thousand.
     max_neurons : int, default=None
         Width limit of a grade; None sets none.
     loss : {"squared_error"}, default="squared_error"
@@ -232,7 +233,8 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
         Where activation patterns come from.
     n_patterns : int, default=300
-        Patterns to sample, or neurons of the first search.
+        Patterns to sample, or neurons of the first search: fewer where rows times columns of what
+        a grade reads are more than a few hundred thousand.
     max_neurons : int, default=None
         Width limit of a grade; None sets none.
     loss : {"log_loss"}, default="log_loss"

@@ -60,7 +60,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
         Where activation patterns come from. Later grades mostly read too many features to list all.
     n_patterns : int, default=300
-        Patterns to sample, or neurons of the first search.
+        Patterns to sample, or neurons of the first search: fewer where rows times columns of what
+        a grade reads are more than a few hundred thousand.
     max_neurons : int, default=None
         Width limit of a grade; None sets none.
     loss : {"squared_error"}, default="squared_error"

@@ -52,7 +52,8 @@ class ConvexReLURegressor(RegressorTargets, OneGrade):
         gates; or all of them (rank of X at most 3 or 4, counting the constant), which makes the
         certificate a statement about every network.
     n_patterns : int, default=300
-        Patterns to sample, or neurons of the first search.
+        Patterns to sample, or neurons of the first search: fewer where rows times columns of what
+        a grade reads are more than a few hundred thousand.
     max_neurons : int, default=None
         Width limit; None sets none.
     loss : {"squared_error"}, default="squared_error"
@@ -181,7 +182,8 @@ class ConvexReLUClassifier(ClassifierTargets, OneGrade):
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
         Where activation patterns come from.
     n_patterns : int, default=300
-        Patterns to sample, or neurons of the first search.
+        Patterns to sample, or neurons of the first search: fewer where rows times columns of what
+        a grade reads are more than a few hundred thousand.
     max_neurons : int, default=None
         Width limit; None sets none.
     loss : {"log_loss"}, default="log_loss"
