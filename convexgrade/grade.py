@@ -39,6 +39,7 @@ _CHEAP = 3e6  # as long as a Newton step of the program takes about so many oper
 _WORTH_A_GAP = 1.2  # objective, relative to that over fewer groups, at which those are kept instead
 _ROUGH = 10.0  # accuracy of the solve of a round, in units of ``tol`` times the objective,
 _ACCURATE = 1e-3  # least objective, relative to the loss before, to which a round's accuracy scales
+_LOOSEST = 0.01  # accuracy below which interior points may not have reached the cones
 
 
 @dataclass(frozen=True)
@@ -285,7 +286,8 @@ def _adaptive(
         proposal = propose(program, point, first, _budget(settings), rng)
         if proposal is None:
             break
-        accuracy = _ROUGH * settings.tol * max(proposal.objective / before, _ACCURATE)
+        share = np.clip(proposal.objective / before, _ACCURATE, 1.0)  # descents can end higher
+        accuracy = min(_ROUGH * settings.tol * float(share), _LOOSEST)
         solved = solve_groups(
             program, proposal, proposal.groups, solver=settings.solver, accuracy=accuracy
         )

@@ -150,3 +150,10 @@ def test_a_wider_limit_never_leaves_a_worse_grade():
     H, y = small_problem(13, n=50, d=3)
     losses = [fit(H, y, alpha=0.003, max_neurons=m)[1].certificate.primal for m in (1, 2, 3, 4)]
     assert losses == sorted(losses, reverse=True)
+
+
+def test_a_loose_tolerance_is_met_by_the_solver_asked_first():
+    """Warnings are errors: no solver takes over from another that had nothing to do."""
+    H, y = small_problem(3, n=60, d=12)
+    certificate = fit(H, y, alpha=0.03, tol=1.0, max_iter=1)[1].certificate
+    assert certificate.relative_gap <= 1.0
