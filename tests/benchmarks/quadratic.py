@@ -2,8 +2,13 @@
 
     h1 = (X U)^2,   h2 = ([h1, X, 1] scaled @ W)^2,   output = [h1, h2, 1] @ a
 
-Each grade is fitted through its lifted program, a quadratic form of least squares with a small nuclear
-norm, cut to its width. Correction is the library's, with Jacobians in place of frozen patterns.
+Each grade is fitted through its lifted program: sum_j a_j (u_j'h)^2 = h'Sh, and the least penalty
+sum_j |a_j| ||u_j||^2 of a given S is its nuclear norm, so that the grade is the convex program
+
+    min over S, b of  mean((h'Sh + b - residual)^2) / 2 + strength * ||S||_*,
+
+cut to its width by the largest eigenvalues. Correction is the library's, with Jacobians in place of
+frozen patterns. Penalties are chosen on a quarter of the training rows that is held out.
 """
 
 from __future__ import annotations
@@ -18,18 +23,22 @@ from convexgrade.solvers._kronecker import KroneckerSystem
 
 Array = NDArray[np.float64]
 
-RIDGE = 1e-5
+STRENGTHS = (1e-3, 3e-3, 1e-2, 3e-2)  # of a grade, relative to what leaves nothing; weak: zeros stay zero
+RIDGES = (1e-5, 1e-4, 1e-3)  # of the penalty in correction
+GREEDY_RIDGE = 1e-5
+_STEPS = 400  # of the accelerated proximal gradient method
 
 
 @dataclass(frozen=True)
 class Quadratic:
-    """Weights of both grades, the scaling between them, and the readout."""
+    """Weights of both grades, the scaling between them, the readout, and the penalty of all."""
 
     U: Array
     W: Array
     center: Array
     scale: Array
     a: Array
+    ridge: float = GREEDY_RIDGE
 
     def second_input(self, X: Array) -> Array:
         """Return what the second grade reads: features, inputs, 1."""
@@ -57,43 +66,89 @@ class Quadratic:
     def refitted(self, X: Array, y: Array) -> Quadratic:
         """Return it with the best readout for its features."""
         Phi = self.columns(X)
-        ridge = RIDGE * len(X) * np.diag(np.append(np.ones(Phi.shape[1] - 1), 0.0))
+        ridge = self.ridge * len(X) * np.diag(np.append(np.ones(Phi.shape[1] - 1), 0.0))
         return replace(self, a=np.linalg.solve(Phi.T @ Phi + ridge, Phi.T @ y))
 
     def objective(self, X: Array, y: Array) -> float:
         """Return mean squared error plus ridges."""
         penalty = np.sum(self.U**2) + np.sum(self.W**2) + np.sum(self.a[:-1] ** 2)
-        return float(np.mean((self.predict(X) - y) ** 2) + RIDGE * penalty)
+        return float(np.mean((self.predict(X) - y) ** 2) + self.ridge * penalty)
 
 
-def quadratic_grade(H: Array, residual: Array, width: int) -> Array:
-    """Return the vectors (d, <= width) of the quadratic form in H nearest to a residual."""
+def quadratic_grade(H: Array, residual: Array, width: int, strength: float) -> Array:
+    """Return the vectors (d, <= width) of the quadratic form in H that the lifted program finds."""
     rows, cols = np.triu_indices(H.shape[1])
-    products = H[:, rows] * H[:, cols]
-    gram = products.T @ products
-    ridge = 1e-3 * np.trace(gram) / len(gram)
-    coef = np.linalg.solve(gram + ridge * np.eye(len(gram)), products.T @ residual)
-    form = np.zeros((H.shape[1], H.shape[1]))
-    form[rows, cols] = coef / 2.0
-    values, vectors = np.linalg.eigh(form + form.T)
+    entries = np.where(rows == cols, 1.0, np.sqrt(2.0))  # an isometry of symmetric matrices
+    products = H[:, rows] * H[:, cols] * entries
+    products -= products.mean(axis=0)
+    gram, slope = products.T @ products / len(H), products.T @ (residual - residual.mean()) / len(H)
+
+    def spectrum(v: Array) -> tuple[Array, Array]:
+        S = np.zeros((H.shape[1], H.shape[1]))
+        S[rows, cols] = S[cols, rows] = v / entries
+        values, vectors = np.linalg.eigh(S)
+        return values, vectors
+
+    step = 1.0 / np.linalg.eigvalsh(gram)[-1]
+    penalty = strength * np.abs(spectrum(slope)[0]).max()
+    found, ahead, t = np.zeros(slope.size), np.zeros(slope.size), 1.0
+    for _ in range(_STEPS):  # Beck & Teboulle (2009)
+        values, vectors = spectrum(ahead - step * (gram @ ahead - slope))
+        values = np.sign(values) * np.maximum(np.abs(values) - step * penalty, 0.0)
+        before, found = found, ((vectors * values) @ vectors.T)[rows, cols] * entries
+        t, last = (1.0 + np.sqrt(1.0 + 4.0 * t * t)) / 2.0, t
+        ahead = found + (last - 1.0) / t * (found - before)
+    values, vectors = spectrum(found)
     kept = np.argsort(-np.abs(values))[:width]
     return vectors[:, kept] * np.sqrt(np.abs(values[kept]))
 
 
-def greedy(X: Array, y: Array, widths: tuple[int, int]) -> tuple[Quadratic, Quadratic]:
-    """Return the first grade alone, and both."""
-    d = X.shape[1]
-    U = quadratic_grade(X, y - y.mean(), widths[0])
+def first_grade(X: Array, y: Array, width: int, strength: float) -> Quadratic:
+    """Return the first grade alone."""
+    U = quadratic_grade(X, y, width, strength)
     features = np.hstack([(X @ U) ** 2, X])
-    none = np.zeros((widths[0] + d + 1, 0))
-    empty = np.zeros(widths[0] + 1)
-    one = Quadratic(U, none, features.mean(axis=0), features.std(axis=0), empty).refitted(X, y)
-    W = quadratic_grade(one.second_input(X), y - one.predict(X), widths[1])
-    both = replace(one, W=W, a=np.concatenate([one.a[:-1], np.zeros(W.shape[1] + 1)]))
-    Phi = both.columns(X)[:, widths[0] :]  # the first readout is frozen
-    a2 = np.linalg.lstsq(Phi, y - one.predict(X), rcond=None)[0]
-    a = np.concatenate([one.a[:-1], a2[:-1], [one.a[-1] + a2[-1]]])
-    return one, replace(both, a=a)
+    none = np.zeros((features.shape[1] + 1, 0))
+    center, scale = features.mean(axis=0), features.std(axis=0)
+    scale = np.where(scale > 0.0, scale, 1.0)
+    return Quadratic(U, none, center, scale, np.zeros(width + 1)).refitted(X, y)
+
+
+def second_grade(one: Quadratic, X: Array, y: Array, width: int, strength: float) -> Quadratic:
+    """Return both grades; the first is frozen, its readout included."""
+    m = one.U.shape[1]
+    residual = y - one.predict(X)
+    W = quadratic_grade(one.second_input(X), residual, width, strength)
+    both = replace(one, W=W, a=np.concatenate([one.a[:-1], np.zeros(width + 1)]))
+    a2 = np.linalg.lstsq(both.columns(X)[:, m:], residual, rcond=None)[0]
+    return replace(both, a=np.concatenate([one.a[:-1], a2[:-1], [one.a[-1] + a2[-1]]]))
+
+
+@dataclass(frozen=True)
+class Fits:
+    """The first grade, both grades, and both corrected."""
+
+    one: Quadratic
+    both: Quadratic
+    corrected: Quadratic
+
+
+def fit(X: Array, y: Array, widths: tuple[int, int], sweeps: int) -> Fits:
+    """Fit grade by grade and correct; each penalty is the best on held-out rows, given those before."""
+    held_out = np.arange(len(X)) % 4 == 0  # rows come in random order
+    train, rest = (X[~held_out], y[~held_out]), (X[held_out], y[held_out])
+
+    def best(nets: dict[float, Quadratic]) -> float:
+        return min(nets, key=lambda at: float(np.mean((nets[at].predict(rest[0]) - rest[1]) ** 2)))
+
+    ones = {s: first_grade(*train, widths[0], s) for s in STRENGTHS}
+    first = best(ones)
+    boths = {s: second_grade(ones[first], *train, widths[1], s) for s in STRENGTHS}
+    second = best(boths)
+    start = boths[second]
+    ridge = best({r: corrected(replace(start, ridge=r), *train, sweeps) for r in RIDGES})
+    one = first_grade(X, y, widths[0], first)
+    both = second_grade(one, X, y, widths[1], second)
+    return Fits(one, both, corrected(replace(both, ridge=ridge), X, y, sweeps))
 
 
 def corrected(net: Quadratic, X: Array, y: Array, sweeps: int) -> Quadratic:
@@ -105,10 +160,10 @@ def corrected(net: Quadratic, X: Array, y: Array, sweeps: int) -> Quadratic:
             system = net.systems(X)[1 if name == "W" else 0]
             weights = getattr(net, name)
             residual = (y - net.predict(X))[:, None]
-            slope = system.adjoint(residual) - len(X) * RIDGE * weights
+            slope = system.adjoint(residual) - len(X) * net.ridge * weights
             size = np.einsum("ikj,ikj->j", system.G, system.G)
             for _ in range(10):
-                D = len(X) * RIDGE + mu[name] * np.maximum(size, 1e-8 * size.max())
+                D = len(X) * net.ridge + mu[name] * np.maximum(size, 1e-8 * size.max())
                 trial = replace(net, **{name: weights + system.solve(slope, D)})
                 if trial.objective(X, y) < value:
                     net, value, mu[name] = trial, trial.objective(X, y), mu[name] / 3.0
@@ -135,9 +190,9 @@ def joint(net: Quadratic, X: Array, y: Array) -> Quadratic:
         first, second = trial.systems(X)
         keep = np.append(np.ones(trial.a.size - 1), 0.0)
         gradient = [
-            2.0 * (first.adjoint(residual) + RIDGE * trial.U),
-            2.0 * (second.adjoint(residual) + RIDGE * trial.W),
-            2.0 * (trial.columns(X).T @ residual[:, 0] + RIDGE * trial.a * keep),
+            2.0 * (first.adjoint(residual) + trial.ridge * trial.U),
+            2.0 * (second.adjoint(residual) + trial.ridge * trial.W),
+            2.0 * (trial.columns(X).T @ residual[:, 0] + trial.ridge * trial.a * keep),
         ]
         return trial.objective(X, y), np.concatenate([g.ravel() for g in gradient])
 
