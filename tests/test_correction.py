@@ -254,6 +254,16 @@ def test_readouts_alone_are_a_method():
     assert model.objective_path_[1] < model.objective_path_[0]
 
 
+def test_limits_on_sweeps_do_not_touch_readouts_which_make_none():
+    model, X, y = fitted("one")
+    plain = correct(model, X, y, method="readouts")
+    limited = correct(model, X, y, method="readouts", max_sweeps=1, max_seconds=1e-9, tol=0.5)
+    np.testing.assert_array_equal(plain.objective_path_, limited.objective_path_)
+    np.testing.assert_array_equal(plain.predict(X), limited.predict(X))
+    for before, after in zip(model.grades_, limited.grades_, strict=True):
+        np.testing.assert_array_equal(before.network.vectors, after.network.vectors)
+
+
 # --- estimators ---------------------------------------------------------------------------------
 
 

@@ -64,12 +64,13 @@ def correct(
         penalty keeps the first grade of a greedy chain from over-fitting and leaves the rest to later
         ones; on all grades at once it may be too strong.
     max_sweeps : int, default=25
-        Most sweeps over the grades.
+        Most sweeps over the grades. Without effect on ``method="readouts"``, which makes none.
     max_seconds : float, default=None
         Seconds after which no further step begins; None sets no limit. With a limit, the result
-        depends on the speed of the machine.
+        depends on the speed of the machine. ``method="readouts"`` is one step.
     tol : float, default=1e-5
-        Relative fall of the objective over a sweep below which correction ends.
+        Relative fall of the objective over a sweep below which correction ends. Without effect on
+        ``method="readouts"``, which is solved to its optimum.
 
     Returns
     -------

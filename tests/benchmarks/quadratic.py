@@ -23,7 +23,12 @@ from convexgrade.solvers._kronecker import KroneckerSystem
 
 Array = NDArray[np.float64]
 
-STRENGTHS = (1e-3, 3e-3, 1e-2, 3e-2)  # of a grade, relative to what leaves nothing; weak: zeros stay zero
+STRENGTHS = (
+    1e-3,
+    3e-3,
+    1e-2,
+    3e-2,
+)  # of a grade, relative to what leaves nothing; weak: zeros stay zero
 RIDGES = (1e-5, 1e-4, 1e-3)  # of the penalty in correction
 GREEDY_RIDGE = 1e-5
 _STEPS = 400  # of the accelerated proximal gradient method
