@@ -219,6 +219,8 @@ class TableModel:
         Class of the estimator.
     parameters : dict
         Its parameters.
+    limits : tuple of float or None
+        What predictions of a number keep to; None sets no limit.
     """
 
     target: str
@@ -228,6 +230,7 @@ class TableModel:
     grades: tuple[GradeSummary, ...]
     estimator: str
     parameters: dict[str, Any]
+    limits: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         _check_weights(self.network, sum(c.width for c in self.columns), len(self.classes))
@@ -246,6 +249,7 @@ class TableModel:
             ),
             estimator=type(estimator).__name__,
             parameters={name: _plain(value) for name, value in estimator.get_params().items()},
+            limits=_limits(estimator),
         )
 
     @property
@@ -256,7 +260,8 @@ class TableModel:
     def predict(self, frame: Any) -> NDArray[Any]:
         """Predict the target of every row of a table (pandas.DataFrame)."""
         if not self.classes:
-            return self._output(frame)[:, 0]
+            low, high = self.limits or (-np.inf, np.inf)
+            return np.clip(self._output(frame)[:, 0], low, high)
         best = np.argmax(self.predict_proba(frame), axis=1)
         return np.array(self.classes)[best]
 
@@ -281,6 +286,13 @@ class TableModel:
                 *(f"grade {i}: {grade}" for i, grade in enumerate(self.grades, start=1)),
             ]
         )
+
+
+def _limits(estimator: BaseChain) -> tuple[float, float] | None:
+    if getattr(estimator, "extrapolation", None) is None:
+        return None
+    low, high = estimator.prediction_range_
+    return float(low[0]), float(high[0])
 
 
 def _plain(value: Any) -> Any:
@@ -380,6 +392,9 @@ def _read(content: bytes) -> TableModel:
     about["columns"] = tuple(map(_read_column, about["columns"]))
     about["grades"] = tuple(map(_read_grade, about["grades"]))
     about["classes"] = tuple(about["classes"])
+    if about["limits"] is not None:
+        low, high = map(float, about["limits"])
+        about["limits"] = (low, high)
     networks = tuple(
         Network(*(arrays.pop(f"grade_{i}_{name}", None) for name in _WEIGHTS))
         for i in range(1, len(about["grades"]) + 1)

@@ -208,6 +208,7 @@ def test_predictions_far_out_keep_to_the_range_of_the_targets(estimator):
         found = model.predict(far)
         np.testing.assert_allclose(found[:, 0], (high + more)[0])  # y grows as |x| does
         np.testing.assert_allclose(found[:, 1], (low - more)[1])
+        np.testing.assert_allclose(model.prediction_range_, (low - more, high + more))
     free = small(estimator, extrapolation=None).fit(X, Y)
     np.testing.assert_allclose(free.predict(far), free.network_.forward(far), rtol=1e-9)
     assert np.abs(free.predict(far)).min() > 1e5

@@ -64,6 +64,17 @@ def path(model, tmp_path):
     return tmp_path / "model.npz"
 
 
+@pytest.mark.parametrize("extrapolation", [0.1, None])
+def test_rows_far_out_are_predicted_as_the_estimator_does(extrapolation, tmp_path):
+    frame = _table()
+    estimator = MultigradeRegressor(**FAST, extrapolation=extrapolation)
+    save_model(_fitted(estimator, frame, _number(frame)), tmp_path / "model.npz")
+    far = frame.assign(size=1e5 * frame["size"].fillna(1.0))
+    expected = estimator.predict(encode(learn_columns(frame), far))
+    np.testing.assert_allclose(load_model(tmp_path / "model.npz").predict(far), expected)
+    assert (expected.max() > 100.0) == (extrapolation is None)
+
+
 def test_columns_hold_the_imputation_values_and_the_categories_of_the_table():
     size, colour, rooms, sold = learn_columns(_table())
     assert size.fill == _table()["size"].median()

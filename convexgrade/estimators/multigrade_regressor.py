@@ -107,6 +107,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Why there are no more.
     network_ : DeepNetwork
         Explicit weights in the units of the data.
+    prediction_range_ : tuple of two ndarray of shape (n_outputs,)
+        Least and greatest prediction of each output (see ``extrapolation``).
     train_loss_ : ndarray of shape (``n_grades_``,)
         Mean training loss after each grade.
     energy_ : list of Energy

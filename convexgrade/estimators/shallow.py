@@ -91,6 +91,8 @@ class ConvexReLURegressor(RegressorTargets, OneGrade):
         The one grade, with ``network``, ``certificate``, ``n_neurons`` and ``seconds``.
     network_ : DeepNetwork
         Explicit weights in the units of the data.
+    prediction_range_ : tuple of two ndarray of shape (n_outputs,)
+        Least and greatest prediction of each output (see ``extrapolation``).
     train_loss_ : ndarray of shape (1,)
         Mean training loss.
     n_iter_ : int

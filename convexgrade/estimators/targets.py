@@ -15,7 +15,7 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexgrade.losses import BinaryLogLoss, Loss, SoftmaxLogLoss, SquaredError
 from convexgrade.multigrade import standard_scaling
@@ -63,6 +63,16 @@ class RegressorTargets(RegressorMixin):
             Predictions, shaped like the y of `fit`.
         """
         return self._shaped(self._last_output(X))
+
+    @property
+    def prediction_range_(self: Any) -> tuple[Array, Array]:
+        """Least and greatest prediction of each output, infinite where ``extrapolation`` is None."""
+        check_is_fitted(self)
+        scaling, span = self._coding.scaling, self._coding.span
+        return (
+            span.low * scaling.scale + scaling.center,
+            span.high * scaling.scale + scaling.center,
+        )
 
     def _shaped(self: Any, output: Array) -> Array:
         return output[:, 0] if self._one_dimensional else output

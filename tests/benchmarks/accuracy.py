@@ -201,7 +201,7 @@ def plot(found: list[dict[str, Any]], path: Path) -> None:
                 axis.axhline(error(float(np.mean(values))), ls=style, color="0.4", label=model)
         axis.set(title=name, xlabel="grades", ylabel="RMSE" if name in REGRESSION else "error rate")
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.set_ylim(bottom=0.0)
+        axis.set_ylim(0.0, 1.06 * axis.dataLim.ymax)
     for axis in axes.flat[len(names) :]:
         axis.axis("off")
     axes.flat[0].legend(fontsize=8)
