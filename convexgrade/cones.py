@@ -219,11 +219,11 @@ class Cones:
         todo: Index = np.arange(cone.size)
         size = min(2 * d, _POOLED // max(1, points.size))
         few = min(_AT_ONCE, d // 8, size)
-        some = todo if few > 1 and len(self.rows) >= _MANY * size else todo[:0]
+        left = todo if few > 1 and len(self.rows) >= _MANY * size else todo[:0]
         for _ in range(_POOLS):
-            if some.size == 0:
+            if left.size == 0:
                 break
-            some = work.add(some, _Pool.of(self, cone[some], work.result[some], size, few))
+            left = work.add(left, _Pool.of(self, cone[left], work.result[left], size, few))
         work.add(todo, _EveryRow(self, cone))
         return work.result, work.tight
 
@@ -301,16 +301,13 @@ class _Projections:
         self._cones, self._cone, self._points = cones, cone, points
         self._limit = -_MISPLACED * np.linalg.norm(points, axis=1)
         self._enough = enough
-        self._left = (
-            _ADDITIONS * points.shape[1]
-        )  # rounds: rounding alone can add and drop for ever
         self.tight = Tight(tight.rows.copy(), tight.rho.copy(), tight.number.copy())
         self.result = np.array(points, dtype=float)
 
     def add(self, todo: Index, candidates: _EveryRow | _Pool) -> Index:
         """Add the rows most violated until no candidate is; return the points that have got any."""
         place, added = np.arange(todo.size), np.zeros(todo.size, dtype=bool)
-        for _ in range(_ADDITIONS * self._points.shape[1]):
+        for _ in range(_ADDITIONS * self._points.shape[1]):  # rounding can add and drop for ever
             some = self.result[todo[place]]
             place = place[np.einsum("gi,gi->g", some, some) > self._enough**2]
             rows, slack = candidates.most_violated(place, self.result[todo[place]])

@@ -195,7 +195,8 @@ def solve_over(
         start = _pruned(full, start, _SMALL)
         accuracy = _EXACT
         if full.X.size * len(start.groups) > _LARGE:
-            accuracy = max(_EXACT, _ENOUGH * tol * start.objective / full.mean_loss(full.offset))
+            share = start.objective / (full.mean_loss(full.offset) or 1.0)
+            accuracy = max(_EXACT, _ENOUGH * tol * share)
         point = _generate(full, start, every, solver=solver, tol=tol, accuracy=accuracy)
         return replace(_pruned(full, point, _DROP), n_before=len(point.groups))
     if every.size <= _SOLVE_WHOLE:
