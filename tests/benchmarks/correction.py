@@ -32,7 +32,7 @@ Array = NDArray[np.float64]
 SEEDS = (0, 1)
 QUADRATIC_SEEDS = 10
 SWEEPS = 25
-CLASSIFICATION = {"ionosphere": 4, "statlog-vehicle": 2}  # and how many splits
+CLASSIFICATION = {"ionosphere": 4, "statlog-vehicle": 2, "statlog-image": 1}  # and how many splits
 SETS = {"yacht": 4, "energy": 3, "concrete": 2, "airfoil": 2, **CLASSIFICATION}
 CHAINS: dict[str, dict[str, Any]] = {
     "default": {},
