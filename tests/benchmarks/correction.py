@@ -32,8 +32,13 @@ Array = NDArray[np.float64]
 SEEDS = (0, 1)
 QUADRATIC_SEEDS = 10
 SWEEPS = 25
-CLASSIFICATION = {"ionosphere": 4, "statlog-vehicle": 2, "statlog-image": 1}  # and how many splits
-SETS = {"yacht": 4, "energy": 3, "concrete": 2, "airfoil": 2, **CLASSIFICATION}
+CLASSIFICATION = {
+    "ionosphere": 4,
+    "statlog-vehicle": 2,
+    "statlog-image": 1,
+    "magic": 1,
+}  # and how many splits
+SETS = {"yacht": 4, "energy": 3, "concrete": 2, "airfoil": 2, "power-plant": 1, **CLASSIFICATION}
 CHAINS: dict[str, dict[str, Any]] = {
     "default": {},
     "2 grades, alpha 0.003": {"alpha": 3e-3, "n_grades": 2, "alpha_decay": 1.0},
