@@ -230,9 +230,7 @@ class Cones:
     def most_violated(self, cone: Index, points: Array) -> tuple[Index, Array]:
         """Return for each point the row it violates most, and E x . v there."""
         row, slack = np.zeros(cone.size, dtype=np.intp), np.zeros(cone.size)
-        for some in self._in_cache(cone.size):
-            response = points[some] @ self.rows.T
-            response *= self.signs[cone[some]]
+        for some, response in self._responses(cone, points):
             row[some] = response.argmin(axis=1)
             slack[some] = response[np.arange(len(response)), row[some]]
         return row, slack
@@ -240,17 +238,18 @@ class Cones:
     def worst(self, cone: Index, points: Array, size: int) -> Index:
         """Return for each point the rows it violates most, in any order, (m, size)."""
         worst = np.empty((cone.size, size), dtype=np.intp)
-        for some in self._in_cache(cone.size):
-            response = points[some] @ self.rows.T
-            response *= self.signs[cone[some]]
+        for some, response in self._responses(cone, points):
             worst[some] = np.argpartition(response, size - 1, axis=1)[:, :size]
         return worst
 
-    def _in_cache(self, length: int) -> Iterator[slice]:
-        """Yield so few points at a time that their products stay in the cache: memory is slow."""
-        step = max(1, _IN_CACHE // len(self.rows))
-        for first in range(0, length, step):
-            yield slice(first, first + step)
+    def _responses(self, cone: Index, points: Array) -> Iterator[tuple[slice, Array]]:
+        """Yield E x . v of all rows, for so few points at a time that it stays in the cache."""
+        step = max(1, _IN_CACHE // len(self.rows))  # beyond, memory is the bottleneck
+        for first in range(0, cone.size, step):
+            some = slice(first, first + step)
+            response = points[some] @ self.rows.T
+            response *= self.signs[cone[some]]
+            yield some, response
 
 
 class _EveryRow(NamedTuple):

@@ -43,7 +43,6 @@ from convexgrade.multigrade import (
     Data,
     Progress,
     certify_chain,
-    held_out_loss,
     measure_energy,
     staged_loss,
 )
@@ -297,9 +296,12 @@ def correct_progress(
     With validation data, a correction that does not lower the validation loss is dropped.
     """
     correction = correct_chain(progress.chain, data, plan, method, limits, report)
-    held_out = () if validation is None else held_out_loss(correction.chain, validation, plan)
+    held_out: tuple[float, ...] = ()
     if validation is not None:  # measured anew: rows may be others than those of an earlier fit
-        before = held_out_loss(progress.chain, validation, plan)
+        before, held_out = (
+            staged_loss(chain, validation, plan.loss, plan.span)
+            for chain in (progress.chain, correction.chain)
+        )
         if not held_out[-1] < before[-1]:
             return replace(progress, objective_path=correction.objective_path[:1])
     chain = _certified(correction.chain, data, plan)

@@ -371,7 +371,9 @@ def _whitening(scaling: Scaling, features: Array, data: Data) -> Scaling:
 def _measured(
     before: Progress, chain: Chain, data: Data, validation: Data | None, plan: ChainPlan
 ) -> Progress:
-    held_out = () if validation is None else held_out_loss(chain, validation, plan)[-1:]
+    held_out = (
+        () if validation is None else staged_loss(chain, validation, plan.loss, plan.span)[-1:]
+    )
     *_, offset, output = (step.offset for step in chain.walk(data.X))
     return Progress(
         chain,
@@ -397,16 +399,9 @@ def _energies(
     )
 
 
-def staged_loss(chain: Chain, data: Data, loss: Loss) -> tuple[float, ...]:
-    """Return the mean loss of the chain after each grade."""
-    return tuple(_mean_loss(output, data, loss) for output in chain.staged(data.X))
-
-
-def held_out_loss(chain: Chain, data: Data, plan: ChainPlan) -> tuple[float, ...]:
-    """Return the mean loss of the chain's predictions after each grade."""
-    return tuple(
-        _mean_loss(plan.span.apply(output), data, plan.loss) for output in chain.staged(data.X)
-    )
+def staged_loss(chain: Chain, data: Data, loss: Loss, span: Span = UNLIMITED) -> tuple[float, ...]:
+    """Return the mean loss of the chain after each grade, its outputs kept to a span."""
+    return tuple(_mean_loss(span.apply(output), data, loss) for output in chain.staged(data.X))
 
 
 def _mean_loss(output: Array, data: Data, loss: Loss) -> float:
