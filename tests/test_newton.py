@@ -14,6 +14,7 @@ from convexgrade.patterns import sample_patterns
 from convexgrade.program import Groups
 from convexgrade.solution import Start, Status
 from convexgrade.solvers import _systems, cvx, interior, newton
+from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._operator import Operator
 from convexgrade.solvers._systems import Memory, System
@@ -197,13 +198,24 @@ def test_newton_systems_over_rows_columns_and_grams_agree(loss, cones, monkeypat
     system.solve(face, H, tau, right)
     by_grams = system.solve(face, H, tau, right)  # the second time they are kept, if H allows it
     parts = [face.take(np.flatnonzero(operator.output[face.active] == m)) for m in range(k)]
-    by_rows = system._by_rows(parts, tuple(range(k)), H, tau, right)
+    K = Columns(operator, tuple(parts), tuple(range(k)), tau)
+    by_rows = system._by_rows(K, H, right)
     monkeypatch.setattr(_systems, "_CLOSE", 1e-24)
     by_gradients = []
     for size in (4, 40):  # a preconditioner over the rows of its sample, and over the columns
         monkeypatch.setattr(_systems, "_SAMPLE", (size, size))
-        by_gradients.append(system._by_gradients(parts, tuple(range(k)), H, tau, right, 500))
-        assert system._by_gradients(parts, tuple(range(k)), H, tau, right, 2) is None
+        by_gradients.append(system._by_sample(K, H, right, 500))
+        assert system._by_sample(K, H, right, 2) is None
+    near = Columns(
+        operator, tuple(part._replace(sigma=5.0) for part in parts), K.outputs, 0.3 * tau
+    )
+    system._by_kept(near, H, right, 1e12)  # forms the factor that serves next
+    kept = system._memory.kept[K.outputs]
+    by_gradients.append(system._by_kept(K, H, right, 1e12))
+    assert kept.spent > 0.0
+    assert system._memory.kept[K.outputs] is kept
+    by_gradients.append(system._by_kept(K, H, right, 0.9 * kept.spent))  # spent: a new one
+    assert system._memory.kept[K.outputs] is not kept
     for found in (by_columns, by_grams, by_rows, *by_gradients):
         np.testing.assert_allclose(found.ravel(), expected, atol=1e-8)
 
@@ -216,15 +228,16 @@ def test_conjugate_gradients_lead_to_the_same_optimum(loss, cones, enough, monke
     program = make_case(loss=loss, cones=cones)
     expected = objective(program, newton.solve(program))
     tried = []
-    by_gradients = System._by_gradients
+    by_sample = System._by_sample
 
     def counted(self, *arguments):
-        found = by_gradients(self, *arguments[:-1], 500 if enough else 1)
+        found = by_sample(self, *arguments[:-1], 500 if enough else 1)
         tried.append(found is not None)
         return found
 
-    monkeypatch.setattr(System, "_by_gradients", counted)
-    for name, value in {"_MANY": 0, "_FEW": -1, "_GRAM": 0, "_SAMPLE": (10, 10)}.items():
+    monkeypatch.setattr(System, "_by_sample", counted)
+    limits = {"_MANY": 0, "_KEPT": 0, "_FEW": -1, "_GRAM": 0, "_SAMPLE": (10, 10)}
+    for name, value in limits.items():
         monkeypatch.setattr(_systems, name, value)
     solution = newton.solve(program)
     assert solution.status is Status.OPTIMAL
@@ -233,6 +246,32 @@ def test_conjugate_gradients_lead_to_the_same_optimum(loss, cones, enough, monke
     )
     assert len(tried) > 5 if enough else len(tried) == 1
     assert all(tried) == enough
+
+
+@pytest.mark.parametrize("cones", [True, False])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_kept_factors_lead_to_the_same_optimum(loss, cones, monkeypatch):
+    program = make_case(loss=loss, cones=cones)
+    expected = objective(program, newton.solve(program))
+    iterations = []
+    by_factor = _systems._by_factor
+
+    def counted(*arguments):
+        found = by_factor(*arguments)
+        iterations.append(found[1])
+        return found
+
+    monkeypatch.setattr(_systems, "_by_factor", counted)
+    monkeypatch.setattr(_systems, "_GRAM", 0)
+    monkeypatch.setattr(_systems, "_MANY", 0)
+    # At their own cost such small systems would all be formed anew.
+    monkeypatch.setattr(_systems, "_operations", lambda K, rows: 1e9)
+    solution = newton.solve(program)
+    assert solution.status is Status.OPTIMAL
+    assert objective(program, solution) == pytest.approx(
+        expected, rel=0.0, abs=1e-8 * scale(program)
+    )
+    assert len(iterations) > 5
 
 
 @pytest.mark.parametrize("held", [0, 1, 5, 6])
@@ -248,12 +287,12 @@ def test_outer_products_of_faces_from_what_they_have_or_lack(held):
     points = rng.standard_normal((active.size, d))
     points -= np.einsum("gij,gkj,gk->gi", basis, basis, points)
     face = Face.of(active, p.groups.sign[active], points, normals, 1e-2, 30.0)
-    system = System(operator, p.groups.pattern, p.patterns.masks, Memory())
+    K = Columns(operator, (face,), (0,), np.zeros(p.free.size))
     expected = np.zeros((len(p.X), len(p.X)))
     for g, root in zip(active, face.roots()[0], strict=True):
         columns = p.patterns.masks[:, p.groups.pattern[g], None] * (p.X @ root)
         expected += columns @ columns.T
-    found = system._outer(face, np.zeros(p.free.size))
+    found = K.outer(face)
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10 * expected.max())
 
 

@@ -1,36 +1,36 @@
 """Linear systems of the proximal Newton method, over the faces of active groups.
 
-With K the columns sigma^1/2 D_g X C_g of all active groups (see `_faces`), and tau^1/2 Z, a Newton
-step solves
+With the columns K (see `_columns`) a Newton step solves
 
     (I + K K^T H) step = right side,
 
 over the columns as I + K^T H K or over the rows as I + S K K^T S with S^2 = H, whichever is smaller.
 H is never inverted: the curvature of a log loss vanishes where it is certain.
 
-Where there are many rows and many columns, neither is formed. Conjugate gradients solve the system over
-the columns by products with K alone, which cost what the groups have numbers, not their square. Rows are
-much alike: the same system over a sample of them, I + K_s^T H_s K_s, is so good a preconditioner that a
-few dozen products do, however large sigma is.
+Where either takes long to form, conjugate gradients solve it by products with K alone, which cost what
+the groups have numbers, not their square. They are preconditioned
+
+- over the rows, unless there are too many, by a system that was formed some steps ago: from step to step
+  faces change little, and sigma by a factor. It serves until products have cost what a new one does;
+- over the columns by the same system over a sample of the rows, I + K_s^T H_s K_s: rows are much alike,
+  and a few dozen products do, however large sigma is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import combinations, pairwise
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
+from convexgrade.solvers._columns import Columns, factor, row_panel
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._operator import (
     MAX_FLOATS,
     Operator,
     Outputs,
-    cholesky,
     chunks,
     coupled,
     square_roots,
@@ -46,13 +46,15 @@ _COLUMN = 100  # and to form one of a column of K
 _MANY = 1e9  # operations to form a system, from which on conjugate gradients are worth a trial
 _FEW = 16  # iterations that are no trial
 _A_PRODUCT = 3  # operations to form a system that take as long as one of a product with K and K^T,
-_A_SWEEP = 100  # and as one number of a preconditioner's factor
+_A_ROOT = 25  # as one number of the roots of faces, when all products of an iteration read them,
+_A_SWEEP = 100  # as one number of a preconditioner's factor from a sample,
+_A_SOLVE = 10  # and as one number of a factor when it is used
 _CLOSE = 0.001  # error of their step, relative to what a whole one gains
 _SAMPLED = 8  # rows for one of the sample of a preconditioner,
 _SAMPLE = 256, 2048  # which has no fewer and no more
+_NOTHING = 1e-6  # part of a root of the curvature that says nothing, relative to the largest
+_KEPT = 5000  # rows up to which the factor of a system is kept
 _GRAM = 2048  # columns of patterns whose products are kept
-_PANEL = 1 << 20  # floats of the part of K that is formed at a time,
-_ROWS = 256  # or so many of its rows, if they are longer
 
 
 class Grams:
@@ -84,7 +86,7 @@ class Grams:
         size = self._Z.shape[1] + self._X.shape[1] * len(self._place)
         matrix = np.zeros((size, size))
         matrix[:old, :old] = self._matrix
-        for rows in chunks(len(self._X), size, most=_row_panel(size)):
+        for rows in chunks(len(self._X), size, most=row_panel(size)):
             X, weights = self._X[rows], self.curvature[rows]
             columns = (masks[rows, :, None] * X[:, None, :]).reshape(len(X), -1)
             columns = np.concatenate([self._Z[rows], columns], axis=1)
@@ -97,23 +99,12 @@ def _sample_size(n: int) -> int:
     return int(np.clip(n // _SAMPLED, *_SAMPLE))
 
 
-def _factor(matrix: Array) -> tuple[Array, bool]:
-    """Return the Cholesky factor of I + matrix, which is overwritten, as `cho_solve` wants it."""
-    matrix[np.diag_indices_from(matrix)] += 1.0
-    return cholesky(matrix).T, False
+@dataclass
+class _Kept:
+    """The factor of a system over the rows, and what products have been spent with it so far."""
 
-
-def _row_panel(columns: int) -> int:
-    """Return the floats of some rows of K: of no fewer than make products efficient."""
-    return max(_PANEL, _ROWS * columns)
-
-
-class _Columns(NamedTuple):
-    """The columns of K that lead to one output, but for those of Z."""
-
-    active: Index  # (m,)
-    roots: Array  # (m, d, d)
-    used: Mask  # (m, d)
+    factor: tuple[Array, bool]
+    spent: float = 0.0
 
 
 @dataclass
@@ -124,13 +115,16 @@ class Memory:
     ----------
     grams : dict of int to Grams
         Products of patterns' columns, for each output.
-    gradients : bool
-        Whether conjugate gradients have always served. As sigma grows they do ever worse: what has
-        failed once is not tried again.
+    sampled : bool
+        Whether preconditioners over samples have always served. As sigma grows they do ever worse: what
+        has failed once is not tried again.
+    kept : dict of tuple of int to _Kept
+        The last factor of a system over the rows, for each set of outputs.
     """
 
     grams: dict[int, Grams] = field(default_factory=dict)
-    gradients: bool = True
+    sampled: bool = True
+    kept: dict[Outputs, _Kept] = field(default_factory=dict)
 
 
 class System:
@@ -144,31 +138,25 @@ class System:
         step = np.empty_like(right)
         output = self._operator.output[face.active]
         for outputs in coupled(curvature):
-            parts = [face.take(np.flatnonzero(output == k)) for k in outputs]
+            faces = tuple(face.take(np.flatnonzero(output == k)) for k in outputs)
+            K = Columns(self._operator, faces, outputs, tau)
             H = curvature[:, outputs][:, :, outputs]
-            columns = sum(part.dimensions for part in parts) + len(outputs) * tau.size
-            rows = len(right) * len(outputs)
-            found = None
-            if self._memory.gradients and not self._keeps_gram(outputs, H):
-                limit = self._worth(parts, outputs, columns, len(right))
-                if limit > _FEW:
-                    found = self._by_gradients(parts, outputs, H, tau, right[:, outputs], limit)
-                    self._memory.gradients = found is not None
-            if found is None:
-                direct = self._by_columns if columns <= _COLUMNS_A_ROW * rows else self._by_rows
-                found = direct(parts, outputs, H, tau, right[:, outputs])
-            step[:, outputs] = found
+            step[:, outputs] = self._solved(K, H, right[:, outputs])
         return step
 
-    def _worth(self, faces: list[Face], outputs: Outputs, columns: int, n: int) -> int:
-        """Return how many iterations of conjugate gradients take as long as to form the system."""
-        rows = n * len(outputs)
-        operations = n * columns * min(columns, rows) * len(outputs)
-        if operations < _MANY:
-            return 0
-        size = min(_sample_size(n), columns)
-        numbers = sum(face.q.size for face in faces)
-        return int(operations / (_A_PRODUCT * n * numbers + _A_SWEEP * size**2))
+    def _solved(self, K: Columns, H: Array, right: Array) -> Array:
+        cost = _operations(K, right.size)
+        if cost >= _MANY and not self._keeps_gram(K.outputs, H):
+            if right.size <= _KEPT:
+                return self._by_kept(K, H, right, cost)
+            if self._memory.sampled:
+                limit = int(cost / _operations_sampled(K, right.size))
+                found = self._by_sample(K, H, right, limit) if limit > _FEW else None
+                if found is not None:
+                    return found
+                self._memory.sampled = False
+        direct = self._by_columns if _fewer_columns(K, right.size) else self._by_rows
+        return direct(K, H, right)
 
     def _keeps_gram(self, outputs: Outputs, H: Array) -> bool:
         """Return whether products of patterns' columns serve in many steps: where H stays."""
@@ -178,16 +166,8 @@ class System:
         grams = self._memory.grams.get(outputs[0])
         return grams is None or np.array_equal(grams.curvature, H[:, 0, 0])
 
-    def _by_gradients(
-        self,
-        faces: list[Face],
-        outputs: Outputs,
-        H: Array,
-        tau: Array,
-        right: Array,
-        limit: int,
-    ) -> Array | None:
-        """Return a step that is exact enough, by preconditioned conjugate gradients.
+    def _by_sample(self, K: Columns, H: Array, right: Array, limit: int) -> Array | None:
+        """Return a step that is exact enough, by conjugate gradients over the columns.
 
         None if so many iterations do not reach it.
 
@@ -196,222 +176,55 @@ class System:
         y gains less by (|r|^2 - r^T (I + K^T H K)^-1 r) / 2 at most. From y = 0 they make a direction of
         descent at every iteration.
         """
-        local, faces = self._alone(faces)
-        parts = [_Columns(face.active, *face.roots()) for face in faces]
-        precondition = local._preconditioner(faces, parts, outputs, H, tau)
+        K = K.alone()
+        precondition = _over_sample(K, H)
         weighted = np.einsum("ikl,il->ik", H, right)
-        y = np.zeros(sum(tau.size + int(part.used.sum()) for part in parts))
+        y = np.zeros(K.number)
         energy = 0.5 * float(np.vdot(right, weighted))
-        r = local._adjoint(parts, outputs, tau, weighted)
+        r = K.adjoint(weighted)
         way, old = np.zeros_like(y), np.inf
         for _ in range(limit):
             if r @ r <= _CLOSE * energy:
-                return right - local._forward(parts, outputs, tau, y)
+                return right - K.forward(y)
             z = precondition(r)
             way = z + (float(r @ z) / old) * way
             old = float(r @ z)
-            f = local._forward(parts, outputs, tau, way)
-            image = way + local._adjoint(parts, outputs, tau, np.einsum("ikl,il->ik", H, f))
+            image = way + K.adjoint(np.einsum("ikl,il->ik", H, K.forward(way)))
             length = old / float(way @ image)
             y += length * way
             r -= length * image
             energy -= 0.5 * length * old
         return None
 
-    def _alone(self, faces: list[Face]) -> tuple[System, list[Face]]:
-        """Return the system of the groups of some faces alone, and these faces in it."""
-        active = np.concatenate([face.active for face in faces])
-        edges = np.cumsum([0, *(len(face.active) for face in faces)])
-        operator = self._operator.restricted(active, slice(None))
-        local = System(operator, self._pattern[active], self._masks, Memory())
-        return local, [
-            face._replace(active=np.arange(a, b))
-            for face, (a, b) in zip(faces, pairwise(edges.tolist()), strict=True)
-        ]
-
-    def _preconditioner(
-        self,
-        faces: list[Face],
-        parts: list[_Columns],
-        outputs: Outputs,
-        H: Array,
-        tau: Array,
-    ) -> Callable[[Array], Array]:
-        """Return the inverse of I + K_s^T H_s K_s, for a sample of the rows weighted to stand for all.
-
-        Where the sample has fewer rows than there are columns it is, with T = S_s K_s,
-        I - T^T (I + T T^T)^-1 T.
-        """
-        n, k = len(H), len(outputs)
-        size = max(1, _sample_size(n) // k)
-        rows = np.sort(np.random.default_rng(0).choice(n, size, replace=False))
-        operator = self._operator.restricted(np.arange(len(self._pattern)), rows)
-        sample = System(operator, self._pattern, self._masks[rows], Memory())
-        weighted = H[rows] * (n / size)
-        if sum(tau.size + int(part.used.sum()) for part in parts) <= k * size:
-            columns = _factor(sample._formed(parts, outputs, weighted, tau))
-            return lambda r: np.asarray(cho_solve(columns, r, check_finite=False))
-        S = square_roots(weighted)
-        factor = sample._row_factor(faces, S, tau)
-
-        def inverse(r: Array) -> Array:
-            f = sample._forward(parts, outputs, tau, r)
-            scaled = np.einsum("iab,ib->ai", S, f)
-            inner = cho_solve(factor, scaled.ravel(), check_finite=False)
-            theta = np.einsum("iab,bi->ia", S, inner.reshape(k, size))
-            return r - sample._adjoint(parts, outputs, tau, theta)
-
-        return inverse
-
-    def _by_columns(
-        self, faces: list[Face], outputs: Outputs, H: Array, tau: Array, right: Array
-    ) -> Array:
-        parts = [_Columns(face.active, *face.roots()) for face in faces]
-        matrix = self._gram(parts, outputs, H, tau)
-        if matrix is None:
-            matrix = self._formed(parts, outputs, H, tau)
-        y = self._adjoint(parts, outputs, tau, np.einsum("ikl,il->ik", H, right))
-        y = cho_solve(_factor(matrix), y, check_finite=False)
-        return right - self._forward(parts, outputs, tau, y)
-
-    def _by_rows(
-        self, faces: list[Face], outputs: Outputs, H: Array, tau: Array, right: Array
-    ) -> Array:
-        n, k = right.shape
+    def _by_kept(self, K: Columns, H: Array, right: Array, cost: float) -> Array:
+        """Return a step by conjugate gradients over the rows, or by a new factor that is then kept."""
         S = square_roots(H)
-        factor = self._row_factor(faces, S, tau)
-        scaled = np.einsum("iab,ib->ai", S, right)
-        inner = cho_solve(factor, scaled.ravel(), check_finite=False)
-        theta = np.einsum("iab,bi->ia", S, inner.reshape(k, n))
-        return right - self._applied(faces, outputs, tau, theta)
+        kept = self._memory.kept.get(K.outputs)
+        if kept is not None and kept.spent < cost:
+            product = _A_PRODUCT * len(right) * K.numbers + _A_SOLVE * right.size**2
+            found, taken = _by_factor(K.alone(), S, right, kept.factor, int(cost / product))
+            kept.spent += taken * product
+            if found is not None:
+                return found
+        kept = self._memory.kept[K.outputs] = _Kept(K.row_factor(S))
+        return _over_rows(K, S, right, kept.factor)
 
-    def _row_factor(self, faces: list[Face], S: Array, tau: Array) -> tuple[Array, bool]:
-        """Return the Cholesky factor of I + S K K^T S, (k n, k n), as `cho_solve` wants it."""
-        n, k = S.shape[:2]
-        blocks = np.zeros((k, n, k, n))
-        for m, face in enumerate(faces):
-            outer = self._outer(face, tau)
-            for a, b in np.ndindex(k, k):
-                blocks[a, :, b, :] += S[:, a, m, None] * outer * S[:, m, b]
-        return _factor(blocks.reshape(k * n, k * n))
+    def _by_columns(self, K: Columns, H: Array, right: Array) -> Array:
+        matrix = self._gram(K, H)
+        if matrix is None:
+            matrix = K.formed(H)
+        y = K.adjoint(np.einsum("ikl,il->ik", H, right))
+        return right - K.forward(cho_solve(factor(matrix), y, check_finite=False))
 
-    def _outer(self, face: Face, tau: Array) -> Array:
-        """Return K K^T of one output, from some columns at a time.
+    def _by_rows(self, K: Columns, H: Array, right: Array) -> Array:
+        S = square_roots(H)
+        return _over_rows(K, S, right, K.row_factor(S))
 
-        Where the faces are most of the space, from what they lack: with U_g = ``complement``,
-
-            sum_g D_g X J_g X^T D_g = X X^T o sum_g (1 - kappa_g) D_g 1 1^T D_g
-                                      + sum_g D_g X (kappa_g q q^T - (1 - kappa_g) U U^T) X^T D_g.
-        """
-        op = self._operator
-        free = np.sqrt(tau) * op.Z
-        total = free @ free.T
-        channel = op.channel[face.active]
-        if face.dimensions <= face.held.sum() + 2 * len(channel):
-            roots, used = face.roots()
-            self._add_outer(total, roots, used, channel, 1.0)
-            return np.asarray(total)
-        inside = np.sqrt(face.sigma * (1.0 - face.kappa))
-        masks = inside * op.masks[:, channel]
-        total += (op.X @ op.X.T) * (masks @ masks.T)
-        along = np.sqrt(face.sigma * face.kappa)[:, None] * face.q
-        every = np.ones((len(channel), 1), dtype=bool)
-        self._add_outer(total, along[:, :, None], every, channel, 1.0)
-        complement = face.complement()
-        held = np.arange(complement.shape[2]) < face.held[:, None]
-        self._add_outer(total, inside[:, None, None] * complement, held, channel, -1.0)
-        return np.asarray(total)
-
-    def _add_outer(
-        self, total: Array, vectors: Array, used: Mask, channel: Index, factor: float
-    ) -> None:
-        """Add, in place, the outer products of D_g X times the used columns of ``vectors``."""
-        op, d = self._operator, self._operator.X.shape[1]
-        for some in chunks(len(channel), len(op.X) * max(1, used.shape[1]), most=_PANEL):
-            flat = vectors[some].transpose(1, 0, 2).reshape(d, -1)[:, used[some].ravel()]
-            where = np.repeat(channel[some], used[some].sum(axis=1))
-            panel = (op.X @ flat) * op.masks[:, where]
-            total += factor * (panel @ panel.T)
-
-    def _applied(self, faces: list[Face], outputs: Outputs, tau: Array, theta: Array) -> Array:
-        """Return K K^T theta."""
-        op = self._operator
-        groups, free = op.adjoint(self._everywhere(outputs, theta))
-        v = np.zeros_like(groups)
-        for face in faces:
-            U = face.complement()
-            b = groups[face.active][:, :, None]
-            inside = (1.0 - face.kappa)[:, None, None] * (b - U @ (U.transpose(0, 2, 1) @ b))
-            along = face.kappa * np.einsum("gi,gi->g", face.q, b[:, :, 0])
-            v[face.active] = face.sigma * (inside[:, :, 0] + along[:, None] * face.q)
-        return op.forward(v, tau[:, None] * free)[:, outputs]
-
-    def _everywhere(self, outputs: Outputs, theta: Array) -> Array:
-        """Return theta with zeros for the other outputs."""
-        full = np.zeros((len(theta), len(self._operator.spans)))
-        full[:, outputs] = theta
-        return full
-
-    def _forward(self, parts: list[_Columns], outputs: Outputs, tau: Array, y: Array) -> Array:
-        """Return K y for the outputs of the parts."""
-        op = self._operator
-        v = np.zeros((op.channel.size, op.X.shape[1]))
-        c = np.zeros((tau.size, len(op.spans)))
-        for k, part, y_k in zip(outputs, parts, self._split(parts, tau, y), strict=True):
-            c[:, k] = np.sqrt(tau) * y_k[: tau.size]
-            spread = np.zeros(part.used.shape)
-            spread[part.used] = y_k[tau.size :]
-            # The roots hold s_g already, and the operator multiplies by it once more.
-            v[part.active] = op.sign[part.active, None] * np.einsum(
-                "gij,gj->gi", part.roots, spread
-            )
-        return op.forward(v, c)[:, outputs]
-
-    def _adjoint(self, parts: list[_Columns], outputs: Outputs, tau: Array, theta: Array) -> Array:
-        """Return K^T theta."""
-        op = self._operator
-        groups, free = op.adjoint(self._everywhere(outputs, theta))
-        found = []
-        for k, part in zip(outputs, parts, strict=True):
-            signed = op.sign[part.active, None] * groups[part.active]
-            y = np.einsum("gij,gi->gj", part.roots, signed)[part.used]
-            found.append(np.concatenate([np.sqrt(tau) * free[:, k], y]))
-        return np.concatenate(found)
-
-    def _split(self, parts: list[_Columns], tau: Array, y: Array) -> list[Array]:
-        sizes = [tau.size + int(part.used.sum()) for part in parts]
-        return np.split(y, np.cumsum(sizes)[:-1])
-
-    def _rows(self, part: _Columns, tau: Array, rows: slice) -> Array:
-        """Return some rows of the columns of K that lead to one output."""
-        op, d = self._operator, self._operator.X.shape[1]
-        flat = part.roots.transpose(1, 0, 2).reshape(d, -1)[:, part.used.ravel()]
-        channel = np.repeat(op.channel[part.active], part.used.sum(axis=1))
-        free = np.sqrt(tau) * op.Z[rows][:, : tau.size]  # without any, none
-        return np.concatenate([free, (op.X[rows] @ flat) * op.masks[rows][:, channel]], axis=1)
-
-    def _formed(self, parts: list[_Columns], outputs: Outputs, H: Array, tau: Array) -> Array:
-        """Return K^T H K, from some rows of K at a time."""
-        edges = np.cumsum([0, *(tau.size + int(part.used.sum()) for part in parts)])
-        own = [slice(a, b) for a, b in pairwise(edges.tolist())]
-        matrix = np.zeros((edges[-1], edges[-1]))
-        for rows in chunks(len(H), int(edges[-1]), most=_row_panel(int(edges[-1]))):
-            K = [self._rows(part, tau, rows) for part in parts]
-            for a, b in np.ndindex(len(parts), len(parts)):
-                if a == b:
-                    root = np.sqrt(H[rows, a, a])[:, None] * K[a]
-                    matrix[own[a], own[a]] += root.T @ root
-                elif a < b:
-                    matrix[own[a], own[b]] += K[a].T @ (H[rows, a, b, None] * K[b])
-        for a, b in combinations(range(len(parts)), 2):
-            matrix[own[b], own[a]] = matrix[own[a], own[b]].T
-        return matrix
-
-    def _gram(self, parts: list[_Columns], outputs: Outputs, H: Array, tau: Array) -> Array | None:
+    def _gram(self, K: Columns, H: Array) -> Array | None:
         """Return K^T H K from the Gram matrix of patterns; None where that is dearer, or is new."""
-        if not self._keeps_gram(outputs, H):
+        if not self._keeps_gram(K.outputs, H):
             return None
-        op, part, k, h = self._operator, parts[0], outputs[0], H[:, 0, 0]
+        op, part, k, h = self._operator, K.parts[0], K.outputs[0], H[:, 0, 0]
         columns, d = int(part.used.sum()), op.X.shape[1]
         if len(h) * columns * (columns + _COLUMN) <= _GATHERED * (len(part.active) * d) ** 2:
             return None
@@ -423,10 +236,108 @@ class System:
         gram = grams.at(pattern)
         if gram is None:
             return None
-        q, root = tau.size, np.sqrt(tau)
+        q, root = K.tau.size, np.sqrt(K.tau)
         rows = gram[q:].reshape(len(pattern), d, len(gram))[place]
         rows = (part.roots.transpose(0, 2, 1) @ rows)[part.used]
         rows = np.concatenate([root[:, None] * gram[:q], rows])
         blocks = rows[:, q:].reshape(len(rows), len(pattern), d)[:, place].transpose(1, 0, 2)
         right = (blocks @ part.roots).transpose(1, 0, 2)[:, part.used]
         return np.concatenate([rows[:, :q] * root, right], axis=1)
+
+
+def _fewer_columns(K: Columns, rows: int) -> bool:
+    return K.number <= _COLUMNS_A_ROW * rows
+
+
+def _operations(K: Columns, rows: int) -> float:
+    """Return about how many operations it takes to form a system over so many rows of all outputs."""
+    if _fewer_columns(K, rows):
+        return float(rows) * K.number**2
+    return float(rows) ** 2 * K.width
+
+
+def _operations_sampled(K: Columns, rows: int) -> float:
+    """Return how many such operations take as long as an iteration with a sample of the rows."""
+    n = rows // len(K.outputs)
+    products = _A_PRODUCT * n * K.numbers + _A_ROOT * K.numbers * K.operator.X.shape[1]
+    return float(products + _A_SWEEP * min(_sample_size(n), K.number) ** 2)
+
+
+def _over_sample(K: Columns, H: Array) -> Callable[[Array], Array]:
+    """Return the inverse of I + K_s^T H_s K_s, for a sample of the rows weighted to stand for all.
+
+    Where the sample has fewer rows than there are columns it is, with T = S_s K_s,
+    I - T^T (I + T T^T)^-1 T.
+    """
+    n, k = H.shape[:2]
+    size = max(1, _sample_size(n) // k)
+    rows = np.sort(np.random.default_rng(0).choice(n, size, replace=False))
+    sample = K.on_rows(rows)
+    weighted = H[rows] * (n / size)
+    if K.number <= k * size:
+        columns = factor(sample.formed(weighted))
+        return lambda r: np.asarray(cho_solve(columns, r, check_finite=False))
+    S = square_roots(weighted)
+    over_rows = sample.row_factor(S)
+
+    def inverse(r: Array) -> Array:
+        scaled = _scaled(S, sample.forward(r))
+        inner = cho_solve(over_rows, scaled.T.ravel(), check_finite=False)
+        return r - sample.adjoint(_scaled(S, inner.reshape(k, size).T))
+
+    return inverse
+
+
+def _scaled(S: Array, f: Array) -> Array:
+    return np.einsum("iab,ib->ia", S, f)
+
+
+def _solved_by(over_rows: tuple[Array, bool], f: Array) -> Array:
+    inner = cho_solve(over_rows, f.T.ravel(), check_finite=False)
+    return np.asarray(inner.reshape(f.shape[::-1]).T)
+
+
+def _over_rows(K: Columns, S: Array, right: Array, over_rows: tuple[Array, bool]) -> Array:
+    """Return the step that a factor of I + S K K^T S gives."""
+    return _step(K, S, right, _solved_by(over_rows, _scaled(S, right)))
+
+
+def _by_factor(
+    K: Columns, S: Array, right: Array, over_rows: tuple[Array, bool], limit: int
+) -> tuple[Array | None, int]:
+    """Return a step by conjugate gradients over the rows, and how many iterations they took.
+
+    They maximise D(w) = w^T S right - w^T (I + S K K^T S) w / 2, whose maximum is what a whole Newton
+    step gains, and a step with S step = w gains D(w). With the residual r it is at most |r|^2 / 2 less.
+    """
+    r = _scaled(S, right)
+    w, way, old, gain = np.zeros_like(r), np.zeros_like(r), np.inf, 0.0
+    for taken in range(limit):
+        if np.vdot(r, r) <= _CLOSE * gain:
+            return _step(K, S, right, w), taken
+        z = _solved_by(over_rows, r)
+        way = z + (float(np.vdot(r, z)) / old) * way
+        old = float(np.vdot(r, z))
+        image = way + _scaled(S, K.applied(_scaled(S, way)))
+        length = old / float(np.vdot(way, image))
+        w = w + length * way
+        r = r - length * image
+        gain += 0.5 * length * old
+    return None, limit
+
+
+def _step(K: Columns, S: Array, right: Array, w: Array) -> Array:
+    """Return the step with S step = w, and right - K K^T S w where S says nothing.
+
+    With an exact w both are the same. The latter has the error of w times K K^T in it.
+    """
+    step = right - K.applied(_scaled(S, w))
+    return step + _scaled(_pseudo_inverse(S), w - _scaled(S, step))
+
+
+def _pseudo_inverse(S: Array) -> Array:
+    """Return the inverses of the symmetric S_i, without the parts that are small beside the largest."""
+    values, vectors = np.linalg.eigh(S)
+    large = values > _NOTHING * values.max(initial=0.0)
+    inverses = np.divide(1.0, values, out=np.zeros_like(values), where=large)
+    return np.asarray((vectors * inverses[:, None, :]) @ vectors.transpose(0, 2, 1))

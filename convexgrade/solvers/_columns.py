@@ -1,0 +1,236 @@
+"""The columns K of a Newton system.
+
+These are sigma^1/2 D_g X C_g of all active groups (see `_faces`), and tau^1/2 Z: products of what is
+small, and mostly used without being formed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations, pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convexgrade.solvers._faces import Face
+from convexgrade.solvers._operator import Operator, Outputs, cholesky, chunks
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+Mask = NDArray[np.bool_]
+
+_PANEL = 1 << 20  # floats of the part of K that is formed at a time,
+_ROWS = 256  # or so many of its rows, if they are longer
+
+
+def row_panel(columns: int) -> int:
+    """Return the floats of some rows of K: of no fewer than make products efficient."""
+    return max(_PANEL, _ROWS * columns)
+
+
+def factor(matrix: Array) -> tuple[Array, bool]:
+    """Return the Cholesky factor of I + matrix, which is overwritten, as `cho_solve` wants it."""
+    matrix[np.diag_indices_from(matrix)] += 1.0
+    return cholesky(matrix).T, False
+
+
+class Roots(NamedTuple):
+    """The columns of K that lead to one output, but for those of Z, before D_g X."""
+
+    active: Index  # (m,)
+    roots: Array  # (m, d, d)
+    used: Mask  # (m, d)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of K that lead to some outputs.
+
+    Attributes
+    ----------
+    operator : Operator
+        The map of a working set.
+    faces : tuple of Face
+        Faces of its active groups, for each of the outputs.
+    outputs : tuple of int
+        The outputs.
+    tau : ndarray of shape (q,)
+        Proximal parameters of the unpenalised columns.
+    """
+
+    operator: Operator
+    faces: tuple[Face, ...]
+    outputs: Outputs
+    tau: Array
+
+    @property
+    def number(self) -> int:
+        """Number of columns."""
+        free = len(self.outputs) * self.tau.size
+        return sum(face.dimensions for face in self.faces) + int(free)
+
+    @property
+    def numbers(self) -> int:
+        """Numbers that all active groups have: what a product costs for each row."""
+        return sum(face.q.size for face in self.faces)
+
+    @property
+    def width(self) -> int:
+        """Number of columns whose outer products make up K K^T, see `outer`."""
+        return sum(min(face.dimensions, _lacking(face)) for face in self.faces)
+
+    def alone(self) -> Columns:
+        """Return the same columns, with an operator of the active groups alone."""
+        active = np.concatenate([face.active for face in self.faces])
+        edges = np.cumsum([0, *(len(face.active) for face in self.faces)])
+        faces = (
+            face._replace(active=np.arange(a, b))
+            for face, (a, b) in zip(self.faces, pairwise(edges.tolist()), strict=True)
+        )
+        operator = self.operator.restricted(active, slice(None))
+        return replace(self, operator=operator, faces=tuple(faces))
+
+    def on_rows(self, rows: Index) -> Columns:
+        """Return some rows of the columns."""
+        every = np.arange(self.operator.channel.size)
+        return replace(self, operator=self.operator.restricted(every, rows))
+
+    @cached_property
+    def parts(self) -> list[Roots]:
+        """What the columns of each output are made of."""
+        return [Roots(face.active, *face.roots()) for face in self.faces]
+
+    @cached_property
+    def _complements(self) -> list[Array]:
+        return [face.complement() for face in self.faces]
+
+    def forward(self, y: Array) -> Array:
+        """Return K y, shape (n_samples, n_outputs)."""
+        op, q = self.operator, self.tau.size
+        v = np.zeros((op.channel.size, op.X.shape[1]))
+        c = np.zeros((q, len(op.spans)))
+        sizes = [q + int(part.used.sum()) for part in self.parts]
+        pieces = np.split(y, np.cumsum(sizes)[:-1])
+        for k, part, y_k in zip(self.outputs, self.parts, pieces, strict=True):
+            c[:, k] = np.sqrt(self.tau) * y_k[:q]
+            spread = np.zeros(part.used.shape)
+            spread[part.used] = y_k[q:]
+            # The roots hold s_g already, and the operator multiplies by it once more.
+            v[part.active] = op.sign[part.active, None] * _times(part.roots, spread)
+        return op.forward(v, c)[:, self.outputs]
+
+    def adjoint(self, theta: Array) -> Array:
+        """Return K^T theta."""
+        op = self.operator
+        groups, free = op.adjoint(self._everywhere(theta))
+        found = []
+        for k, part in zip(self.outputs, self.parts, strict=True):
+            signed = op.sign[part.active, None] * groups[part.active]
+            y = _times(part.roots.transpose(0, 2, 1), signed)[part.used]
+            found.append(np.concatenate([np.sqrt(self.tau) * free[:, k], y]))
+        return np.concatenate(found)
+
+    def applied(self, theta: Array) -> Array:
+        """Return K K^T theta, from what the faces lack."""
+        op = self.operator
+        groups, free = op.adjoint(self._everywhere(theta))
+        v = np.zeros_like(groups)
+        for face, U in zip(self.faces, self._complements, strict=True):
+            b = groups[face.active]
+            inside = b - _times(U, _times(U.transpose(0, 2, 1), b))
+            along = face.kappa * np.einsum("gi,gi->g", face.q, b)
+            v[face.active] = face.sigma * (
+                (1.0 - face.kappa)[:, None] * inside + along[:, None] * face.q
+            )
+        return op.forward(v, self.tau[:, None] * free)[:, self.outputs]
+
+    def _everywhere(self, theta: Array) -> Array:
+        """Return theta with zeros for the other outputs."""
+        full = np.zeros((len(theta), len(self.operator.spans)))
+        full[:, self.outputs] = theta
+        return full
+
+    def row_factor(self, S: Array) -> tuple[Array, bool]:
+        """Return the Cholesky factor of I + S K K^T S, (k n, k n), as `cho_solve` wants it."""
+        n, k = S.shape[:2]
+        blocks = np.zeros((k, n, k, n))
+        for m, face in enumerate(self.faces):
+            outer = self.outer(face)
+            for a, b in np.ndindex(k, k):
+                blocks[a, :, b, :] += S[:, a, m, None] * outer * S[:, m, b]
+        return factor(blocks.reshape(k * n, k * n))
+
+    def outer(self, face: Face) -> Array:
+        """Return K K^T of one output, from some columns at a time.
+
+        Where the faces are most of the space, from what they lack: with U_g = ``complement``,
+
+            sum_g D_g X J_g X^T D_g = X X^T o sum_g (1 - kappa_g) D_g 1 1^T D_g
+                                      + sum_g D_g X (kappa_g q q^T - (1 - kappa_g) U U^T) X^T D_g.
+        """
+        op = self.operator
+        free = np.sqrt(self.tau) * op.Z
+        total = free @ free.T
+        channel = op.channel[face.active]
+        if face.dimensions <= _lacking(face):
+            roots, used = face.roots()
+            self._add_outer(total, roots, used, channel, 1.0)
+            return np.asarray(total)
+        inside = np.sqrt(face.sigma * (1.0 - face.kappa))
+        masks = inside * op.masks[:, channel]
+        total += (op.X @ op.X.T) * (masks @ masks.T)
+        along = np.sqrt(face.sigma * face.kappa)[:, None] * face.q
+        every = np.ones((len(channel), 1), dtype=bool)
+        self._add_outer(total, along[:, :, None], every, channel, 1.0)
+        complement = face.complement()
+        held = np.arange(complement.shape[2]) < face.held[:, None]
+        self._add_outer(total, inside[:, None, None] * complement, held, channel, -1.0)
+        return np.asarray(total)
+
+    def _add_outer(
+        self, total: Array, vectors: Array, used: Mask, channel: Index, sign: float
+    ) -> None:
+        """Add, in place, the outer products of D_g X times the used columns of ``vectors``."""
+        op, d = self.operator, self.operator.X.shape[1]
+        for some in chunks(len(channel), len(op.X) * max(1, used.shape[1]), most=_PANEL):
+            flat = vectors[some].transpose(1, 0, 2).reshape(d, -1)[:, used[some].ravel()]
+            where = np.repeat(channel[some], used[some].sum(axis=1))
+            panel = (op.X @ flat) * op.masks[:, where]
+            total += sign * (panel @ panel.T)
+
+    def formed(self, H: Array) -> Array:
+        """Return K^T H K, from some rows of K at a time."""
+        edges = np.cumsum([0, *(self.tau.size + int(part.used.sum()) for part in self.parts)])
+        own = [slice(a, b) for a, b in pairwise(edges.tolist())]
+        matrix = np.zeros((edges[-1], edges[-1]))
+        for rows in chunks(len(H), int(edges[-1]), most=row_panel(int(edges[-1]))):
+            K = [self._rows(part, rows) for part in self.parts]
+            for a, b in np.ndindex(len(K), len(K)):
+                if a == b:
+                    root = np.sqrt(H[rows, a, a])[:, None] * K[a]
+                    matrix[own[a], own[a]] += root.T @ root
+                elif a < b:
+                    matrix[own[a], own[b]] += K[a].T @ (H[rows, a, b, None] * K[b])
+        for a, b in combinations(range(len(self.parts)), 2):
+            matrix[own[b], own[a]] = matrix[own[a], own[b]].T
+        return matrix
+
+    def _rows(self, part: Roots, rows: slice) -> Array:
+        """Return some rows of the columns of K that lead to one output."""
+        op, d = self.operator, self.operator.X.shape[1]
+        flat = part.roots.transpose(1, 0, 2).reshape(d, -1)[:, part.used.ravel()]
+        channel = np.repeat(op.channel[part.active], part.used.sum(axis=1))
+        free = np.sqrt(self.tau) * op.Z[rows][:, : self.tau.size]  # without any, none
+        return np.concatenate([free, (op.X[rows] @ flat) * op.masks[rows][:, channel]], axis=1)
+
+
+def _times(matrices: Array, vectors: Array) -> Array:
+    """Return the product of each matrix (m, i, j) with its vector (m, j)."""
+    return np.asarray((matrices @ vectors[:, :, None])[:, :, 0])
+
+
+def _lacking(face: Face) -> int:
+    """Return the number of columns that say what faces lack of the whole space."""
+    return int(face.held.sum()) + 2 * len(face.held)
