@@ -296,6 +296,28 @@ def test_outer_products_of_faces_from_what_they_have_or_lack(held):
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10 * expected.max())
 
 
+def test_constraints_that_follow_from_others_hold_nothing_more():
+    rng = np.random.default_rng(0)
+    a, b, c = np.linalg.qr(rng.standard_normal((6, 3)))[0].T
+    a, b, c = a, (a + b) / np.sqrt(2.0), (a + b + c) / np.sqrt(3.0)
+    between = (a + b) / np.linalg.norm(a + b)
+    p = rng.standard_normal((2, 6))
+    basis = np.linalg.qr(np.stack([a, b, c]).T)[0]
+    p -= p @ basis @ basis.T
+    none = np.zeros(6)
+    plain = np.array([[a, b, c, none, none]] * 2)
+    repeated = np.array([[a, a, b, between, c], [c, b, a, none, none]])
+    faces = [
+        Face.of(np.arange(2), np.ones(2), p, normals, 1e-2, 3.0) for normals in (plain, repeated)
+    ]
+    for face in faces:
+        assert face.held.tolist() == [3, 3]
+        U = face.complement()
+        np.testing.assert_allclose(U @ U.transpose(0, 2, 1), [basis @ basis.T] * 2, atol=1e-12)
+    squares = [roots @ roots.transpose(0, 2, 1) for roots in (face.roots()[0] for face in faces)]
+    np.testing.assert_allclose(squares[0], squares[1], atol=1e-12)
+
+
 def test_faces_are_the_derivative_of_the_proximal_map():
     program = make_case(size=0.1)
     cones = Cones.of(program.X, program.patterns.masks)

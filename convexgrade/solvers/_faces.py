@@ -21,6 +21,9 @@ Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
+_RIDGE = 1e-12  # of unit normals' products, so that dependent ones have a Cholesky factor,
+_DEPENDENT = 1e-10  # and squared distance from the span of others at which one depends on them
+
 
 class Face(NamedTuple):
     """The directions in which active groups can move."""
@@ -41,6 +44,7 @@ class Face(NamedTuple):
         size = np.linalg.norm(p, axis=1)
         if normals is None:
             normals = np.zeros((len(p), 0, p.shape[1]))
+        normals = _independent(normals)
         held = normals.any(axis=2).sum(axis=1)
         return cls(active, sign, p / size[:, None], alpha / size, sigma, normals, held)
 
@@ -84,3 +88,20 @@ class Face(NamedTuple):
         k = self.normals.shape[1]
         basis = np.linalg.qr(self.normals.transpose(0, 2, 1))[0]
         return np.where(np.arange(k) < self.held[:, None, None], basis, 0.0)
+
+
+def _independent(normals: Array) -> Array:
+    """Return normals (m, k, d) without those that depend on earlier ones, zeros last as before.
+
+    Where rows lie on a grid, some constraints follow from others, and rounding lets them be tight too.
+    """
+    gram = normals @ normals.transpose(0, 2, 1)
+    padding = np.einsum("gii->gi", gram) == 0.0
+    np.einsum("gii->gi", gram)[...] += np.where(padding, 1.0, _RIDGE)
+    distances = np.einsum("gii->gi", np.linalg.cholesky(gram)) ** 2
+    dependent = distances < _DEPENDENT
+    if not dependent.any():
+        return normals
+    order = np.argsort(dependent | padding, axis=1, kind="stable")
+    kept = np.where(dependent[:, :, None], 0.0, normals)
+    return np.take_along_axis(kept, order[:, :, None], axis=1)
