@@ -265,7 +265,7 @@ def test_kept_factors_lead_to_the_same_optimum(loss, cones, monkeypatch):
     monkeypatch.setattr(_systems, "_GRAM", 0)
     monkeypatch.setattr(_systems, "_MANY", 0)
     # At their own cost such small systems would all be formed anew.
-    monkeypatch.setattr(_systems, "_operations", lambda K, rows: 1e9)
+    monkeypatch.setattr(_systems, "_operations", lambda K, rows: (1e9, 1e9))
     solution = newton.solve(program)
     assert solution.status is Status.OPTIMAL
     assert objective(program, solution) == pytest.approx(

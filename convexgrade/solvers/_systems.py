@@ -40,7 +40,6 @@ Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
-_COLUMNS_A_ROW = 1.2  # from this many on, the system over the rows is the cheaper one
 _GATHERED = 250  # operations that take as long as to gather one number of the Gram matrix,
 _COLUMN = 100  # and to form one of a column of K
 _MANY = 1e9  # operations to form a system, from which on conjugate gradients are worth a trial
@@ -53,7 +52,8 @@ _CLOSE = 0.001  # error of their step, relative to what a whole one gains
 _SAMPLED = 8  # rows for one of the sample of a preconditioner,
 _SAMPLE = 256, 2048  # which has no fewer and no more
 _NOTHING = 1e-6  # part of a root of the curvature that says nothing, relative to the largest
-_KEPT = 5000  # rows up to which the factor of a system is kept
+_KEPT = 5000  # rows up to which the factor of a system over them is kept,
+_REPAID = 3  # if it takes no longer than so many systems over the columns
 _GRAM = 2048  # columns of patterns whose products are kept
 
 
@@ -145,17 +145,18 @@ class System:
         return step
 
     def _solved(self, K: Columns, H: Array, right: Array) -> Array:
-        cost = _operations(K, right.size)
+        over_columns, over_rows = _operations(K, right.size)
+        cost = min(over_columns, over_rows)
         if cost >= _MANY and not self._keeps_gram(K.outputs, H):
-            if right.size <= _KEPT:
-                return self._by_kept(K, H, right, cost)
+            if right.size <= _KEPT and over_rows <= _REPAID * over_columns:
+                return self._by_kept(K, H, right, over_rows)
             if self._memory.sampled:
                 limit = int(cost / _operations_sampled(K, right.size))
                 found = self._by_sample(K, H, right, limit) if limit > _FEW else None
                 if found is not None:
                     return found
                 self._memory.sampled = False
-        direct = self._by_columns if _fewer_columns(K, right.size) else self._by_rows
+        direct = self._by_columns if over_columns <= over_rows else self._by_rows
         return direct(K, H, right)
 
     def _keeps_gram(self, outputs: Outputs, H: Array) -> bool:
@@ -245,15 +246,14 @@ class System:
         return np.concatenate([rows[:, :q] * root, right], axis=1)
 
 
-def _fewer_columns(K: Columns, rows: int) -> bool:
-    return K.number <= _COLUMNS_A_ROW * rows
+def _operations(K: Columns, rows: int) -> tuple[float, float]:
+    """Return about how many operations it takes to form and factor a system over columns, and over rows.
 
-
-def _operations(K: Columns, rows: int) -> float:
-    """Return about how many operations it takes to form a system over so many rows of all outputs."""
-    if _fewer_columns(K, rows):
-        return float(rows) * K.number**2
-    return float(rows) ** 2 * K.width
+    ``rows`` are those of all outputs.
+    """
+    over_columns = rows * float(K.number) ** 2 + float(K.number) ** 3 / 3.0
+    over_rows = (rows / len(K.outputs)) ** 2 * K.width + float(rows) ** 3 / 3.0
+    return over_columns, over_rows
 
 
 def _operations_sampled(K: Columns, rows: int) -> float:
