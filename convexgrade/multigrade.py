@@ -253,7 +253,7 @@ def grow(
         if trivial and index > 1:
             yield replace(progress, verdict=verdict)
             return
-        if validation is not None and _stopped_improving(grown.validation_loss):
+        if validation is not None and _is_worse(grown.chain, validation, plan):
             yield replace(progress, verdict=_UNIMPROVED.format(index=index))
             return
         progress = replace(grown, verdict=verdict)
@@ -283,7 +283,9 @@ def is_trivial(progress: Progress) -> bool:
 _TRIVIAL = (
     "Grade {index} is trivial: no neuron correlates with what is left by more than alpha={alpha:g}."
 )
-_UNIMPROVED = "Grade {index} did not lower the validation loss and was dropped."
+_UNIMPROVED = (
+    "Grade {index} raised the validation loss by more than a standard error and was dropped."
+)
 
 
 def first_price(data: Data, plan: ChainPlan) -> float:
@@ -408,8 +410,19 @@ def _mean_loss(output: Array, data: Data, loss: Loss) -> float:
     return float(data.weights @ loss.value(output, data.y))
 
 
-def _stopped_improving(validation_loss: tuple[float, ...]) -> bool:
-    return len(validation_loss) > 1 and validation_loss[-1] >= validation_loss[-2]
+def _is_worse(chain: Chain, validation: Data, plan: ChainPlan) -> bool:
+    """Return whether the newest grade raises the loss above its least, by more than a standard error.
+
+    That is one of the mean of the rows' differences: a smaller rise may be of these rows alone.
+    """
+    outputs = chain.staged(validation.X)
+    losses = [plan.loss.value(plan.span.apply(output), validation.y) for output in outputs]
+    if len(losses) < 2:
+        return False
+    best = min(losses[:-1], key=lambda loss: float(validation.weights @ loss))
+    rise = losses[-1] - best
+    mean = float(validation.weights @ rise)
+    return mean > float(np.linalg.norm(validation.weights * (rise - mean)))
 
 
 def certify_chain(chain: Chain, data: Data, plan: ChainPlan) -> list[Certificate]:

@@ -31,6 +31,8 @@ from convexgrade.network import Handover, Network
 
 Array = NDArray[np.float64]
 
+_LARGEST = 1e-2  # penalty, unless chosen: at most this,
+_OF_NOISE = 0.1  # and at most so much of the price of noise
 _PATIENCE = 2  # values of alpha that may bring nothing before the path ends
 
 
@@ -74,6 +76,19 @@ class Selection:
         """Return whether the last values of alpha brought nothing."""
         least = [float(trial.mean.min()) for trial in self.trials]
         return len(least) > _PATIENCE and min(least[-_PATIENCE:]) >= min(least[:-_PATIENCE])
+
+
+def usual_penalty(n_rows: float, n_columns: int) -> float:
+    """Return an alpha of the first grade that suits most data: min(0.01, 0.1 sqrt(d / n)).
+
+    The highest price that noise alone gives to a neuron falls with the rows: with independent e_i of
+    mean 0 and variance 1, and columns of X of variance 1,
+
+        E max_{||u|| = 1} |1/n sum_i e_i (x_i . u)| <= (1/n^2 sum_i ||x_i||^2)^1/2 = (d / n)^1/2,
+
+    and gates do not change its order. A tenth of that, since targets are rarely all noise.
+    """
+    return float(min(_LARGEST, _OF_NOISE * np.sqrt(n_columns / n_rows)))
 
 
 def penalty_path(data: Data, plan: ChainPlan, n_alphas: int, eps: float) -> Array:

@@ -233,9 +233,8 @@ def test_early_stopping_keeps_the_grades_that_helped(estimator):
     y = targets(estimator, X[:, 0] + rng.standard_normal(100))
     model = small(estimator, n_grades=6, early_stopping=True, validation_fraction=0.5).fit(X, y)
     assert model.n_grades_ < 6
-    assert "did not lower the validation loss" in model.stop_reason_
+    assert "raised the validation loss" in model.stop_reason_
     assert len(model.validation_loss_) == model.n_grades_ == len(model.train_loss_)
-    assert np.all(np.diff(model.validation_loss_) < 0.0)
 
 
 def test_no_validation_loss_without_early_stopping():

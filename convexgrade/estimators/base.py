@@ -77,7 +77,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         "n_jobs": [Integral, None],
     }
 
-    alpha: float
+    alpha: float | str
     activation: str
     patterns: str
     n_patterns: int
@@ -128,15 +128,8 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         if not continues:
             self._learn_from(rows)
             self._choose(given)
-        train, validation = self._split(rows)
-        start = self._progress if continues else self._begin(train)
-        for progress in grow(
-            start, train, self._plan(first_network), validation, self._reporter(level=2)
-        ):
-            self._progress = progress
-            self._reporter(level=1)(_summary(progress))
+        self._grow(rows, self._plan(first_network), continues)
         self._warn_unconverged()
-        self._finish(train, validation)
         return self
 
     def transform(self, X: ArrayLike) -> Array:
@@ -251,12 +244,19 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _choose(self, given: Rows) -> None:
         """Choose parameters from the data, for estimators that do."""
 
-    def _finish(self, train: Data, validation: Data | None) -> None:
-        """Do what follows when all grades are fitted."""
+    def _grow(self, rows: Rows, plan: ChainPlan, continues: bool) -> None:
+        """Fit the grades, setting out from those there are if the fit ``continues``."""
+        data = self._data(rows)
+        start = self._progress if continues else self._begin(data)
+        for progress in self._growing(start, data, plan):
+            self._progress = progress
 
-    def _split(self, rows: Rows) -> tuple[Data, Data | None]:
-        """Return training and, if any, validation data."""
-        return self._data(rows), None
+    def _growing(
+        self, start: Progress, data: Data, plan: ChainPlan, validation: Data | None = None
+    ) -> Iterator[Progress]:
+        for progress in grow(start, data, plan, validation, self._reporter(level=2)):
+            self._reporter(level=1)(_summary(progress))
+            yield progress
 
     def _weighted(self, X: Array, y: Any, sample_weight: ArrayLike | None) -> Rows:
         return Rows(X, y, self._reweighted(y, checked_weights(sample_weight, X)))

@@ -17,8 +17,7 @@ def certify(
     """Recompute the certificate of every grade of a fitted estimator from data.
 
     Uses the network, the gates of its patterns and the data alone; which solver ran does not matter.
-    On the training data and weights it reproduces ``certificates_`` (with ``early_stopping`` the fit
-    held out some rows: certify on those it kept).
+    On the training data and weights it reproduces ``certificates_``.
 
     Parameters
     ----------

@@ -125,5 +125,6 @@ def correct(
         before = corrected._progress
         corrected._progress = replace(before, chain=with_alpha(before.chain, float(alpha)))
     limits = Limits(max_sweeps, float("inf") if max_seconds is None else max_seconds, tol)
-    corrected._correct(corrected._training_data(X, y, sample_weight), method, limits)
+    data = corrected._training_data(X, y, sample_weight)
+    corrected._progress = corrected._corrected(corrected._progress, data, method, limits)
     return corrected

@@ -20,10 +20,20 @@ from convexgrade.estimators.base import BaseChain, Rows, distinct_rows
 from convexgrade.estimators.targets import ClassifierTargets, RegressorTargets, probabilities
 from convexgrade.multigrade import ChainPlan, Data, Progress
 from convexgrade.network import Handover, Network
-from convexgrade.selection import Fold, Selection, given_penalties, penalty_path, select
+from convexgrade.selection import (
+    Fold,
+    Selection,
+    given_penalties,
+    penalty_path,
+    select,
+    usual_penalty,
+)
 
 Array = NDArray[np.float64]
 
+PENALTY: dict[str, list[Any]] = {
+    "alpha": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+}
 DEPTH: dict[str, list[Any]] = {
     "n_grades": [Interval(Integral, 1, None, closed="left")],
     "alpha_decay": [Interval(Real, 0, None, closed="neither")],
@@ -36,7 +46,7 @@ CORRECTION: dict[str, list[Any]] = {
     "first_bias": ["boolean"],
 }
 STOPPING: dict[str, list[Any]] = {
-    "early_stopping": ["boolean"],
+    "early_stopping": ["boolean", StrOptions({"auto"})],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
 }
 CROSS_VALIDATION: dict[str, list[Any]] = {
@@ -45,6 +55,8 @@ CROSS_VALIDATION: dict[str, list[Any]] = {
     "eps": [Interval(Real, 0, 1, closed="neither")],
     "cv": ["cv_object"],
 }
+
+_ENOUGH = 100  # distinct rows from which "auto" holds some out
 
 
 class DeepChain(BaseChain):
@@ -62,18 +74,16 @@ class DeepChain(BaseChain):
         check_is_fitted(self)
         return np.array(self._progress.objective_path)
 
-    def _correct(
-        self, data: Data, method: str, limits: Limits, validation: Data | None = None
-    ) -> None:
-        self._progress = correct_progress(
-            self._progress,
-            data,
-            self._plan(),
-            method,
-            limits,
-            validation,
-            self._reporter(level=2),
-        )
+    def _corrected(
+        self,
+        progress: Progress,
+        data: Data,
+        method: str,
+        limits: Limits,
+        validation: Data | None = None,
+    ) -> Progress:
+        reporter = self._reporter(level=2)
+        return correct_progress(progress, data, self._plan(), method, limits, validation, reporter)
 
     def _depth(self) -> int:
         return int(self.n_grades)
@@ -98,23 +108,83 @@ class ManyGrades(DeepChain):
     ``warm_start`` adds grades to those there are.
     """
 
-    early_stopping: bool
+    early_stopping: bool | str
     validation_fraction: float
     correction: str
     first_bias: bool
 
+    _n_rows: float
+    _trial: Progress | None  # the chain that has not seen the rows held out
+
+    @property
+    def alpha_(self) -> float:
+        """Penalty of the first grade."""
+        return self.grades_[0].alpha
+
     @property
     def validation_loss_(self) -> Array:
-        """Mean validation loss after each grade; empty without ``early_stopping``."""
+        """Mean validation loss after each grade; empty if no rows were held out."""
         check_is_fitted(self)
         return np.array(self._progress.validation_loss)
 
     def _plan(self, first_network: Network | None = None) -> ChainPlan:
         return replace(super()._plan(first_network), first_bias=bool(self.first_bias))
 
-    def _finish(self, train: Data, validation: Data | None) -> None:
+    def _learn_from(self, rows: Rows) -> None:
+        super()._learn_from(rows)
+        self._n_rows, self._trial = float(rows.weights.sum()), None
+
+    def _penalty(self) -> float:
+        if isinstance(self.alpha, str):
+            return usual_penalty(self._n_rows, self.n_features_in_)
+        return float(self.alpha)
+
+    def _grow(self, rows: Rows, plan: ChainPlan, continues: bool) -> None:
+        if self._holds_out(rows):
+            self._grow_as_deep_as_tried(rows, plan, continues)
+            return
+        super()._grow(rows, plan, continues)
         if self.correction != "none":
-            self._correct(train, self.correction, Limits(), validation)
+            data = self._data(rows)
+            self._progress = self._corrected(self._progress, data, self.correction, Limits())
+
+    def _grow_as_deep_as_tried(self, rows: Rows, plan: ChainPlan, continues: bool) -> None:
+        """Find the depth from which on the loss of rows held out rises, then fit all rows so deep.
+
+        Should the fit be interrupted, the chain tried so far serves, if there is no other.
+        """
+        before = self._progress if continues else None
+        train, validation = self._split(rows)
+        self._reporter(level=1)(f"{len(validation.X)} of {len(rows.X)} rows held out:")
+        for trial in self._growing(self._trial or self._begin(train), train, plan, validation):
+            self._trial = trial
+            if before is None:
+                self._progress = trial
+        if self.correction != "none":
+            trial = self._corrected(trial, train, self.correction, Limits(), validation)
+            self._trial = trial
+        data, plan = self._data(rows), replace(plan, n_grades=len(trial.chain))
+        self._reporter(level=1)("All rows:")
+        *_, whole = self._growing(before or self._begin(data), data, plan)
+        if trial.chain.corrected:
+            whole = self._corrected(whole, data, self.correction, Limits())
+        self._progress = replace(
+            whole,
+            validation_loss=trial.validation_loss[: len(whole.chain)],
+            verdict=trial.verdict,
+            objective_path=whole.objective_path or trial.objective_path[:1],
+        )
+
+    def _holds_out(self, rows: Rows) -> bool:
+        """Return whether some rows are held out; "auto": where depth is to be found, and rows are many.
+
+        Of classes, rows have to be so many that some of each are held out.
+        """
+        if not isinstance(self.early_stopping, str):
+            return bool(self.early_stopping)
+        smallest = np.unique(rows.y, return_counts=True)[1].min() if is_classifier(self) else np.inf
+        enough = len(rows.X) >= _ENOUGH and smallest * self.validation_fraction >= 1.0
+        return self.n_grades > 1 and bool(enough)
 
     def _continues(self) -> bool:
         if not (self.warm_start and self.__sklearn_is_fitted__()):
@@ -133,9 +203,7 @@ class ManyGrades(DeepChain):
             )
         return True
 
-    def _split(self, rows: Rows) -> tuple[Data, Data | None]:
-        if not self.early_stopping:
-            return super()._split(rows)
+    def _split(self, rows: Rows) -> tuple[Data, Data]:
         train, held_out = train_test_split(
             np.arange(len(rows.X)),
             test_size=self.validation_fraction,

@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.estimators.base import BaseChain
-from convexgrade.estimators.deep import CORRECTION, DEPTH, STOPPING, ManyGrades, StagedClassifier
+from convexgrade.estimators.deep import (
+    CORRECTION,
+    DEPTH,
+    PENALTY,
+    STOPPING,
+    ManyGrades,
+    StagedClassifier,
+)
 from convexgrade.estimators.targets import CLASSIFICATION
 
 Array = NDArray[np.float64]
@@ -22,8 +29,10 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
 
     Parameters
     ----------
-    alpha : float, default=1e-2
-        Penalty of the first grade, positive.
+    alpha : float or "auto", default="auto"
+        Penalty of the first grade, positive. ``"auto"`` is min(0.01, 0.1 sqrt(d / n)) for d columns and
+        n rows, counted by their weights: a tenth of the price that noise alone would give to a
+        neuron, where that is less than 0.01.
     n_grades : int, default=2
         Most grades.
     alpha_decay : float, default=0.3
@@ -60,9 +69,10 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         total weight.
     solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
         Solver of the convex program.
-    early_stopping : bool, default=False
-        Hold out rows, stratified, and stop when a grade does not lower their loss; that grade is
-        dropped.
+    early_stopping : bool or "auto", default="auto"
+        Hold out rows, stratified, stop where a grade raises their loss by more than a standard error,
+        and fit all rows so deep. ``"auto"`` does so from 100 distinct rows on, if there are enough of
+        each class.
     validation_fraction : float, default=0.1
         Fraction held out, in (0, 1).
     standardize : bool, default=True
@@ -86,6 +96,8 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
 
     Attributes
     ----------
+    alpha_ : float
+        Penalty of the first grade.
     classes_ : ndarray of shape (n_classes,)
         Class labels.
     grades_ : tuple of Grade
@@ -101,7 +113,8 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     train_loss_ : ndarray of shape (``n_grades_``,)
         Mean training loss after each grade.
     validation_loss_ : ndarray of shape (``n_grades_``,)
-        Mean validation loss after each grade; empty without ``early_stopping``.
+        Mean loss of the rows held out after each grade of the chain that had not seen them; empty if
+        none were.
     objective_path_ : ndarray
         Mean loss plus the penalties of all grades: before correction, with readouts refitted, and
         after each sweep; empty without correction, and one number if held-out rows rejected it.
@@ -125,6 +138,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseChain._parameter_constraints,
         **CLASSIFICATION,
+        **PENALTY,
         **DEPTH,
         **CORRECTION,
         **STOPPING,
@@ -132,7 +146,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
 
     def __init__(
         self,
-        alpha: float = 1e-2,
+        alpha: float | str = "auto",
         *,
         n_grades: int = 2,
         alpha_decay: float = 0.3,
@@ -148,7 +162,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         loss: str = "log_loss",
         class_weight: dict[Any, float] | str | None = None,
         solver: str = "auto",
-        early_stopping: bool = False,
+        early_stopping: bool | str = "auto",
         validation_fraction: float = 0.1,
         standardize: bool = True,
         fit_intercept: bool = True,

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from sklearn.utils._param_validation import StrOptions
 
 from convexgrade.estimators.base import BaseChain
-from convexgrade.estimators.deep import CORRECTION, DEPTH, STOPPING, ManyGrades, StagedRegressor
+from convexgrade.estimators.deep import (
+    CORRECTION,
+    DEPTH,
+    PENALTY,
+    STOPPING,
+    ManyGrades,
+    StagedRegressor,
+)
 from convexgrade.estimators.targets import REGRESSION
 from convexgrade.multigrade import ChainPlan
 from convexgrade.network import Network
@@ -29,8 +36,10 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
 
     Parameters
     ----------
-    alpha : float, default=1e-2
-        Penalty of the first grade, positive; unitless, since targets are standardised.
+    alpha : float or "auto", default="auto"
+        Penalty of the first grade, positive; unitless, since targets are standardised. ``"auto"`` is
+        min(0.01, 0.1 sqrt(d / n)) for d columns and n rows, counted by their weights: a tenth of the
+        price that noise alone would give to a neuron, where that is less than 0.01.
     n_grades : int, default=4
         Most grades.
     alpha_decay : float, default=0.3
@@ -68,8 +77,9 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Half the squared error of the standardised targets.
     solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
         Solver of the convex program.
-    early_stopping : bool, default=False
-        Hold out rows and stop when a grade does not lower their loss; that grade is dropped.
+    early_stopping : bool or "auto", default="auto"
+        Hold out rows, stop where a grade raises their loss by more than a standard error, and fit all
+        rows so deep. ``"auto"`` does so from 100 distinct rows on.
     validation_fraction : float, default=0.1
         Fraction held out, in (0, 1).
     extrapolation : float or None, default=0.25
@@ -97,6 +107,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
 
     Attributes
     ----------
+    alpha_ : float
+        Penalty of the first grade.
     grades_ : tuple of Grade
         The grades, each with ``network``, ``certificate``, ``n_neurons`` and ``seconds``.
     certificates_ : list of Certificate
@@ -116,7 +128,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         and its penalty. The three sum up to it, whatever the accuracy of the solve. What correction or
         ``refinement="pointwise"`` changes in that is each grade's ``defect``.
     validation_loss_ : ndarray of shape (``n_grades_``,)
-        Mean validation loss after each grade; empty without ``early_stopping``.
+        Mean loss of the rows held out after each grade of the chain that had not seen them; empty if
+        none were.
     objective_path_ : ndarray
         Mean loss plus the penalties of all grades: before correction, with readouts refitted, and
         after each sweep; empty without correction, and one number if held-out rows rejected it.
@@ -145,6 +158,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseChain._parameter_constraints,
         **REGRESSION,
+        **PENALTY,
         **DEPTH,
         **CORRECTION,
         "refinement": [StrOptions({"none", "pointwise"})],
@@ -153,7 +167,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
 
     def __init__(
         self,
-        alpha: float = 1e-2,
+        alpha: float | str = "auto",
         *,
         n_grades: int = 4,
         alpha_decay: float = 0.3,
@@ -169,7 +183,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         max_neurons: int | None = None,
         loss: str = "squared_error",
         solver: str = "auto",
-        early_stopping: bool = False,
+        early_stopping: bool | str = "auto",
         validation_fraction: float = 0.1,
         extrapolation: float | None = 0.25,
         standardize: bool = True,

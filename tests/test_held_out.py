@@ -1,0 +1,176 @@
+"""Penalty and depth that chains choose by themselves: "auto" for alpha and early_stopping."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from convexgrade import MultigradeClassifier, MultigradeRegressor, certify, multigrade
+from convexgrade.losses import SquaredError
+from convexgrade.multigrade import Data
+from convexgrade.network import UNLIMITED
+from convexgrade.selection import usual_penalty
+
+CHAINS = [MultigradeRegressor, MultigradeClassifier]
+
+
+def make_data(n=120, d=2, noise=0.05, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    return X, np.sin(2 * X[:, 0]) + np.abs(X[:, -1]) + noise * rng.standard_normal(n)
+
+
+def targets(estimator, y):
+    return y if estimator is MultigradeRegressor else (y > np.median(y)).astype(int)
+
+
+def small(estimator, **parameters):
+    return estimator(**{"n_patterns": 20, "n_grades": 2, "random_state": 0, **parameters})
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "alpha"),
+    [(10, 50, 1e-2), (1000, 10, 1e-2), (10_000, 1, 1e-3), (40_000, 4, 1e-3), (400.0, 1, 5e-3)],
+)
+def test_usual_penalties(n, d, alpha):
+    assert usual_penalty(n, d) == pytest.approx(alpha)
+
+
+def test_noise_alone_has_about_the_price_that_usual_penalties_assume():
+    rng = np.random.default_rng(0)
+    n, d = 2000, 20
+    X = rng.standard_normal((n, d))
+    noise = rng.standard_normal((n, 50))
+    price = np.linalg.norm(X.T @ noise / n, axis=0).mean()  # over all u, without gates
+    assert price == pytest.approx(np.sqrt(d / n), rel=0.05)
+
+
+@pytest.mark.parametrize("estimator", CHAINS)
+def test_alpha_auto_counts_rows_by_their_weights(estimator):
+    X, y = make_data(n=300)
+    X, y = X[:, :1], targets(estimator, y)
+    model = small(estimator, n_grades=1).fit(X, y)
+    assert model.alpha == "auto"
+    assert model.alpha_ == model.grades_[0].alpha == usual_penalty(300, 1) < 1e-2
+    weighted = small(estimator, n_grades=1).fit(X, y, np.full(300, 3.0))
+    repeated = small(estimator, n_grades=1).fit(np.tile(X, (3, 1)), np.tile(y, 3))
+    assert weighted.alpha_ == repeated.alpha_ == usual_penalty(900, 1)
+    given = small(estimator, n_grades=1, alpha=weighted.alpha_).fit(X, y)
+    np.testing.assert_allclose(
+        weighted._last_output(X), given._last_output(X), rtol=1e-6, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("estimator", CHAINS)
+def test_all_rows_are_fitted_as_deep_as_the_rows_held_out_say(estimator):
+    X, y = make_data(n=300, noise=3.0)
+    y = targets(estimator, y)
+    model = small(estimator, n_grades=4).fit(X, y)
+    assert len(model.validation_loss_) == model.n_grades_ < 4
+    assert "raised the validation loss by more than a standard error" in model.stop_reason_
+    plain = small(estimator, n_grades=model.n_grades_, early_stopping=False).fit(X, y)
+    assert plain.validation_loss_.size == 0
+    np.testing.assert_array_equal(model.predict(X), plain.predict(X))
+    np.testing.assert_array_equal(model.train_loss_, plain.train_loss_)
+    for again, stored in zip(certify(model, X, y), model.certificates_, strict=True):
+        assert again.primal == pytest.approx(stored.primal, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("losses", "worse"),
+    [
+        ([[5, 5, 5, 5]], False),
+        ([[5, 5, 5, 5], [4, 4, 4, 4]], False),
+        ([[5, 5, 5, 5], [5, 5, 5, 5]], False),
+        ([[5, 5, 5, 5], [6.4, 4.4, 6.4, 4.4]], False),  # 0.4 more, with a standard error of 0.5
+        ([[5, 5, 5, 5], [6.6, 4.6, 6.6, 4.6]], True),  # 0.6 more
+        ([[5, 5, 5, 5], [4, 4, 4, 4], [4.5, 4.5, 4.5, 4.5]], True),  # than the best before it
+    ],
+)
+def test_a_grade_is_dropped_for_a_rise_of_more_than_a_standard_error(losses, worse):
+    outputs = [np.sqrt(2.0 * np.array(stage, dtype=float))[:, None] for stage in losses]
+    chain = SimpleNamespace(staged=lambda X: iter(outputs))
+    plan = SimpleNamespace(loss=SquaredError(), span=UNLIMITED)
+    held_out = Data(np.zeros((4, 1)), np.zeros((4, 1)), np.full(4, 0.25))
+    assert multigrade._is_worse(chain, held_out, plan) == worse
+
+
+def test_validation_losses_are_of_a_chain_that_has_not_seen_the_rows():
+    X, y = make_data()
+    model = small(MultigradeRegressor).fit(X, y)
+    trial = model._trial
+    assert trial.validation_loss == tuple(model.validation_loss_)
+    assert np.mean((y - model.predict(X)) ** 2) < np.mean(
+        (y - list(trial.chain.staged(X))[-1]) ** 2
+    )
+    half = small(MultigradeRegressor, validation_fraction=0.5).fit(X, y)
+    assert not set(half.validation_loss_) & set(model.validation_loss_)
+    np.testing.assert_array_equal(half.predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize(
+    ("n", "n_grades", "early_stopping", "held_out"),
+    [
+        (99, 2, "auto", False),
+        (100, 2, "auto", True),
+        (100, 1, "auto", False),
+        (100, 1, True, True),
+        (40, 2, True, True),
+        (120, 2, False, False),
+    ],
+)
+def test_when_rows_are_held_out(n, n_grades, early_stopping, held_out):
+    X, y = make_data(n=n)
+    model = small(MultigradeRegressor, n_grades=n_grades, early_stopping=early_stopping)
+    assert (model.fit(X, y).validation_loss_.size > 0) == held_out
+
+
+@pytest.mark.parametrize(("rare", "held_out"), [(9, False), (10, True)])
+def test_no_rows_are_held_out_where_a_class_has_few(rare, held_out):
+    X, _ = make_data()
+    y = np.zeros(120, dtype=int)
+    y[np.argsort(X[:, 0])[:rare]] = 1
+    model = small(MultigradeClassifier).fit(X, y)
+    assert (model.validation_loss_.size > 0) == held_out
+
+
+def test_adding_grades_goes_on_with_both_chains():
+    X, y = make_data(n=150)
+    model = small(MultigradeRegressor, warm_start=True).fit(X, y)
+    first = model.grades_
+    model.set_params(n_grades=3).fit(X, y)
+    assert model.grades_[:2] == first
+    anew = clone(model).fit(X, y)
+    assert model.n_grades_ == anew.n_grades_ == 3
+    np.testing.assert_array_equal(model.validation_loss_, anew.validation_loss_)
+    np.testing.assert_array_equal(model.predict(X), anew.predict(X))
+
+
+@pytest.mark.parametrize("grades_before", [1, 2, 3])
+def test_an_interrupted_fit_keeps_the_chain_that_was_tried(grades_before, monkeypatch):
+    X, y = make_data()
+    original, calls = multigrade.fit_grade, []
+
+    def interrupted(*args):
+        if len(calls) == grades_before:
+            raise KeyboardInterrupt
+        calls.append(args)
+        return original(*args)
+
+    model = small(MultigradeRegressor).fit(X[:110], y[:110])
+    monkeypatch.setattr(multigrade, "fit_grade", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, y)
+    assert model.n_grades_ == min(grades_before, 2)  # the third is the first of all rows
+    assert len(model.validation_loss_) == model.n_grades_
+    assert model.score(X, y) > 0.5
+
+
+def test_a_fit_says_what_it_does(capsys):
+    X, y = make_data()
+    small(MultigradeRegressor, verbose=1).fit(X, y)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "12 of 120 rows held out:"
+    assert lines[1].startswith("Grade 1: ")
+    assert lines[lines.index("All rows:") + 1].startswith("Grade 1: ")
