@@ -21,7 +21,7 @@ from tests.benchmarks.datasets import load
 DEPTH = 4
 EVERY = {"alpha_decay": 1.0}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "default": {},
+    "alpha 0.01": {},
     "alpha 0.003": {"alpha": 3e-3},
     "alpha 0.001": {"alpha": 1e-3},
     "alpha 0.001 in every grade": {"alpha": 1e-3, **EVERY},
@@ -49,7 +49,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def run(variant: str, name: str, split: int, path: Path) -> None:
     """Fit, measure and append the result to the file."""
     kind = MultigradeRegressor if name in REGRESSION else MultigradeClassifier
-    estimator = kind(n_grades=DEPTH, random_state=0, **VARIANTS[variant])
+    settings = {"alpha": 1e-2, "early_stopping": False, "random_state": 0, **VARIANTS[variant]}
+    estimator = kind(n_grades=DEPTH, **settings)
     about = {"entrant": variant, "dataset": name, "split": split}
     append(path, {**about, **measured(estimator, load(name, split))})
 

@@ -39,6 +39,7 @@ QUICK = {
     "max_iter": 1,
     "tol": 1e-2,
     "standardize": False,
+    "early_stopping": False,
     "random_state": 0,
 }
 

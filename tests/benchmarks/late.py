@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.late [set] [grades] [neurons]
 
-Fits a default chain of so many grades (power-plant, 3, 100), states the program of the next grade over
+Fits a chain of so many grades (power-plant, 3, 100), states the program of the next grade over
 the patterns that its search proposes, and solves it to the accuracy of a round by proximal Newton: once
 as it is, once with conjugate gradients ruled out. Takes some minutes.
 """
@@ -30,7 +30,9 @@ class _Stop(Exception):
 def late_program(name: str, n_grades: int, width: int) -> tuple[Program, Start | None, float]:
     """Return what the first solve of the grade after a chain is asked: program, start and accuracy."""
     X, y, _, _ = load(name, split=0)
-    chain = MultigradeRegressor(n_grades=n_grades, n_patterns=width, random_state=0).fit(X, y)
+    chain = MultigradeRegressor(
+        0.01, n_grades=n_grades, n_patterns=width, early_stopping=False, random_state=0
+    ).fit(X, y)
     found = []
 
     def record(program: Program, start: Start | None = None, tol: float = 1e-9) -> None:

@@ -35,6 +35,7 @@ SAME_SIZE: dict[str, Any] = {
     "max_iter": 1,
     "tol": 1e-2,
     "whiten": True,
+    "early_stopping": False,
     "random_state": 0,
 }
 NO_LIMIT: dict[str, Any] = {"alpha": 1e-10, "n_grades": 1, "patterns": "exhaustive"}
