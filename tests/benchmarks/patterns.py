@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,10 +52,32 @@ def program(name: str, alpha: float, settings: Settings) -> Program:
     return state_program(H, y, np.zeros_like(y), weights, SquaredError(), alpha, settings)
 
 
-def descend(name: str, alpha: float, seed: int, width: int = WIDTH) -> dict[str, float]:
+class Descent(NamedTuple):
+    """A network x -> (x u)_+ a + c, x with a one behind it, and the seconds of its training."""
+
+    u: Array
+    a: Array
+    c: float
+    seconds: float
+
+    def predict(self, H: Array) -> Array:
+        """Return the predictions for some rows."""
+        return np.maximum(with_ones(H) @ self.u, 0.0) @ self.a + self.c
+
+    def objective(self, H: Array, target: Array, alpha: float) -> float:
+        """Return the objective of a grade."""
+        penalty = np.linalg.norm(self.u, axis=0) @ np.abs(self.a)
+        return float(0.5 * np.mean((self.predict(H) - target) ** 2) + alpha * penalty)
+
+
+def with_ones(H: Array) -> Array:
+    """Return rows with a one behind them."""
+    return np.column_stack([H, np.ones(len(H))])
+
+
+def descend(H: Array, target: Array, alpha: float, seed: int, width: int = WIDTH) -> Descent:
     """Train a network by L-BFGS on the balanced objective, whose minima are those of a grade."""
-    H, y = standardised(name)
-    X, target = np.column_stack([H, np.ones(len(H))]), y[:, 0]
+    X = with_ones(H)
     n, d = X.shape
     rng = np.random.default_rng(seed)
     u = rng.standard_normal((d, width)) / np.sqrt(d)
@@ -74,11 +96,15 @@ def descend(name: str, alpha: float, seed: int, width: int = WIDTH) -> dict[str,
         return value, np.concatenate([grad_u.ravel(), grad_a, [residual.sum()]])
 
     begin = time.perf_counter()
-    u, a, c = split(minimize(balanced, start, jac=True, method="L-BFGS-B", options=CONVERGED).x)
-    seconds = time.perf_counter() - begin
-    residual = np.maximum(X @ u, 0.0) @ a + c - target
-    objective = 0.5 * np.mean(residual**2) + alpha * np.linalg.norm(u, axis=0) @ np.abs(a)
-    return {"objective": float(objective), "seconds": seconds}
+    found = minimize(balanced, start, jac=True, method="L-BFGS-B", options=CONVERGED).x
+    return Descent(*split(found), time.perf_counter() - begin)
+
+
+def descent(name: str, alpha: float, seed: int) -> dict[str, float]:
+    """Train a network on a set, and report its objective."""
+    H, y = standardised(name)
+    trained = descend(H, y[:, 0], alpha, seed)
+    return {"objective": trained.objective(H, y[:, 0], alpha), "seconds": trained.seconds}
 
 
 def grade(name: str, alpha: float, settings: Settings, seed: int = 0) -> dict[str, Any]:
@@ -102,7 +128,7 @@ def contestants(name: str, alpha: float) -> Iterator[tuple[str, Any]]:
         settings = Settings(patterns="sampled", n_patterns=n)
         yield f"sampled {n}", lambda settings=settings: grade(name, alpha, settings)
     for seed in range(FITS):
-        yield f"descent {seed}", lambda seed=seed: descend(name, alpha, seed)
+        yield f"descent {seed}", lambda seed=seed: descent(name, alpha, seed)
 
 
 def measure(path: Path, sets: list[str], alphas: list[float]) -> None:
