@@ -42,7 +42,7 @@ Mask = NDArray[np.bool_]
 
 _GATHERED = 250  # operations that take as long as to gather one number of the Gram matrix,
 _COLUMN = 100  # and to form one of a column of K
-_MANY = 1e9  # operations to form a system, from which on conjugate gradients are worth a trial
+_MANY = 3e8  # operations to form a system, from which on conjugate gradients are worth a trial
 _FEW = 16  # iterations that are no trial
 _A_PRODUCT = 3  # operations to form a system that take as long as one of a product with K and K^T,
 _A_ROOT = 25  # as one number of the roots of faces, when all products of an iteration read them,
@@ -147,7 +147,8 @@ class System:
     def _solved(self, K: Columns, H: Array, right: Array) -> Array:
         over_columns, over_rows = _operations(K, right.size)
         cost = min(over_columns, over_rows)
-        if cost >= _MANY and not self._keeps_gram(K.outputs, H):
+        by_gram = over_columns <= over_rows and self._keeps_gram(K.outputs, H)
+        if cost >= _MANY and not by_gram:
             if right.size <= _KEPT and over_rows <= _REPAID * over_columns:
                 return self._by_kept(K, H, right, over_rows)
             if self._memory.sampled:
