@@ -84,7 +84,11 @@ def perceptron(solver: str) -> Callable[[Task, float, int], Result]:
 
     def run(task: Task, alpha: float, seed: int) -> Result:
         model = MLPRegressor(
-            WIDTH, solver=solver, alpha=alpha * len(task.H), max_iter=20_000, random_state=seed
+            hidden_layer_sizes=(WIDTH,),
+            solver=solver,
+            alpha=alpha * len(task.H),
+            max_iter=20_000,
+            random_state=seed,
         )
         begin = time.perf_counter()
         model.fit(task.H, task.y)
