@@ -151,9 +151,9 @@ class System:
         if cost >= _MANY and not by_gram:
             if right.size <= _KEPT and over_rows <= _REPAID * over_columns:
                 return self._by_kept(K, H, right, over_rows)
-            if self._memory.sampled:
-                limit = int(cost / _operations_sampled(K, right.size))
-                found = self._by_sample(K, H, right, limit) if limit > _FEW else None
+            limit = int(cost / _operations_sampled(K, right.size))
+            if self._memory.sampled and limit > _FEW:
+                found = self._by_sample(K, H, right, limit)
                 if found is not None:
                     return found
                 self._memory.sampled = False
