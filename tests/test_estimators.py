@@ -55,7 +55,7 @@ def small(estimator, **parameters):
         ConvexReLURegressor(n_patterns=10, max_iter=1),
         ConvexReLUClassifier(n_patterns=10, max_iter=1),
         MultigradeRegressor(n_patterns=10, n_grades=2),
-        MultigradeClassifier(n_patterns=10),
+        MultigradeClassifier(n_grades=2, n_patterns=10),
     ]
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")

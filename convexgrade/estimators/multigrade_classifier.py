@@ -33,7 +33,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         Penalty of the first grade, positive. ``"auto"`` is min(0.01, 0.1 sqrt(d / n)) for d columns and
         n rows, counted by their weights: a tenth of the price that noise alone would give to a
         neuron, where that is less than 0.01.
-    n_grades : int, default=2
+    n_grades : int, default=3
         Most grades.
     alpha_decay : float, default=0.3
         Factor of alpha from each grade to the next, positive.
@@ -148,7 +148,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         self,
         alpha: float | str = "auto",
         *,
-        n_grades: int = 2,
+        n_grades: int = 3,
         alpha_decay: float = 0.3,
         passthrough: str = "hidden",
         keep_inputs: bool = True,

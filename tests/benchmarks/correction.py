@@ -48,7 +48,7 @@ REGRESSION = {
     "california": 1,
 }
 CHAINS: dict[str, dict[str, Any]] = {
-    "alpha from 0.01 down": {"alpha": 1e-2, "early_stopping": False},  # four grades, two of classes
+    "alpha from 0.01 down": {"alpha": 1e-2, "early_stopping": False},
     "2 grades, alpha 0.003": {
         "alpha": 3e-3,
         "n_grades": 2,
@@ -233,9 +233,11 @@ def errors_of(model: Any, fold: Split) -> dict[str, float]:
 def set_errors(name: str, split: int, chain: str) -> tuple[list[dict[str, float]], list[float]]:
     """Return test errors and seconds of a chain, in the order of `KINDS`."""
     fold = load(name, split)
-    estimator = MultigradeClassifier if name in CLASSIFICATION else MultigradeRegressor
+    classes = name in CLASSIFICATION
+    estimator = MultigradeClassifier if classes else MultigradeRegressor
     start = time.perf_counter()
-    model = estimator(**CHAINS[chain], random_state=0).fit(fold.X_train, fold.y_train)
+    settings = {"n_grades": 2 if classes else 4, "random_state": 0, **CHAINS[chain]}
+    model = estimator(**settings).fit(fold.X_train, fold.y_train)
     errors, seconds = [errors_of(model, fold)], [time.perf_counter() - start]
     for factor in (None, *FACTORS):  # of the last grade's alpha; None: each grade keeps its own
         alpha = None if factor is None else factor * model.grades_[-1].alpha
