@@ -200,7 +200,8 @@ def plot(found: list[dict[str, Any]], path: Path) -> None:
             if values:
                 axis.axhline(error(float(np.mean(values))), ls=style, color="0.4", label=model)
         axis.set(title=name, xlabel="grades", ylabel="RMSE" if name in REGRESSION else "error rate")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        most = max((result["grades"] for result in group), default=1)
+        axis.set(xlim=(0.8, most + 0.2), xticks=range(1, most + 1))
         axis.set_ylim(0.0, 1.06 * axis.dataLim.ymax)
     for axis in axes.flat[len(names) :]:
         axis.axis("off")
