@@ -54,8 +54,8 @@ def small(estimator, **parameters):
     [
         ConvexReLURegressor(n_patterns=10, max_iter=1, tol=1e-2),
         ConvexReLUClassifier(n_patterns=10, max_iter=1, tol=1e-2),
-        MultigradeRegressor(n_patterns=10, n_grades=2, tol=1e-2),
-        MultigradeClassifier(n_patterns=10, n_grades=2, tol=1e-2),
+        MultigradeRegressor(n_patterns=10, n_grades=2, tol=1e-2, early_stopping=False),
+        MultigradeClassifier(n_patterns=10, n_grades=2, tol=1e-2, early_stopping=False),
     ]
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
