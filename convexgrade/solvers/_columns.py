@@ -156,27 +156,27 @@ class Columns:
         """Return the Cholesky factor of I + S K K^T S, (k n, k n), as `cho_solve` wants it."""
         n, k = S.shape[:2]
         blocks = np.zeros((k, n, k, n))
-        for m, face in enumerate(self.faces):
-            outer = self.outer(face)
+        for m in range(k):
+            outer = self.outer(m)
             for a, b in np.ndindex(k, k):
                 blocks[a, :, b, :] += S[:, a, m, None] * outer * S[:, m, b]
         return factor(blocks.reshape(k * n, k * n))
 
-    def outer(self, face: Face) -> Array:
-        """Return K K^T of one output, from some columns at a time.
+    def outer(self, m: int) -> Array:
+        """Return K K^T of the output at place m, from some columns at a time.
 
         Where the faces are most of the space, from what they lack: with U_g = ``complement``,
 
             sum_g D_g X J_g X^T D_g = X X^T o sum_g (1 - kappa_g) D_g 1 1^T D_g
                                       + sum_g D_g X (kappa_g q q^T - (1 - kappa_g) U U^T) X^T D_g.
         """
-        op = self.operator
+        op, face = self.operator, self.faces[m]
         free = np.sqrt(self.tau) * op.Z
         total = free @ free.T
         channel = op.channel[face.active]
         if face.dimensions <= _lacking(face):
-            roots, used = face.roots()
-            self._add_outer(total, roots, used, channel, 1.0)
+            part = self.parts[m]
+            self._add_outer(total, part.roots, part.used, channel, 1.0)
             return np.asarray(total)
         inside = np.sqrt(face.sigma * (1.0 - face.kappa))
         masks = inside * op.masks[:, channel]
@@ -184,7 +184,7 @@ class Columns:
         along = np.sqrt(face.sigma * face.kappa)[:, None] * face.q
         every = np.ones((len(channel), 1), dtype=bool)
         self._add_outer(total, along[:, :, None], every, channel, 1.0)
-        complement = face.complement()
+        complement = self._complements[m]
         held = np.arange(complement.shape[2]) < face.held[:, None]
         self._add_outer(total, inside[:, None, None] * complement, held, channel, -1.0)
         return np.asarray(total)
