@@ -39,6 +39,7 @@ _CHEAP = 3e6  # as long as a Newton step of the program takes about so many oper
 _WORTH_A_GAP = 1.2  # objective, relative to that over fewer groups, at which those are kept instead
 _ROUGH = 10.0  # accuracy of the solve of a round, in units of ``tol`` times the objective,
 _ACCURATE = 1e-3  # least objective, relative to the loss before, to which a round's accuracy scales
+_WIDTH_TO_JUDGE, _TOL_TO_JUDGE = 100, 1e-2  # patterns and tolerance of grades that only judge
 _LOOSEST = 0.01  # accuracy below which interior points may not have reached the cones
 
 
@@ -58,6 +59,17 @@ class Settings:
     hidden_bias: bool = True
     n_jobs: int | None = None
     refinement: str = "none"
+
+    def rough(self) -> Settings:
+        """Return how grades are fitted that only judge a penalty or a depth.
+
+        One search by fewer neurons, and a solution no closer than losses on other rows can tell: about
+        half the time.
+        """
+        width = self.n_patterns
+        if self.patterns == "adaptive":
+            width = min(width, _WIDTH_TO_JUDGE)
+        return replace(self, n_patterns=width, tol=max(self.tol, _TOL_TO_JUDGE), max_iter=1)
 
 
 @dataclass(frozen=True)

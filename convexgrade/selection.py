@@ -2,10 +2,11 @@
 
     for alpha from large to small:
         grow the chains of all folds grade by grade, until the mean validation loss rises
-    stop when ``_PATIENCE`` values of alpha in a row have brought nothing
+    stop when alpha is ``_FAR`` times smaller than where it was best
 
 Every depth up to the last comes with one chain a fold, and the first grade of a chain is searched from
-the neurons it had at the alpha before: that is what a search over a grid of chains does not know.
+the neurons it had at the alpha before: that is what a search over a grid of chains does not know. Nor
+does it know that chains which only judge need not be fitted closely.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Array = NDArray[np.float64]
 
 _LARGEST = 1e-2  # penalty, unless chosen: at most this,
 _OF_NOISE = 0.1  # and at most so much of the price of noise
-_PATIENCE = 2  # values of alpha that may bring nothing before the path ends
+_FAR = 4.0  # fall of alpha without a gain after which the path ends
 
 
 class Fold(NamedTuple):
@@ -73,9 +74,8 @@ class Selection:
         return trial.alpha, int(np.argmin(trial.mean)) + 1
 
     def exhausted(self) -> bool:
-        """Return whether the last values of alpha brought nothing."""
-        least = [float(trial.mean.min()) for trial in self.trials]
-        return len(least) > _PATIENCE and min(least[-_PATIENCE:]) >= min(least[:-_PATIENCE])
+        """Return whether alpha has fallen far without a gain."""
+        return self.trials[-1].alpha * _FAR <= self.best()[0]
 
 
 def usual_penalty(n_rows: float, n_columns: int) -> float:
@@ -132,7 +132,7 @@ def select(
     folds : sequence of Fold
         Folds.
     plan : ChainPlan
-        How chains are grown; its alpha is replaced.
+        How the chosen chain will be grown; those that judge are grown roughly. Its alpha is replaced.
     handover : Handover
         What grades hand on.
     alphas : ndarray of shape (n_alphas,)
@@ -142,11 +142,11 @@ def select(
     report : callable
         Called with a line of text for every alpha and depth.
     """
-    selection = Selection()
+    selection, rough = Selection(), replace(plan, settings=plan.settings.rough())
     starts: list[Network | None] = [None] * len(folds)
     with Parallel(n_jobs=n_jobs) as run:
         for alpha in np.sort(alphas)[::-1]:
-            here = replace(plan, alpha=float(alpha))
+            here = replace(rough, alpha=float(alpha))
             empty = [Progress.begin(plan.loss, fold.train, handover) for fold in folds]
             losses = []
             for chains in _deepened(empty, folds, here, starts, run):

@@ -28,17 +28,16 @@ Index = NDArray[np.intp]
 _SOLVE_WHOLE = 120  # groups up to which a program goes to the solver as it is
 _BATCH = 60  # groups that join a working set at a time
 _DROP = 1e-7  # norm of a block, relative to the largest, below which it is no neuron
-_SMALL = 3e-3  # and below which the second working set begins without it
+_SMALL = 3e-3  # and below which a solver that does not select groups goes on without it
 _CLOSE = 0.01  # accuracy of a first solution, relative to the tolerance of prices,
 _EXACT = 1e-9  # and of the last, relative to the loss before the grade
-_ENOUGH = 0.01  # but, relative to the tolerance of prices and the objective, where a point
-_LARGE = 2e7  # has more than so many numbers on all rows
+_ENOUGH = 0.01  # or, where a solver selects its groups, to prices' tolerance and the objective
 _EQUAL = 1e-8  # rise of the objective, relative to the loss before, that is the solver's rounding
 _SETTLED = 1e-7  # gap, relative to the loss before, of a point that needs no further solve
 _FEW = 400  # groups up to which iterations are no slower than a solution found at once,
 _AT_ONCE = 0.01  # and gap, relative to the tolerance of prices, up to which that needs no other
 _FAR = 0.1  # gap of a point that no solver has seen, relative to the loss before
-_JOINED = 1e-3  # and of one that new groups join
+_JOINED = 2e-4  # and of one that new groups join
 _ROUNDS = 50  # rounds of pricing and solving, far above what column generation takes
 
 
@@ -192,11 +191,9 @@ def solve_over(
         if working.size == 0:
             return start
     if solvers.selects_groups(solver):
-        start = _pruned(full, start, _SMALL)
-        accuracy = _EXACT
-        if full.X.size * len(start.groups) > _LARGE:
-            share = start.objective / (full.mean_loss(full.offset) or 1.0)
-            accuracy = max(_EXACT, _ENOUGH * tol * share)
+        start = _pruned(full, start, _DROP)
+        share = min(1.0, start.objective / (full.mean_loss(full.offset) or 1.0))
+        accuracy = max(_EXACT, _ENOUGH * tol * share)
         point = _generate(full, start, every, solver=solver, tol=tol, accuracy=accuracy)
         return replace(_pruned(full, point, _DROP), n_before=len(point.groups))
     if every.size <= _SOLVE_WHOLE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from numbers import Integral, Real
 from typing import Any
 
@@ -57,6 +58,8 @@ CROSS_VALIDATION: dict[str, list[Any]] = {
 }
 
 _ENOUGH = 100  # distinct rows from which "auto" holds some out
+_FOLDS = 5  # of cross-validation, unless chosen;
+_TRIED, _MANY = 2, 2000  # all are tried up to so many rows, from there on so many folds
 
 
 class DeepChain(BaseChain):
@@ -151,12 +154,14 @@ class ManyGrades(DeepChain):
     def _grow_as_deep_as_tried(self, rows: Rows, plan: ChainPlan, continues: bool) -> None:
         """Find the depth from which on the loss of rows held out rises, then fit all rows so deep.
 
-        Should the fit be interrupted, the chain tried so far serves, if there is no other.
+        The chain that is tried is fitted roughly. Should the fit be interrupted, it serves so far as it
+        has come, if there is no other.
         """
         before = self._progress if continues else None
         train, validation = self._split(rows)
         self._reporter(level=1)(f"{len(validation.X)} of {len(rows.X)} rows held out:")
-        for trial in self._growing(self._trial or self._begin(train), train, plan, validation):
+        start, rough = self._trial or self._begin(train), plan.settings.rough()
+        for trial in self._growing(start, train, replace(plan, settings=rough), validation):
             self._trial = trial
             if before is None:
                 self._progress = trial
@@ -281,7 +286,8 @@ class CrossValidated(DeepChain):
         """Yield the folds; by default of distinct rows, so that copies of a row stay together."""
         if self.cv is None or isinstance(self.cv, Integral):
             given = distinct_rows(given)
-        for train, held_out in self._splitter().split(given.X, given.y):
+        tried = _TRIED if self.cv is None and len(given.X) >= _MANY else None
+        for train, held_out in islice(self._splitter().split(given.X, given.y), tried):
             rows, others = given.take(train), given.take(held_out)
             if not (rows.weights.any() and others.weights.any()):
                 raise ValueError(
@@ -294,7 +300,9 @@ class CrossValidated(DeepChain):
         if not (self.cv is None or isinstance(self.cv, Integral)):
             return check_cv(self.cv)
         kind = StratifiedKFold if is_classifier(self) else KFold
-        return kind(5 if self.cv is None else int(self.cv), shuffle=True, random_state=self._seed)
+        return kind(
+            _FOLDS if self.cv is None else int(self.cv), shuffle=True, random_state=self._seed
+        )
 
     def _penalty(self) -> float:
         return 1.0  # any: `_choose` and `_plan` replace it

@@ -43,8 +43,9 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     alpha_decay : float, default=0.3
         Factor of alpha from each grade to the next, positive.
     cv : int, cross-validation generator or iterable, default=None
-        Folds: shuffled; None is 5. With a number of folds, copies of a row stay in one
-        fold; generators and iterables of (train, test) rows are taken as they are.
+        Folds: shuffled; None is 5, of which from 2000 distinct rows on the first 2 are tried. With a
+        number of folds, copies of a row stay in one fold; generators and iterables of (train, test)
+        rows are taken as they are.
     passthrough : {"hidden", "output", "both"}, default="hidden"
         What a grade passes on to the next: its hidden features, the output of the chain so far, or
         both.
@@ -92,7 +93,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     alpha_ : float
         The alpha of least mean validation loss.
     alphas_ : ndarray
-        The values that were tried, decreasing; the path ends early where two in a row bring nothing.
+        The values that were tried, decreasing; the path ends early, once alpha has fallen by a
+        factor of four without a gain.
     n_grades_ : int
         Number of grades of the final chain.
     cv_results_ : dict of str to ndarray
@@ -220,8 +222,9 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     alpha_decay : float, default=0.3
         Factor of alpha from each grade to the next, positive.
     cv : int, cross-validation generator or iterable, default=None
-        Folds: shuffled and stratified; None is 5. With a number of folds, copies of a row stay in one
-        fold; generators and iterables of (train, test) rows are taken as they are.
+        Folds: shuffled and stratified; None is 5, of which from 2000 distinct rows on the first 2 are
+        tried. With a number of folds, copies of a row stay in one fold; generators and iterables of
+        (train, test) rows are taken as they are.
     passthrough : {"hidden", "output", "both"}, default="hidden"
         What a grade passes on to the next: its hidden features, the output of the chain so far, or
         both.
@@ -268,7 +271,8 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     alpha_ : float
         The alpha of least mean validation loss.
     alphas_ : ndarray
-        The values that were tried, decreasing; the path ends early where two in a row bring nothing.
+        The values that were tried, decreasing; the path ends early, once alpha has fallen by a
+        factor of four without a gain.
     n_grades_ : int
         Number of grades of the final chain.
     cv_results_ : dict of str to ndarray
