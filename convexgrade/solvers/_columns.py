@@ -86,7 +86,7 @@ class Columns:
         active = np.concatenate([face.active for face in self.faces])
         edges = np.cumsum([0, *(len(face.active) for face in self.faces)])
         faces = (
-            face._replace(active=np.arange(a, b))
+            replace(face, active=np.arange(a, b))
             for face, (a, b) in zip(self.faces, pairwise(edges.tolist()), strict=True)
         )
         operator = self.operator.restricted(active, slice(None))
@@ -100,11 +100,7 @@ class Columns:
     @cached_property
     def parts(self) -> list[Roots]:
         """What the columns of each output are made of."""
-        return [Roots(face.active, *face.roots()) for face in self.faces]
-
-    @cached_property
-    def _complements(self) -> list[Array]:
-        return [face.complement() for face in self.faces]
+        return [Roots(face.active, *face.roots) for face in self.faces]
 
     def forward(self, y: Array) -> Array:
         """Return K y, shape (n_samples, n_outputs)."""
@@ -137,8 +133,8 @@ class Columns:
         op = self.operator
         groups, free = op.adjoint(self._everywhere(theta))
         v = np.zeros_like(groups)
-        for face, U in zip(self.faces, self._complements, strict=True):
-            b = groups[face.active]
+        for face in self.faces:
+            b, U = groups[face.active], face.complement
             inside = b - _times(U, _times(U.transpose(0, 2, 1), b))
             along = face.kappa * np.einsum("gi,gi->g", face.q, b)
             v[face.active] = face.sigma * (
@@ -184,9 +180,8 @@ class Columns:
         along = np.sqrt(face.sigma * face.kappa)[:, None] * face.q
         every = np.ones((len(channel), 1), dtype=bool)
         self._add_outer(total, along[:, :, None], every, channel, 1.0)
-        complement = self._complements[m]
-        held = np.arange(complement.shape[2]) < face.held[:, None]
-        self._add_outer(total, inside[:, None, None] * complement, held, channel, -1.0)
+        held = np.arange(face.complement.shape[2]) < face.held[:, None]
+        self._add_outer(total, inside[:, None, None] * face.complement, held, channel, -1.0)
         return np.asarray(total)
 
     def _add_outer(

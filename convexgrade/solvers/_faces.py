@@ -12,7 +12,8 @@ for an orthonormal basis N_g of the face and w = N_g^T q.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,8 @@ _RIDGE = 1e-12  # of unit normals' products, so that dependent ones have a Chole
 _DEPENDENT = 1e-10  # and squared distance from the span of others at which one depends on them
 
 
-class Face(NamedTuple):
+@dataclass(frozen=True)
+class Face:
     """The directions in which active groups can move."""
 
     active: Index  # positions among the groups of an operator, (m,)
@@ -65,6 +67,7 @@ class Face(NamedTuple):
         """Sum of the dimensions of all faces."""
         return int(self.q.size - self.held.sum())
 
+    @cached_property
     def roots(self) -> tuple[Array, Mask]:
         """Return sigma^1/2 s_g C_g, (m, d, d), and which of their columns (m, d) are not zero."""
         d = self.q.shape[1]
@@ -80,6 +83,7 @@ class Face(NamedTuple):
         inner = small * np.eye(d) + (1.0 - small) * (w[:, :, None] * w[:, None, :])
         return np.sqrt(self.sigma) * self.sign[:, None, None] * (basis @ inner), used
 
+    @cached_property
     def complement(self) -> Array:
         """Return an orthonormal basis of the span of the normals, zeros where there are fewer.
 
