@@ -47,6 +47,7 @@ from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
 
+_NOISE, _NOISE_OF_CLASSES = 1.0, 0.5  # standard errors up to which a rise of a loss may be none
 _DEPENDENT = 1e-8  # singular value, relative to the largest, of columns that count as dependent
 
 
@@ -283,9 +284,7 @@ def is_trivial(progress: Progress) -> bool:
 _TRIVIAL = (
     "Grade {index} is trivial: no neuron correlates with what is left by more than alpha={alpha:g}."
 )
-_UNIMPROVED = (
-    "Grade {index} raised the validation loss by more than a standard error and was dropped."
-)
+_UNIMPROVED = "Grade {index} raised the validation loss by more than its noise and was dropped."
 
 
 def first_price(data: Data, plan: ChainPlan) -> float:
@@ -411,9 +410,9 @@ def _mean_loss(output: Array, data: Data, loss: Loss) -> float:
 
 
 def _is_worse(chain: Chain, validation: Data, plan: ChainPlan) -> bool:
-    """Return whether the newest grade raises the loss above its least, by more than a standard error.
+    """Return whether the newest grade raises the loss above its least by more than its mean's noise.
 
-    That is one of the mean of the rows' differences: a smaller rise may be of these rows alone.
+    Chains that overfit grow ever surer, which costs a log loss most: there, less counts as noise.
     """
     outputs = chain.staged(validation.X)
     losses = [plan.loss.value(plan.span.apply(output), validation.y) for output in outputs]
@@ -422,7 +421,8 @@ def _is_worse(chain: Chain, validation: Data, plan: ChainPlan) -> bool:
     best = min(losses[:-1], key=lambda loss: float(validation.weights @ loss))
     rise = losses[-1] - best
     mean = float(validation.weights @ rise)
-    return mean > float(np.linalg.norm(validation.weights * (rise - mean)))
+    error = float(np.linalg.norm(validation.weights * (rise - mean)))
+    return mean > (_NOISE if plan.loss.quadratic else _NOISE_OF_CLASSES) * error
 
 
 def certify_chain(chain: Chain, data: Data, plan: ChainPlan) -> list[Certificate]:

@@ -70,9 +70,9 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
         Solver of the convex program.
     early_stopping : bool or "auto", default="auto"
-        Hold out rows, stratified, stop where a grade raises their loss by more than a standard error,
-        and fit all rows so deep. ``"auto"`` does so from 100 distinct rows on, if there are enough of
-        each class.
+        Hold out rows, stratified, stop where a grade raises their loss by more than half a standard
+        error, and fit all rows so deep. ``"auto"`` does so from 100 distinct rows on, if there are
+        enough of each class.
     validation_fraction : float, default=0.1
         Fraction held out, in (0, 1).
     standardize : bool, default=True
