@@ -108,14 +108,31 @@ def test_neither_processes_nor_the_order_of_rows_nor_copies_change_the_choice(es
     np.testing.assert_allclose(weighted.predict(X), doubled.predict(X))
 
 
-def test_the_path_ends_where_two_penalties_in_a_row_bring_nothing():
+def test_the_path_ends_once_alpha_has_fallen_far_without_a_gain():
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((60, 3)), rng.standard_normal(60)  # nothing to learn
     model = MultigradeRegressorCV(alphas=np.geomspace(1e-3, 10.0, 8), n_grades=1, **SMALL).fit(X, y)
     least = -model.cv_results_["mean_test_score"]
     assert len(model.alphas_) < 8
     assert least[-2:].min() >= least[:-2].min()
+    assert model.alphas_[-1] <= model.alpha_ / 4.0 < model.alphas_[-2]
     assert model.alpha_ > 0.05
+
+
+def test_penalties_halfway_from_the_best_are_tried_unless_all_are_given():
+    X, y = make_data()
+    model = MultigradeRegressorCV(n_grades=1, n_alphas=4, eps=1e-3, **SMALL).fit(X, y)
+    half_steps = np.log(model.alphas_ / model.alphas_[0]) / np.log(1e-3**0.125)
+    np.testing.assert_allclose(half_steps, np.round(half_steps), atol=1e-9)
+    half_steps = np.round(half_steps).astype(int)
+    on_path, between = half_steps % 2 == 0, half_steps % 2 == 1
+    least = -model.cv_results_["mean_test_score"]
+    best = half_steps[on_path][np.argmin(least[on_path])]
+    assert 1 <= between.sum() <= 2
+    assert set(half_steps[between]) <= {best - 1, best + 1}
+    given = MultigradeRegressorCV(alphas=model.alphas_[on_path], n_grades=1, **SMALL).fit(X, y)
+    np.testing.assert_allclose(given.alphas_, model.alphas_[on_path])
+    assert -given.cv_results_["mean_test_score"].max() >= least.min()
 
 
 def test_verbose_prints_a_line_for_every_alpha_and_depth(capsys):

@@ -26,6 +26,7 @@ from convexgrade.selection import (
     Selection,
     given_penalties,
     penalty_path,
+    refine,
     select,
     usual_penalty,
 )
@@ -267,14 +268,12 @@ class CrossValidated(DeepChain):
         alphas, folds = self._penalties(given, plan), list(self._folds(given))
         if not folds:
             raise ValueError(f"cv={self.cv!r} has no folds.")
-        self._selection = select(
-            folds,
-            plan,
-            self._handover(),
-            alphas,
-            self.n_jobs,
-            self._reporter(level=1),
-        )
+        how = (folds, plan, self._handover())
+        reporter = self._reporter(level=1)
+        selection = select(*how, alphas, self.n_jobs, reporter)
+        if self.alphas is None:
+            selection = refine(selection, *how, self.n_jobs, reporter)
+        self._selection = selection
 
     def _penalties(self, given: Rows, plan: ChainPlan) -> Array:
         if self.alphas is None:
