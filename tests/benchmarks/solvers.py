@@ -264,14 +264,37 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def _by_case(records: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the records of every problem, by contestant."""
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for record in records:
+        rows.setdefault(record["case"], {})[record["entrant"]] = record
+    return rows
+
+
+def _heading(*more: str) -> list[str]:
+    columns = ["problem", *ENTRANTS, *more]
+    return ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+
+
+def costs(records: list[dict[str, Any]]) -> str:
+    """Return in Markdown what else solves cost: stating the problem, violated cones, memory."""
+    lines = _heading()
+    for case, rows in _by_case(records).items():
+        cells = [
+            f"{row['apart']:.1g} s, {row['violation']:.0e}, {row['memory']:.0f} MiB"
+            if (row := rows.get(name, {})).get("violation") is not None
+            else "–"
+            for name in ENTRANTS
+        ]
+        lines.append("| " + " | ".join([case, *cells]) + " |")
+    return "\n".join(lines)
+
+
 def table(records: list[dict[str, Any]]) -> str:
     """Return the seconds to the closer error in Markdown, and to the rougher one in brackets."""
-    lines = [
-        "| problem | " + " | ".join(ENTRANTS) + " | fastest other / ours |",
-        "|---|" + "---|" * (len(ENTRANTS) + 1),
-    ]
-    for case in dict.fromkeys(r["case"] for r in records):
-        rows = {r["entrant"]: r for r in records if r["case"] == case}
+    lines = _heading("fastest other / ours")
+    for case, rows in _by_case(records).items():
         close = {name: rows.get(name, {}).get("close") for name in ENTRANTS}
         others = [s for name, s in close.items() if name != "ours" and s is not None]
         ratio = f"{min(others) / close['ours']:.1f}" if others and close["ours"] else "–"
@@ -298,7 +321,10 @@ def main() -> None:
     arguments = parser.parse_args()
     some = [case for case in cases() if arguments.only in str(case)]
     measure(arguments.folder, arguments.entrants, some)
-    print(table(read(arguments.folder)))
+    records = read(arguments.folder)
+    print(table(records))
+    print("\nSeconds to state the problem, violated constraints and peak memory:\n")
+    print(costs(records))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ arguments, and not while the objective is evaluated here.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -84,7 +84,7 @@ class Report:
     close: float | None = None
     error: float | None = None
     violation: float | None = None
-    memory: float = 0.0  # mebibytes that the process grew by while solving, at its peak
+    memory: float = 0.0  # mebibytes of the whole process at its peak, packages included
     apart: float = 0.0  # seconds that turning the problem into the solver's own form took, once
     note: str = ""
     runs: list[dict[str, Any]] = field(default_factory=list)
@@ -98,12 +98,12 @@ def compete(
     The report is written after every solve, so that what is done survives a process that is stopped.
     """
     problem, path = Problem.read(sys.argv[1]), sys.argv[2]
-    before, begin = _peak(), time.perf_counter()
+    begin = time.perf_counter()
     report = Report()
     for label, solve in build(problem):
         report.apart = report.apart or time.perf_counter() - begin
         seconds, blocks = _timed(solve)
-        report.memory = max(report.memory, _peak() - before)
+        report.memory = _peak()
         error = problem.error(blocks)
         report.runs.append({"label": label, "seconds": seconds, "error": error})
         if report.error is None or error < report.error:
@@ -131,7 +131,9 @@ def _repeated(solve: Callable[[], np.ndarray], seconds: float) -> float:
 
 
 def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
+    """Return the peak of this process's own memory (that of `getrusage` counts its parent's)."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024.0
 
 
 def _write(path: str, report: Report) -> None:
