@@ -3,7 +3,6 @@
     for alpha from large to small:
         grow the chains of all folds grade by grade, until the mean validation loss rises
     stop when alpha is ``_FAR`` times smaller than where it was best
-    unless the values of alpha were given, try some nearer to the best
 
 Every depth up to the last comes with one chain a fold, and the first grade of a chain is searched from
 the neurons it had at the alpha before: that is what a search over a grid of chains does not know. Nor
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -78,13 +76,6 @@ class Selection:
     def exhausted(self) -> bool:
         """Return whether alpha has fallen far without a gain."""
         return self.trials[-1].alpha * _FAR <= self.best()[0]
-
-    def between(self) -> list[float]:
-        """Return the values of alpha halfway, by ratio, from the best to those next to it."""
-        alphas = [trial.alpha for trial in self.trials]
-        place = alphas.index(self.best()[0])
-        near = alphas[max(0, place - 1) : place + 2]
-        return [float(np.sqrt(a * b)) for a, b in pairwise(near)]
 
 
 def usual_penalty(n_rows: float, n_columns: int) -> float:
@@ -151,56 +142,24 @@ def select(
     report : callable
         Called with a line of text for every alpha and depth.
     """
-    selection = Selection()
+    selection, rough = Selection(), replace(plan, settings=plan.settings.rough())
     starts: list[Network | None] = [None] * len(folds)
     with Parallel(n_jobs=n_jobs) as run:
         for alpha in np.sort(alphas)[::-1]:
-            trial, starts = _tried(float(alpha), folds, plan, handover, starts, run, report)
-            selection = Selection((*selection.trials, trial))
+            here = replace(rough, alpha=float(alpha))
+            empty = [Progress.begin(plan.loss, fold.train, handover) for fold in folds]
+            losses = []
+            for chains in _deepened(empty, folds, here, starts, run):
+                losses.append([chain.validation_loss[-1] for chain in chains])
+                report(_line(alpha, losses))
+                if len(losses) == 1:
+                    starts = [chain.chain.grades[0].network for chain in chains]
+                elif np.mean(losses[-1]) >= np.mean(losses[-2]):
+                    break
+            selection = Selection((*selection.trials, Trial(float(alpha), np.array(losses))))
             if selection.exhausted():
                 break
     return selection
-
-
-def refine(
-    selection: Selection,
-    folds: Sequence[Fold],
-    plan: ChainPlan,
-    handover: Handover,
-    n_jobs: int | None,
-    report: Report,
-) -> Selection:
-    """Try alpha halfway, by ratio, between the best of a selection and either neighbour as well.
-
-    A path of few values finds about where the best alpha is; one of many spends most of its time
-    elsewhere. Parameters are those of `select`.
-    """
-    trials, starts = list(selection.trials), [None] * len(folds)
-    with Parallel(n_jobs=n_jobs) as run:
-        for alpha in selection.between():
-            trials.append(_tried(alpha, folds, plan, handover, starts, run, report)[0])
-    return Selection(tuple(sorted(trials, key=lambda trial: -trial.alpha)))
-
-
-def _tried(
-    alpha: float,
-    folds: Sequence[Fold],
-    plan: ChainPlan,
-    handover: Handover,
-    starts: Sequence[Network | None],
-    run: Callable[..., list[Progress]],
-    report: Report,
-) -> tuple[Trial, list[Network | None]]:
-    """Grow the chains of all folds at one alpha; return their losses and their first grades."""
-    here = replace(plan, settings=plan.settings.rough(), alpha=alpha)
-    empty = [Progress.begin(plan.loss, fold.train, handover) for fold in folds]
-    losses: list[list[float]] = []
-    for chains in _deepened(empty, folds, here, starts, run):
-        losses.append([chain.validation_loss[-1] for chain in chains])
-        report(_line(alpha, losses))
-        if len(losses) > 1 and np.mean(losses[-1]) >= np.mean(losses[-2]):
-            break
-    return Trial(alpha, np.array(losses)), [chain.chain.grades[0].network for chain in chains]
 
 
 def _deepened(

@@ -119,22 +119,6 @@ def test_the_path_ends_once_alpha_has_fallen_far_without_a_gain():
     assert model.alpha_ > 0.05
 
 
-def test_penalties_halfway_from_the_best_are_tried_unless_all_are_given():
-    X, y = make_data()
-    model = MultigradeRegressorCV(n_grades=1, n_alphas=4, eps=1e-3, **SMALL).fit(X, y)
-    half_steps = np.log(model.alphas_ / model.alphas_[0]) / np.log(1e-3**0.125)
-    np.testing.assert_allclose(half_steps, np.round(half_steps), atol=1e-9)
-    half_steps = np.round(half_steps).astype(int)
-    on_path, between = half_steps % 2 == 0, half_steps % 2 == 1
-    least = -model.cv_results_["mean_test_score"]
-    best = half_steps[on_path][np.argmin(least[on_path])]
-    assert 1 <= between.sum() <= 2
-    assert set(half_steps[between]) <= {best - 1, best + 1}
-    given = MultigradeRegressorCV(alphas=model.alphas_[on_path], n_grades=1, **SMALL).fit(X, y)
-    np.testing.assert_allclose(given.alphas_, model.alphas_[on_path])
-    assert -given.cv_results_["mean_test_score"].max() >= least.min()
-
-
 def test_verbose_prints_a_line_for_every_alpha_and_depth(capsys):
     X, y = make_data(30)
     MultigradeRegressorCV(alphas=[0.1], n_grades=1, verbose=1, **SMALL).fit(X, y)

@@ -26,7 +26,6 @@ from convexgrade.selection import (
     Selection,
     given_penalties,
     penalty_path,
-    refine,
     select,
     usual_penalty,
 )
@@ -268,12 +267,14 @@ class CrossValidated(DeepChain):
         alphas, folds = self._penalties(given, plan), list(self._folds(given))
         if not folds:
             raise ValueError(f"cv={self.cv!r} has no folds.")
-        how = (folds, plan, self._handover())
-        reporter = self._reporter(level=1)
-        selection = select(*how, alphas, self.n_jobs, reporter)
-        if self.alphas is None:
-            selection = refine(selection, *how, self.n_jobs, reporter)
-        self._selection = selection
+        self._selection = select(
+            folds,
+            plan,
+            self._handover(),
+            alphas,
+            self.n_jobs,
+            self._reporter(level=1),
+        )
 
     def _penalties(self, given: Rows, plan: ChainPlan) -> Array:
         if self.alphas is None:

@@ -33,7 +33,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     alphas : array-like of shape (n_alphas,), default=None
         Penalties of the first grade to try, positive. None: ``n_alphas`` values in geometric
         progression, the largest below the one at which the first grade has no neuron, the smallest
-        ``eps`` times that; and two more, halfway from the best of these to those next to it.
+        ``eps`` times that.
     n_alphas : int, default=4
         Number of penalties, without ``alphas``.
     eps : float, default=1e-3
@@ -93,7 +93,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     alpha_ : float
         The alpha of least mean validation loss.
     alphas_ : ndarray
-        The values that were tried, decreasing: the path ends early, once alpha has fallen by a
+        The values that were tried, decreasing; the path ends early, once alpha has fallen by a
         factor of four without a gain.
     n_grades_ : int
         Number of grades of the final chain.
@@ -212,7 +212,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     alphas : array-like of shape (n_alphas,), default=None
         Penalties of the first grade to try, positive. None: ``n_alphas`` values in geometric
         progression, the largest below the one at which the first grade has no neuron, the smallest
-        ``eps`` times that; and two more, halfway from the best of these to those next to it.
+        ``eps`` times that.
     n_alphas : int, default=4
         Number of penalties, without ``alphas``.
     eps : float, default=1e-3
@@ -271,7 +271,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     alpha_ : float
         The alpha of least mean validation loss.
     alphas_ : ndarray
-        The values that were tried, decreasing: the path ends early, once alpha has fallen by a
+        The values that were tried, decreasing; the path ends early, once alpha has fallen by a
         factor of four without a gain.
     n_grades_ : int
         Number of grades of the final chain.
