@@ -18,6 +18,7 @@ from convexgrade import (
     alpha_path,
     certify,
 )
+from convexgrade.estimators import deep
 from tests.test_estimators import make_data, targets
 
 CROSS_VALIDATED = [MultigradeRegressorCV, MultigradeClassifierCV]
@@ -140,6 +141,17 @@ def test_bad_parameters_are_named(parameters, message):
     X, y = make_data()
     with pytest.raises(ValueError, match=message):
         MultigradeRegressorCV(n_patterns=10, **parameters).fit(X, y)
+
+
+@pytest.mark.parametrize(("cv", "n_folds"), [(None, 2), (4, 4)])
+def test_of_many_rows_two_folds_are_tried_unless_a_number_is_given(monkeypatch, cv, n_folds):
+    monkeypatch.setattr(deep, "_MANY", 40)
+    X, y = make_data(40)
+    parameters = {**SMALL, "alphas": [0.1], "n_grades": 1, "cv": cv}
+    many = MultigradeRegressorCV(**parameters).fit(X, y)
+    assert sum(name.startswith("split") for name in many.cv_results_) == n_folds
+    few = MultigradeRegressorCV(**parameters).fit(X[1:], y[1:])
+    assert sum(name.startswith("split") for name in few.cv_results_) == (cv or 5)
 
 
 def test_a_fold_without_weight_is_refused():

@@ -1,5 +1,7 @@
 """One grade: adaptive against exhaustive and against descent, widths, statuses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,26 @@ def test_adaptive_reaches_the_exhaustive_optimum(seed):
     assert best.relative_gap < 1e-5
     assert best.dual - 1e-9 <= adaptive.certificate.primal <= best.primal * (1.0 + 1e-4)
     assert not adaptive.certificate.price_is_exact
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"n_patterns": 100, "tol": 1e-2, "max_iter": 1}),
+        ({"n_patterns": 20, "tol": 0.1}, {"n_patterns": 20, "tol": 0.1, "max_iter": 1}),
+        ({"patterns": "sampled"}, {"n_patterns": 300, "tol": 1e-2, "max_iter": 1}),
+    ],
+)
+def test_rough_settings_search_and_solve_less_and_leave_given_patterns_alone(given, expected):
+    settings = Settings(linear_term=True, **given)
+    assert settings.rough() == replace(settings, **expected)
+
+
+def test_a_rough_grade_is_near_the_optimum():
+    H, y = small_problem(0)
+    close, rough = (fit(H, y, **vars(s))[1].certificate for s in (Settings(), Settings().rough()))
+    assert rough.relative_gap <= 1e-2
+    assert close.primal <= rough.primal * (1.0 + 1e-9) <= 1.01 * close.primal
 
 
 def test_sampled_bound_speaks_of_its_patterns_only():
