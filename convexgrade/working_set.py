@@ -31,7 +31,9 @@ _DROP = 1e-7  # norm of a block, relative to the largest, below which it is no n
 _SMALL = 3e-3  # and below which a solver that does not select groups goes on without it
 _CLOSE = 0.01  # accuracy of a first solution, relative to the tolerance of prices,
 _EXACT = 1e-9  # and of the last, relative to the loss before the grade
-_ENOUGH = 0.01  # or, where a solver selects its groups, to prices' tolerance and the objective
+_ENOUGH = 0.01  # but, relative to the tolerance of prices and the objective, where a point
+_LARGE = 2e7  # has more than so many numbers on all rows,
+_LOOSE = 1e-3  # or that tolerance is greater than this
 _EQUAL = 1e-8  # rise of the objective, relative to the loss before, that is the solver's rounding
 _SETTLED = 1e-7  # gap, relative to the loss before, of a point that needs no further solve
 _FEW = 400  # groups up to which iterations are no slower than a solution found at once,
@@ -192,8 +194,10 @@ def solve_over(
             return start
     if solvers.selects_groups(solver):
         start = _pruned(full, start, _DROP)
-        share = min(1.0, start.objective / (full.mean_loss(full.offset) or 1.0))
-        accuracy = max(_EXACT, _ENOUGH * tol * share)
+        accuracy = _EXACT
+        if tol > _LOOSE or full.X.size * len(start.groups) > _LARGE:
+            share = min(1.0, start.objective / (full.mean_loss(full.offset) or 1.0))
+            accuracy = max(_EXACT, _ENOUGH * tol * share)
         point = _generate(full, start, every, solver=solver, tol=tol, accuracy=accuracy)
         return replace(_pruned(full, point, _DROP), n_before=len(point.groups))
     if every.size <= _SOLVE_WHOLE:

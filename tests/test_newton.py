@@ -180,7 +180,7 @@ def test_newton_systems_over_rows_columns_and_grams_agree(loss, cones, monkeypat
     H = p.weights[:, None, None] * p.loss.hessian(f, p.y)
     right = rng.standard_normal((n, k))
     K = np.zeros((n * k, n * k))
-    for g, root in zip(active, face.roots()[0], strict=True):
+    for g, root in zip(active, face.roots[0], strict=True):
         columns = p.patterns.masks[:, p.groups.pattern[g], None] * (p.X @ root)
         block = np.zeros((n, k, columns.shape[1]))
         block[:, p.groups.output[g]] = columns
@@ -207,7 +207,7 @@ def test_newton_systems_over_rows_columns_and_grams_agree(loss, cones, monkeypat
         by_gradients.append(system._by_sample(K, H, right, 500))
         assert system._by_sample(K, H, right, 2) is None
     near = Columns(
-        operator, tuple(part._replace(sigma=5.0) for part in parts), K.outputs, 0.3 * tau
+        operator, tuple(replace(part, sigma=5.0) for part in parts), K.outputs, 0.3 * tau
     )
     system._by_kept(near, H, right, 1e12)  # forms the factor that serves next
     kept = system._memory.kept[K.outputs]
@@ -289,7 +289,7 @@ def test_outer_products_of_faces_from_what_they_have_or_lack(held):
     face = Face.of(active, p.groups.sign[active], points, normals, 1e-2, 30.0)
     K = Columns(operator, (face,), (0,), np.zeros(p.free.size))
     expected = np.zeros((len(p.X), len(p.X)))
-    for g, root in zip(active, face.roots()[0], strict=True):
+    for g, root in zip(active, face.roots[0], strict=True):
         columns = p.patterns.masks[:, p.groups.pattern[g], None] * (p.X @ root)
         expected += columns @ columns.T
     found = K.outer(0)
@@ -312,9 +312,9 @@ def test_constraints_that_follow_from_others_hold_nothing_more():
     ]
     for face in faces:
         assert face.held.tolist() == [3, 3]
-        U = face.complement()
+        U = face.complement
         np.testing.assert_allclose(U @ U.transpose(0, 2, 1), [basis @ basis.T] * 2, atol=1e-12)
-    squares = [roots @ roots.transpose(0, 2, 1) for roots in (face.roots()[0] for face in faces)]
+    squares = [roots @ roots.transpose(0, 2, 1) for roots in (face.roots[0] for face in faces)]
     np.testing.assert_allclose(squares[0], squares[1], atol=1e-12)
 
 
@@ -340,7 +340,7 @@ def test_faces_are_the_derivative_of_the_proximal_map():
     face = Face.of(active, np.ones(active.size), p[active], normals, alpha, sigma)
     direction, step = rng.standard_normal(u.shape), 1e-7
     slope = (proximal(u + step * direction)[0] - proximal(u - step * direction)[0]) / (2 * step)
-    roots, _ = face.roots()
+    roots, _ = face.roots
     model = np.einsum("gij,gkj,gk->gi", roots, roots, direction[active])
     np.testing.assert_allclose(slope[active], model, atol=1e-5)
 
