@@ -63,8 +63,8 @@ class Settings:
     def rough(self) -> Settings:
         """Return how grades are fitted that only judge a penalty or a depth.
 
-        One search by fewer neurons, and a solution no closer than losses on other rows can tell: about
-        half the time.
+        One search by fewer neurons, and a solution no closer than losses on other rows can tell: half
+        to three quarters of the time.
         """
         width = self.n_patterns
         if self.patterns == "adaptive":

@@ -152,27 +152,26 @@ class Columns:
         """Return the Cholesky factor of I + S K K^T S, (k n, k n), as `cho_solve` wants it."""
         n, k = S.shape[:2]
         blocks = np.zeros((k, n, k, n))
-        for m in range(k):
-            outer = self.outer(m)
+        for m, face in enumerate(self.faces):
+            outer = self.outer(face)
             for a, b in np.ndindex(k, k):
                 blocks[a, :, b, :] += S[:, a, m, None] * outer * S[:, m, b]
         return factor(blocks.reshape(k * n, k * n))
 
-    def outer(self, m: int) -> Array:
-        """Return K K^T of the output at place m, from some columns at a time.
+    def outer(self, face: Face) -> Array:
+        """Return K K^T of one output, from some columns at a time.
 
         Where the faces are most of the space, from what they lack: with U_g = ``complement``,
 
             sum_g D_g X J_g X^T D_g = X X^T o sum_g (1 - kappa_g) D_g 1 1^T D_g
                                       + sum_g D_g X (kappa_g q q^T - (1 - kappa_g) U U^T) X^T D_g.
         """
-        op, face = self.operator, self.faces[m]
+        op = self.operator
         free = np.sqrt(self.tau) * op.Z
         total = free @ free.T
         channel = op.channel[face.active]
         if face.dimensions <= _lacking(face):
-            part = self.parts[m]
-            self._add_outer(total, part.roots, part.used, channel, 1.0)
+            self._add_outer(total, *face.roots, channel, 1.0)
             return np.asarray(total)
         inside = np.sqrt(face.sigma * (1.0 - face.kappa))
         masks = inside * op.masks[:, channel]

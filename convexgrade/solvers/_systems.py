@@ -200,11 +200,11 @@ class System:
 
     def _by_kept(self, K: Columns, H: Array, right: Array, cost: float) -> Array:
         """Return a step by conjugate gradients over the rows, or by a new factor that is then kept."""
-        S = square_roots(H)
+        K, S = K.alone(), square_roots(H)
         kept = self._memory.kept.get(K.outputs)
         if kept is not None and kept.spent < cost:
             product = _A_PRODUCT * len(right) * K.numbers + _A_SOLVE * right.size**2
-            found, taken = _by_factor(K.alone(), S, right, kept.factor, int(cost / product))
+            found, taken = _by_factor(K, S, right, kept.factor, int(cost / product))
             kept.spent += taken * product
             if found is not None:
                 return found
