@@ -28,6 +28,7 @@ from convexgrade.estimators.base import BaseChain
 from convexgrade.estimators.targets import probabilities
 from convexgrade.network import DeepNetwork, Handover, Network
 from convexgrade.solution import Status
+from convexgrade.tails import Tails
 
 Array = NDArray[np.float64]
 
@@ -315,6 +316,11 @@ def _check_weights(network: DeepNetwork, n_inputs: int, n_classes: int) -> None:
                 f"The network does not fit {n_inputs} inputs and {n_classes} classes: "
                 f"an array of shape {array.shape} should have {shape} and be finite."
             )
+    low, high = network.tails.low, network.tails.high
+    if not (low.shape == high.shape and low.shape in ((), (n_inputs,)) and (low < high).all()):
+        raise ValueError(
+            f"The network does not fit {n_inputs} inputs: its tails are not intervals of them."
+        )
 
 
 @contextmanager
@@ -359,6 +365,7 @@ def save_model(model: TableModel, path: str | os.PathLike[str]) -> None:
     about |= {name: list(map(asdict, about[name])) for name in ("columns", "grades")}
     text = json.dumps(about, default=lambda status: status.name)
     arrays: dict[str, Any] = {"about": np.array(text), "baseline": model.network.baseline}
+    arrays |= {f"tails_{name}": array for name, array in vars(model.network.tails).items()}
     for i, network in enumerate(model.network.grades, start=1):
         weights = {f"grade_{i}_{name}": getattr(network, name) for name in _WEIGHTS}
         arrays |= {name: array for name, array in weights.items() if array is not None}
@@ -399,7 +406,9 @@ def _read(content: bytes) -> TableModel:
         Network(*(arrays.pop(f"grade_{i}_{name}", None) for name in _WEIGHTS))
         for i in range(1, len(about["grades"]) + 1)
     )
-    network = DeepNetwork(arrays.pop("baseline"), networks, Handover(**about.pop("handover")))
+    tails = Tails(arrays.pop("tails_low"), arrays.pop("tails_high"))
+    handover = Handover(**about.pop("handover"))
+    network = DeepNetwork(arrays.pop("baseline"), networks, handover, tails)
     if arrays:
         raise ValueError(f"it holds more than that: {', '.join(arrays)}.")
     return TableModel(network=network, **about)

@@ -12,6 +12,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from convexgrade.tails import AS_THEY_ARE, Tails
+
 Array = NDArray[np.float64]
 
 _CHUNK = 1 << 18  # hidden features that are formed at a time, where only the output is asked for
@@ -250,8 +252,9 @@ HIDDEN_AND_INPUTS = Handover()
 class DeepNetwork:
     """A chain of grades as explicit weights in the units of the data.
 
-    Grade 1 reads X; each later grade reads what ``handover`` says, by default the hidden features of
-    the one before it, followed by X. The output is ``baseline`` plus the outputs of all grades:
+    Grade 1 reads X, of which heavy-tailed columns are first drawn in by ``tails``; each later grade
+    reads what ``handover`` says, by default the hidden features of the one before it, followed by what
+    grade 1 reads. The output is ``baseline`` plus the outputs of all grades:
     predictions for a regressor, log-odds for a classifier.
 
     Attributes
@@ -262,10 +265,12 @@ class DeepNetwork:
         One network a grade.
     handover : Handover
         What each grade hands on to the next.
+    tails : Tails
+        How columns with heavy tails are read.
 
     Examples
     --------
-    Predicting with numpy alone:
+    Predicting with numpy alone (no column has heavy tails here: ``tails.apply(X)`` would be X):
 
     >>> import numpy as np
     >>> from convexgrade import MultigradeRegressor
@@ -283,9 +288,11 @@ class DeepNetwork:
     baseline: Array
     grades: tuple[Network, ...]
     handover: Handover = HIDDEN_AND_INPUTS
+    tails: Tails = AS_THEY_ARE
 
     def forward(self, X: Array) -> Array:
         """Return the output on the rows of X, shape (n_samples, k)."""
+        X = self.tails.apply(X)
         features, output = X, np.broadcast_to(self.baseline, (len(X), self.baseline.size))
         for network in self.grades:
             output = output + network.forward(features)

@@ -91,14 +91,18 @@ def usual_penalty(n_rows: float, n_columns: int) -> float:
     return float(min(_LARGEST, _OF_NOISE * np.sqrt(n_columns / n_rows)))
 
 
-def penalty_path(data: Data, plan: ChainPlan, n_alphas: int, eps: float) -> Array:
+def penalty_path(data: Data, plan: ChainPlan, n_alphas: int, eps: float, usual: float) -> Array:
     """Return penalties in geometric progression from below the largest useful one to eps times it.
 
     At the largest, the highest price that a search finds, the first grade has no neuron. Where it has
-    none at any penalty, as for constant targets, the largest is 1.
+    none at any penalty, as for constant targets, the largest is 1. The path is moved by up to half a
+    step so that the ``usual`` penalty is on it, which a choice should not do worse than.
     """
     steps = np.arange(1, n_alphas + 1) / n_alphas
-    return (first_price(data, plan) or 1.0) * eps**steps
+    path = (first_price(data, plan) or 1.0) * eps**steps
+    off = np.log(usual / path)
+    nearest = off[np.argmin(np.abs(off))]
+    return path * np.exp(nearest) if abs(nearest) <= -0.5 * np.log(eps) / n_alphas else path
 
 
 def given_penalties(alphas: ArrayLike) -> Array:

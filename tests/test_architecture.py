@@ -22,6 +22,7 @@ LAYERS = [
         "refinement",
         "solution",
         "solvers._*",
+        "tails",
     },
     {"constructive", "moduli", "network", "program", "solvers._columns", "solvers._kkt"},
     {

@@ -19,6 +19,7 @@ from convexgrade import (
     certify,
 )
 from convexgrade.estimators import deep
+from convexgrade.selection import usual_penalty
 from tests.test_estimators import make_data, targets
 
 CROSS_VALIDATED = [MultigradeRegressorCV, MultigradeClassifierCV]
@@ -88,6 +89,18 @@ def test_the_best_row_of_the_table_is_refitted(estimator):
     again = certify(model, X, y)
     assert [c.primal for c in again] == pytest.approx([c.primal for c in model.certificates_])
     assert all(c.relative_gap < 1e-4 for c in again)
+
+
+@pytest.mark.parametrize("estimator", CROSS_VALIDATED)
+def test_the_path_leads_through_the_penalty_of_plain_chains(estimator):
+    X, y = make_data(100)
+    y = coded(estimator, y)
+    parameters = {**SMALL, "n_grades": 1, "n_alphas": 6}
+    model = estimator(**parameters, eps=1e-3).fit(X, y)
+    assert np.isclose(model.alphas_, usual_penalty(100, X.shape[1])).any()
+    np.testing.assert_allclose(model.alphas_[1:] / model.alphas_[:-1], 1e-3 ** (1 / 6))
+    short = estimator(**parameters, eps=0.9).fit(X, y)  # all of it far above
+    assert short.alphas_.min() > 2.0 * usual_penalty(100, X.shape[1])
 
 
 @pytest.mark.parametrize("estimator", CROSS_VALIDATED)

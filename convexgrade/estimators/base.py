@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -37,6 +38,7 @@ from convexgrade.multigrade import (
 )
 from convexgrade.network import HIDDEN_AND_INPUTS, DeepNetwork, Network
 from convexgrade.solvers import SOLVERS
+from convexgrade.tails import AS_THEY_ARE, Tails
 
 Array = NDArray[np.float64]
 
@@ -95,6 +97,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     _seed: int
     _coding: Coding
+    _tails: Tails
     _progress: Progress
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
@@ -169,7 +172,8 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """Explicit weights in the units of the data, enough to predict with numpy alone."""
         check_is_fitted(self)
         scaling = self._coding.scaling
-        return self._progress.chain.network(scaling.center, scaling.scale)
+        network = self._progress.chain.network(scaling.center, scaling.scale)
+        return replace(network, tails=self._tails)
 
     @property
     def _n_features_out(self) -> int:
@@ -207,7 +211,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _validate_rows(self, X: ArrayLike) -> Array:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=np.float64, reset=False)
+        return self._tails.apply(validate_data(self, X, dtype=np.float64, reset=False))
 
     def _validate(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[Array, Any]:
         raise NotImplementedError
@@ -217,6 +221,10 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _coded(self, y: Any) -> Array:
         raise NotImplementedError
+
+    def _learn_tails(self, rows: Rows) -> Tails:
+        """Return how columns with heavy tails are read: like all others, unless a subclass says more."""
+        return AS_THEY_ARE
 
     def _depth(self) -> int:
         return 1
@@ -237,9 +245,10 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return None
 
     def _learn_from(self, rows: Rows) -> None:
-        """Learn what a fit needs to know before it has a plan: its seed and how targets are coded."""
+        """Learn what a fit needs to know before it has a plan: seed, coding of targets, heavy tails."""
         self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self._coding = self._learn_coding(rows.y, rows.weights)
+        self._tails = self._learn_tails(rows)
 
     def _choose(self, given: Rows) -> None:
         """Choose parameters from the data, for estimators that do."""
@@ -266,7 +275,8 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return weights
 
     def _data(self, rows: Rows) -> Data:
-        return Data(rows.X, self._coded(rows.y), rows.weights / rows.weights.sum())
+        X = self._tails.apply(rows.X)
+        return Data(X, self._coded(rows.y), rows.weights / rows.weights.sum())
 
     def _plan(self, first_network: Network | None = None) -> ChainPlan:
         settings = Settings(

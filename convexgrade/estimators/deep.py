@@ -29,6 +29,7 @@ from convexgrade.selection import (
     select,
     usual_penalty,
 )
+from convexgrade.tails import Tails, heavy_tails
 
 Array = NDArray[np.float64]
 
@@ -41,6 +42,7 @@ DEPTH: dict[str, list[Any]] = {
     "passthrough": [StrOptions({"hidden", "output", "both"})],
     "keep_inputs": ["boolean"],
     "whiten": ["boolean"],
+    "log_tails": ["boolean"],
 }
 CORRECTION: dict[str, list[Any]] = {
     "correction": [StrOptions({"none", *METHODS})],
@@ -70,6 +72,7 @@ class DeepChain(BaseChain):
     passthrough: str
     keep_inputs: bool
     whiten: bool
+    log_tails: bool
 
     @property
     def objective_path_(self) -> Array:
@@ -93,6 +96,11 @@ class DeepChain(BaseChain):
 
     def _handover(self) -> Handover:
         return Handover(self.passthrough, bool(self.keep_inputs))
+
+    def _learn_tails(self, rows: Rows) -> Tails:
+        if self.standardize and self.log_tails:
+            return heavy_tails(rows.X, rows.weights)
+        return super()._learn_tails(rows)
 
     def _begin(self, train: Data) -> Progress:
         return Progress.begin(self._coding.loss, train, self._handover())
@@ -278,8 +286,9 @@ class CrossValidated(DeepChain):
 
     def _penalties(self, given: Rows, plan: ChainPlan) -> Array:
         if self.alphas is None:
-            data = self._data(distinct_rows(given))
-            return penalty_path(data, plan, int(self.n_alphas), float(self.eps))
+            rows = distinct_rows(given)
+            usual = usual_penalty(float(rows.weights.sum()), self.n_features_in_)
+            return penalty_path(self._data(rows), plan, int(self.n_alphas), float(self.eps), usual)
         return np.unique(given_penalties(self.alphas))
 
     def _folds(self, given: Rows) -> Iterator[Fold]:

@@ -77,6 +77,11 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         Fraction held out, in (0, 1).
     standardize : bool, default=True
         Standardise the columns of X.
+    log_tails : bool, default=True
+        Read columns with heavy tails on a logarithmic scale where they are more than two standard
+        deviations from their mean. Both are those of clipped values, and a column has heavy tails if a
+        value is six such deviations away; others are read as they are. Without effect on
+        ``standardize=False``, which keeps all columns as they are.
     fit_intercept : bool, default=True
         Fit an unpenalised intercept in every grade.
     linear_term : bool, default=False
@@ -165,6 +170,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         early_stopping: bool | str = "auto",
         validation_fraction: float = 0.1,
         standardize: bool = True,
+        log_tails: bool = True,
         fit_intercept: bool = True,
         linear_term: bool = False,
         tol: float = 1e-4,
@@ -192,6 +198,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.standardize = standardize
+        self.log_tails = log_tails
         self.fit_intercept = fit_intercept
         self.linear_term = linear_term
         self.tol = tol

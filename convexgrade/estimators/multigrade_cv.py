@@ -33,7 +33,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     alphas : array-like of shape (n_alphas,), default=None
         Penalties of the first grade to try, positive. None: ``n_alphas`` values in geometric
         progression, the largest below the one at which the first grade has no neuron, the smallest
-        ``eps`` times that.
+        about ``eps`` times that: moved by up to half a step so that ``alpha="auto"`` of the plain chain
+        is among them.
     n_alphas : int, default=4
         Number of penalties, without ``alphas``.
     eps : float, default=1e-3
@@ -73,6 +74,11 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         None sets no limit. The explicit ``network_`` knows none.
     standardize : bool, default=True
         Standardise the columns of X.
+    log_tails : bool, default=True
+        Read columns with heavy tails on a logarithmic scale where they are more than two standard
+        deviations from their mean. Both are those of clipped values, and a column has heavy tails if a
+        value is six such deviations away; others are read as they are. Without effect on
+        ``standardize=False``, which keeps all columns as they are.
     fit_intercept : bool, default=True
         Fit an unpenalised intercept in every grade.
     linear_term : bool, default=False
@@ -165,6 +171,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         solver: str = "auto",
         extrapolation: float | None = 0.25,
         standardize: bool = True,
+        log_tails: bool = True,
         fit_intercept: bool = True,
         linear_term: bool = False,
         tol: float = 1e-4,
@@ -190,6 +197,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         self.solver = solver
         self.extrapolation = extrapolation
         self.standardize = standardize
+        self.log_tails = log_tails
         self.fit_intercept = fit_intercept
         self.linear_term = linear_term
         self.tol = tol
@@ -212,7 +220,8 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     alphas : array-like of shape (n_alphas,), default=None
         Penalties of the first grade to try, positive. None: ``n_alphas`` values in geometric
         progression, the largest below the one at which the first grade has no neuron, the smallest
-        ``eps`` times that.
+        about ``eps`` times that: moved by up to half a step so that ``alpha="auto"`` of the plain chain
+        is among them.
     n_alphas : int, default=4
         Number of penalties, without ``alphas``.
     eps : float, default=1e-3
@@ -251,6 +260,11 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         Solver of the convex program.
     standardize : bool, default=True
         Standardise the columns of X.
+    log_tails : bool, default=True
+        Read columns with heavy tails on a logarithmic scale where they are more than two standard
+        deviations from their mean. Both are those of clipped values, and a column has heavy tails if a
+        value is six such deviations away; others are read as they are. Without effect on
+        ``standardize=False``, which keeps all columns as they are.
     fit_intercept : bool, default=True
         Fit an unpenalised intercept in every grade.
     linear_term : bool, default=False
@@ -340,6 +354,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         class_weight: dict[Any, float] | str | None = None,
         solver: str = "auto",
         standardize: bool = True,
+        log_tails: bool = True,
         fit_intercept: bool = True,
         linear_term: bool = False,
         tol: float = 1e-4,
@@ -365,6 +380,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         self.class_weight = class_weight
         self.solver = solver
         self.standardize = standardize
+        self.log_tails = log_tails
         self.fit_intercept = fit_intercept
         self.linear_term = linear_term
         self.tol = tol

@@ -88,6 +88,11 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         None sets no limit. The explicit ``network_`` knows none.
     standardize : bool, default=True
         Standardise the columns of X.
+    log_tails : bool, default=True
+        Read columns with heavy tails on a logarithmic scale where they are more than two standard
+        deviations from their mean. Both are those of clipped values, and a column has heavy tails if a
+        value is six such deviations away; others are read as they are. Without effect on
+        ``standardize=False``, which keeps all columns as they are.
     fit_intercept : bool, default=True
         Fit an unpenalised intercept in every grade.
     linear_term : bool, default=False
@@ -187,6 +192,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         validation_fraction: float = 0.1,
         extrapolation: float | None = 0.25,
         standardize: bool = True,
+        log_tails: bool = True,
         fit_intercept: bool = True,
         linear_term: bool = False,
         tol: float = 1e-4,
@@ -215,6 +221,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         self.validation_fraction = validation_fraction
         self.extrapolation = extrapolation
         self.standardize = standardize
+        self.log_tails = log_tails
         self.fit_intercept = fit_intercept
         self.linear_term = linear_term
         self.tol = tol

@@ -1,6 +1,6 @@
 """Which chain? The test error after each grade for alternatives to what a chain does by default.
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.chains results.jsonl [--split 0] [--jobs 2]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.chains results.jsonl [--split 0] [--grades 4] [--jobs 2]
 
 Each variant changes some parameters; the first is the default. Results are appended to the file as they
 come, so that an interrupted run goes on where it stopped; a table for each set is printed at the end.
@@ -18,7 +18,6 @@ from convexgrade import MultigradeClassifier, MultigradeRegressor
 from tests.benchmarks.accuracy import CLASSIFICATION, REGRESSION, append, measured, results
 from tests.benchmarks.datasets import load
 
-DEPTH = 4
 EVERY = {"alpha_decay": 1.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "alpha 0.01": {},
@@ -43,14 +42,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without inputs": {"keep_inputs": False},
     "whitened": {"whiten": True},
     "linear term": {"linear_term": True},
+    "tails as they are": {"log_tails": False},
 }
 
 
-def run(variant: str, name: str, split: int, path: Path) -> None:
+def run(variant: str, name: str, split: int, n_grades: int, path: Path) -> None:
     """Fit, measure and append the result to the file."""
     kind = MultigradeRegressor if name in REGRESSION else MultigradeClassifier
     settings = {"alpha": 1e-2, "early_stopping": False, "random_state": 0, **VARIANTS[variant]}
-    estimator = kind(n_grades=DEPTH, **settings)
+    estimator = kind(n_grades=n_grades, **settings)
     about = {"entrant": variant, "dataset": name, "split": split}
     append(path, {**about, **measured(estimator, load(name, split))})
 
@@ -58,14 +58,15 @@ def run(variant: str, name: str, split: int, path: Path) -> None:
 def table(found: list[dict[str, Any]], name: str) -> str:
     """Return the staged test errors on a set as Markdown."""
     here = [result for result in found if result["dataset"] == name]
-    head = ("variant", "split", *(f"grade {k}" for k in range(1, DEPTH + 1)), "neurons", "seconds")
+    depth = max((len(result["staged"]) for result in here), default=0)
+    head = ("variant", "split", *(f"grade {k}" for k in range(1, depth + 1)), "neurons", "seconds")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for result in here:
         cells = [f"{score:.4g}" for score in result["staged"]]
         if "log_loss" in result:
             losses = zip(cells, result["log_loss"], strict=True)
             cells = [f"{cell}, {loss:.3f}" for cell, loss in losses]
-        cells += [""] * (DEPTH - len(cells))
+        cells += [""] * (depth - len(cells))
         cells += [", ".join(map(str, result["neurons"])), f"{result['seconds']:.0f}"]
         lines.append(f"| {result['entrant']} | {result['split']} | {' | '.join(cells)} |")
     return f"### {name}\n\n" + "\n".join(lines) + "\n"
@@ -76,6 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("results", type=Path)
     parser.add_argument("--split", type=int, default=0)
+    parser.add_argument("--grades", type=int, default=4, help="most grades of a chain")
     parser.add_argument("--sets", nargs="+", default=[*REGRESSION, *CLASSIFICATION])
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--jobs", type=int, default=1, help="fits at a time")
@@ -88,7 +90,8 @@ def main() -> None:
         if (variant, name, options.split) not in done
     ]
     Parallel(n_jobs=options.jobs, verbose=10)(
-        delayed(run)(variant, name, options.split, options.results) for variant, name in todo
+        delayed(run)(variant, name, options.split, options.grades, options.results)
+        for variant, name in todo
     )
     found = results(options.results)
     print("\n".join(table(found, name) for name in options.sets))

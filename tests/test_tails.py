@@ -1,0 +1,184 @@
+"""Columns with heavy tails: which they are, how they are read, and that chains do so throughout."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from convexgrade import (
+    MultigradeClassifier,
+    MultigradeClassifierCV,
+    MultigradeRegressor,
+    MultigradeRegressorCV,
+    certify,
+    correct,
+)
+from convexgrade.export import TableModel, encode, learn_columns, load_model, save_model
+from convexgrade.tails import AS_THEY_ARE, Tails, heavy_tails
+
+
+def ones(n):
+    return np.ones(n)
+
+
+def heavy_data(n=80, seed=0, spread=2.5):
+    """One normal column, one whose logarithm matters."""
+    rng = np.random.default_rng(seed)
+    X = np.column_stack([rng.standard_normal(n), np.exp(spread * rng.standard_normal(n))])
+    return X, X[:, 0] + np.log1p(X[:, 1]) / spread + 0.05 * rng.standard_normal(n)
+
+
+def test_what_is_near_stays_and_what_is_far_is_drawn_in_logarithmically():
+    tails = Tails(np.array([-1.0, -np.inf]), np.array([3.0, np.inf]))
+    x = np.array([-1.0, 0.0, 3.0, 3.0 + np.e - 1.0, -1.0 - (np.e - 1.0), 1e9])
+    read = tails.apply(np.column_stack([x, x]))
+    # half-width 2, unit 1: a distance of e - 1 reads as log(e) = 1
+    np.testing.assert_allclose(read[:, 0], [-1.0, 0.0, 3.0, 4.0, -2.0, 3.0 + np.log1p(1e9 - 3.0)])
+    np.testing.assert_array_equal(read[:, 1], x)
+
+
+def test_reading_is_increasing_with_a_continuous_slope():
+    tails = Tails(np.array([-0.5]), np.array([1.5]))
+    x = np.linspace(-20.0, 20.0, 4001)[:, None]
+    slope = np.diff(tails.apply(x)[:, 0]) / np.diff(x[:, 0])
+    assert slope.min() > 0.0
+    assert slope.max() < 1.0 + 1e-9
+    assert (
+        np.abs(np.diff(slope)).max() < 0.03
+    )  # 0.01 apart, and the slope falls by 2 a unit at most
+
+
+def test_the_input_is_not_written_to():
+    X = np.array([[1.0], [50.0]])
+    Tails(np.array([0.0]), np.array([2.0])).apply(X)
+    np.testing.assert_array_equal(X, [[1.0], [50.0]])
+    assert AS_THEY_ARE.apply(X) is X
+
+
+@pytest.mark.parametrize("n", [1, 2, 30, 20_000])
+def test_columns_without_heavy_tails_are_left_alone(n):
+    rng = np.random.default_rng(n)
+    rare = np.zeros(n)
+    rare[: n // 30] = 1.0
+    columns = [rng.standard_normal(n), rng.uniform(size=n), rare, np.full(n, 0.1), np.full(n, 1e9)]
+    X = np.column_stack(columns)
+    assert heavy_tails(X, ones(n)).apply(X) is X
+
+
+def test_columns_with_heavy_tails_are_found_and_drawn_in():
+    rng = np.random.default_rng(0)
+    zeros = np.where(rng.uniform(size=1000) < 0.9, 0.0, rng.exponential(size=1000))
+    one_outlier = np.append(rng.standard_normal(999), 1e6)
+    X = np.column_stack([rng.standard_cauchy(1000), zeros, one_outlier, rng.standard_normal(1000)])
+    tails = heavy_tails(X, ones(1000))
+    np.testing.assert_array_equal(np.isfinite(tails.low), [True, True, True, False])
+    # two standard deviations of normal values, which clipping them makes a little less
+    assert -2.0 < tails.low[2] < -1.7
+    assert 1.7 < tails.high[2] < 2.0
+    read = tails.apply(X)
+    away = np.abs(read - read.mean(axis=0)).max(axis=0) / read.std(axis=0)
+    assert np.all(away < 15.0)
+    assert np.abs(X - X.mean(axis=0)).max(axis=0)[2] / X[:, 2].std() > 31.0
+    for before, after in zip(X.T, read.T, strict=True):
+        assert np.unique(after).size == np.unique(before).size
+
+
+@pytest.mark.parametrize("scale", [1e-8, -3.0, 1e8])
+def test_tails_do_not_depend_on_units(scale):
+    X, _ = heavy_data()
+    tails, other = heavy_tails(X, ones(80)), heavy_tails(scale * X + 5.0 * scale, ones(80))
+    again = scale * tails.apply(X) + 5.0 * scale
+    np.testing.assert_allclose(other.apply(scale * X + 5.0 * scale), again, rtol=1e-9)
+
+
+def test_a_weight_of_two_is_the_row_twice():
+    X, _ = heavy_data()
+    weights = np.repeat([1.0, 2.0, 3.0], [30, 30, 20])
+    tails, other = heavy_tails(X, weights), heavy_tails(X.repeat(weights.astype(int), 0), ones(150))
+    np.testing.assert_allclose(tails.low, other.low, rtol=1e-9)
+    np.testing.assert_allclose(tails.high, other.high, rtol=1e-9)
+
+
+SMALL = {"n_patterns": 10, "n_grades": 2, "tol": 1e-2, "random_state": 0}
+CHAINS = [
+    MultigradeRegressor(**SMALL),
+    MultigradeClassifier(**SMALL),
+    MultigradeRegressorCV([0.1, 0.01], cv=2, **SMALL),
+    MultigradeClassifierCV([0.1, 0.01], cv=2, **SMALL),
+]
+
+
+def output(model, X):
+    return model.decision_function(X) if hasattr(model, "classes_") else model.predict(X)
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: type(chain).__name__)
+def test_a_chain_reads_rows_with_their_tails_drawn_in(chain):
+    X, y = heavy_data()
+    y = (y > np.median(y)).astype(int) if "Classifier" in type(chain).__name__ else y
+    new, _ = heavy_data(seed=1)
+    model = chain.fit(X, y)
+    tails = model.network_.tails
+    np.testing.assert_allclose(tails.high, heavy_tails(X, ones(len(X))).high, rtol=1e-12)
+    drawn_in = type(chain)(**{**chain.get_params(), "log_tails": False})
+    drawn_in.fit(tails.apply(X), y)
+    np.testing.assert_array_equal(output(model, new), output(drawn_in, tails.apply(new)))
+    np.testing.assert_array_equal(model.transform(new), drawn_in.transform(tails.apply(new)))
+    as_they_are = type(chain)(**{**chain.get_params(), "log_tails": False}).fit(X, y)
+    assert np.abs(output(as_they_are, new) - output(model, new)).max() > 0.05
+    span = model._coding.span
+    scaling = model._coding.scaling
+    free = (model.network_.forward(new)[:, 0] - scaling.center[0]) / scaling.scale[0]
+    expected = (output(model, new) - scaling.center[0]) / scaling.scale[0]
+    np.testing.assert_allclose(span.apply(free[:, None])[:, 0], expected, rtol=1e-7, atol=1e-9)
+    for stored, again in zip(model.certificates_, certify(model, X, y), strict=True):
+        assert again.primal == pytest.approx(stored.primal)
+
+
+def test_a_logarithm_is_learned_where_a_straight_column_says_nothing():
+    X, y = heavy_data(400, spread=6.0)
+    new, expected = heavy_data(400, seed=1, spread=6.0)
+    errors = [
+        np.sqrt(np.mean((model.fit(X, y).predict(new) - expected) ** 2))
+        for model in (MultigradeRegressor(**SMALL), MultigradeRegressor(log_tails=False, **SMALL))
+    ]
+    assert errors[0] < 0.5 * errors[1]
+
+
+def test_tails_are_those_of_the_first_fit_when_grades_are_added_or_corrected():
+    X, y = heavy_data()
+    model = MultigradeRegressor(**{**SMALL, "n_grades": 1}, early_stopping=False, warm_start=True)
+    before = model.fit(X, y).network_.tails
+    near = np.abs(X[:, 1]) < 3.0
+    model.set_params(n_grades=2).fit(X[near], y[near])
+    np.testing.assert_array_equal(model.network_.tails.high, before.high)
+    corrected = correct(model, X, y, max_sweeps=1)
+    np.testing.assert_array_equal(corrected.network_.tails.high, before.high)
+
+
+def test_files_hold_the_tails(tmp_path):
+    X, y = heavy_data()
+    frame = pd.DataFrame(X, columns=["a", "b"])
+    columns = learn_columns(frame)
+    estimator = MultigradeRegressor(**SMALL).fit(encode(columns, frame), y)
+    model = TableModel.from_estimator(estimator, columns, target="y")
+    save_model(model, tmp_path / "model.npz")
+    loaded = load_model(tmp_path / "model.npz")
+    np.testing.assert_array_equal(loaded.predict(frame), model.predict(frame))
+    np.testing.assert_allclose(loaded.predict(frame), estimator.predict(X))
+    arrays = dict(np.load(tmp_path / "model.npz"))
+    arrays["tails_low"] = arrays["tails_high"] + 1.0
+    np.savez(tmp_path / "model.npz", **arrays)
+    with pytest.raises(ValueError, match="its tails are not intervals of them"):
+        load_model(tmp_path / "model.npz")
+
+
+def test_log_tails_is_a_boolean():
+    X, y = heavy_data(20)
+    with pytest.raises(ValueError, match="'log_tails' parameter of MultigradeRegressor must be"):
+        MultigradeRegressor(log_tails="yes").fit(X, y)
+
+
+def test_columns_whose_scale_counts_are_read_as_they_are():
+    X, y = heavy_data()
+    model = MultigradeRegressor(standardize=False, **SMALL).fit(X, y)
+    assert model.network_.tails.apply(X) is X
