@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
-from convexgrade.solvers import cvx, interior, line, newton
+from convexgrade.solvers import active, cvx, interior, line, newton
 
 Array = NDArray[np.float64]
 Solver = Callable[[Program, Start | None, float], Solution]
 
 
-# Which native method is the faster one, by measurement (see the benchmarks). Without cones, interior
-# points while their systems are small. With cones, the Newton method near an optimum and wherever few
-# of many groups matter; but in many dimensions, where each neuron can lean on many constraints, interior
-# points, as long as their systems take few operations.
+# Which native method is the faster one, by measurement (see the benchmarks). Without cones, Newton's on
+# the active groups; where outputs are coupled, interior points while their systems are small. With
+# cones, the proximal Newton method near an optimum and wherever few of many groups matter; but in many
+# dimensions, where each neuron can lean on many constraints, interior points, as long as their systems
+# take few operations.
 _SMALL_SYSTEM = 1500  # rows or columns
 _NEAR = 1e-2  # gap of a start
 _DIMENSIONS = 10
@@ -32,15 +33,23 @@ _NOTHING = 1e-12  # loss, relative to that before the grade, that counts as none
 
 
 def _native(program: Program, start: Start | None, accuracy: float) -> Solution:
-    """Solve by the native method that suits the program, and by the other one where that fails."""
+    """Solve by the native method that suits the program, and by the others where that fails.
+
+    What the method for active groups leaves unfinished, the next one goes on with.
+    """
     methods = [newton.solve, interior.solve]
     if _suits_interior_points(program, start):
         methods.reverse()
-    first, second = methods
-    solution = first(program, start=start, tol=accuracy)
-    if solution.gap <= max(accuracy, _GOOD):
-        return solution
-    return min(solution, second(program, start=start, tol=accuracy), key=lambda found: found.gap)
+    found = []
+    if active.suits(program):
+        found.append(active.solve(program, start=start, tol=accuracy))
+        if found[0].gap < np.inf:
+            start = Start(found[0].blocks, found[0].unpenalised, found[0].gap)
+    for method in methods:
+        if found and found[-1].gap <= max(accuracy, _GOOD):
+            break
+        found.append(method(program, start=start, tol=accuracy))
+    return min(found, key=lambda solution: solution.gap)
 
 
 def _suits_interior_points(program: Program, start: Start | None) -> bool:
@@ -105,9 +114,9 @@ def solve(
     program : Program
         The program of a grade.
     solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
-        ``"native"`` is the proximal Newton method, or the interior point method, whichever suits the
-        program. ``"auto"`` is the same; CLARABEL, then SCS, should it fail. (No program is so small
-        that CVXPY is faster: see the benchmarks.)
+        ``"native"`` is Newton's method on the active groups, the proximal Newton method, or the interior
+        point method, whichever suits the program. ``"auto"`` is the same; CLARABEL, then SCS, should it
+        fail. (No program is so small that CVXPY is faster: see the benchmarks.)
     start : Start, optional
         A point near the optimum, which saves the native solver most of its iterations.
     accuracy : float, default=1e-9

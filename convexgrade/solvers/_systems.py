@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
-from convexgrade.solvers._columns import Columns, factor, row_panel
+from convexgrade.solvers._columns import Columns, factor
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._operator import (
     MAX_FLOATS,
@@ -55,6 +55,7 @@ _NOTHING = 1e-6  # part of a root of the curvature that says nothing, relative t
 _KEPT = 5000  # rows up to which the factor of a system over them is kept,
 _REPAID = 3  # if it takes no longer than so many systems over the columns
 _GRAM = 2048  # columns of patterns whose products are kept
+_CACHED = 1 << 17  # floats that a processor's cache holds, 1 MB
 
 
 class Grams:
@@ -79,18 +80,29 @@ class Grams:
         return self._matrix[np.ix_(columns, columns)]
 
     def _extend(self, new: list[int]) -> None:
-        old = len(self._matrix)
+        """Add patterns: their products are sums of x_i x_i^T over the rows that two patterns share."""
         for p in new:
             self._place[p] = len(self._place)
-        masks = self._masks[:, list(self._place)]
-        size = self._Z.shape[1] + self._X.shape[1] * len(self._place)
+        d, q, old, every = self._X.shape[1], self._Z.shape[1], len(self._matrix), list(self._place)
+        upper = np.triu_indices(d)
+        shared = np.zeros((len(new), len(every), upper[0].size))
+        free = np.zeros((len(new), d, q))
+        for rows in chunks(len(self._X), len(every) + upper[0].size, most=_CACHED):
+            X, weighted = self._X[rows], self.curvature[rows, None] * self._X[rows]
+            squares = X[:, upper[0]] * weighted[:, upper[1]]
+            masks = self._masks[rows][:, every].astype(float)
+            for a, mask in enumerate(self._masks[rows][:, new].T):
+                on = np.flatnonzero(mask)
+                shared[a] += masks[on].T @ squares[on]
+                free[a] += weighted[on].T @ self._Z[rows][on]
+        place = np.empty((d, d), dtype=np.intp)
+        place[upper] = place.T[upper] = np.arange(upper[0].size)
+        columns = shared[:, :, place].transpose(1, 2, 0, 3).reshape(len(every) * d, -1)
+        size = q + d * len(every)
         matrix = np.zeros((size, size))
         matrix[:old, :old] = self._matrix
-        for rows in chunks(len(self._X), size, most=row_panel(size)):
-            X, weights = self._X[rows], self.curvature[rows]
-            columns = (masks[rows, :, None] * X[:, None, :]).reshape(len(X), -1)
-            columns = np.concatenate([self._Z[rows], columns], axis=1)
-            matrix[:, old:] += columns.T @ (weights[:, None] * columns[:, old:])
+        matrix[:q, old:] = free.reshape(len(new) * d, q).T
+        matrix[q:, old:] = columns
         matrix[old:, :old] = matrix[:old, old:].T
         self._matrix = matrix
 

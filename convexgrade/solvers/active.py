@@ -1,0 +1,310 @@
+"""Newton's method on the active groups, for programs without cones.
+
+Where a vector is not zero its norm is smooth, and so is the objective. With u_g = v_g / ||v_g||,
+Newton's method for the active v_g and c solves
+
+    (A^T H A + alpha diag((I - u_g u_g^T) / ||v_g||, 0)) step = -(A^T grad F + alpha (u_g, 0)),
+
+A being the columns D_g X of the active groups and Z, and H the Hessian of F. A vector that a step of
+length t carries to the far side of zero, u_g . (v_g + t step_g) <= 0, becomes zero; a line search on the
+objective chooses t. Short steps leave all vectors on their side, so that one is always found.
+
+After some steps all groups are priced. Those at zero whose price ||b_g||, b = -A^T grad F, is above
+alpha join, the highest first, along (1 - alpha / ||b_g||) b_g, in which the objective falls. The method
+stops on the duality gap.
+
+A system has as many columns as active groups have numbers. Where these become more than a system over
+the rows would need, the method leaves the rest to others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_solve
+
+from convexgrade.certificate import dual_point, lower_bound
+from convexgrade.program import Program
+from convexgrade.solution import Solution, Start, Status
+from convexgrade.solvers._operator import cholesky, coupled
+from convexgrade.solvers._systems import Grams
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+_ROUNDS = 60  # of pricing
+_JOIN = 20  # groups that join in a round, or as many as there are, if these are more
+_INNER = 8  # Newton steps in a round,
+_ENOUGH = 0.2  # the last of which gains no more than this share of the gap
+_ARMIJO = 1e-4
+_WHOLE = 0.1  # gain of a whole step, relative to its slope, at which it is taken as it is
+_TRIALS = 40  # lengths of a step that are tried, by halves
+_ROUNDING = 1e-15  # rise of the objective, relative to the loss before the grade, that is none
+_WEEDINGS = 8  # times that groups which a step would carry past zero are left out
+_PATIENCE = 8  # rounds without half the gap after which the method gives up
+_RIDGE = 1e-10  # of the diagonal: where groups can stand in for others, systems are singular
+_BEYOND = 1e-9  # where a vector reaches zero, how much longer a step is than the way there
+_COLUMNS = 1500  # of a system, or as many as there are rows
+
+
+class _Point(NamedTuple):
+    """A point of the program, and its prediction."""
+
+    v: Array  # (n_groups, d)
+    c: Array  # (q, n_outputs)
+    f: Array  # (n_samples, n_outputs)
+
+    @property
+    def active(self) -> Index:
+        """Groups whose vectors are not zero."""
+        return np.flatnonzero(self.v.any(axis=1))
+
+
+class _Step(NamedTuple):
+    """A direction in which the objective falls, in the vectors of some groups and in c."""
+
+    groups: Index
+    v: Array  # (m, d)
+    c: Array
+    side: Array  # (m, d): vectors v_g stay where side_g . v_g > 0
+    slope: float
+
+
+class _Pricing(NamedTuple):
+    """What a point is worth: b_g of all groups, and the gap relative to the loss before the grade."""
+
+    b: Array
+    gap: float
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """The whole program, and what does not change from step to step."""
+
+    program: Program
+    null: Array  # c of the grade without neurons
+    before: float  # F there: the unit of accuracy
+    grams: dict[int, Grams] = field(default_factory=dict)  # of each output
+
+    @classmethod
+    def of(cls, program: Program) -> _Problem:
+        """Collect them."""
+        null = program.null_coefficients()
+        return cls(program, null, program.mean_loss(program.offset + program.Z @ null))
+
+    def over(self, groups: Index) -> Program:
+        """Return the program over some of the groups."""
+        return self.program.over(self.program.patterns, self.program.groups.take(groups))
+
+    def begin(self, start: Start | None) -> _Point:
+        """Return the point to start from."""
+        if start is None:
+            v = np.zeros((len(self.program.groups), self.program.X.shape[1]))
+            return self.at(v, self.null)
+        return self.at(start.blocks, start.unpenalised)
+
+    def at(self, v: Array, c: Array) -> _Point:
+        """Return a point with its prediction."""
+        active = np.flatnonzero(v.any(axis=1))
+        return _Point(v, c, self.over(active).predict(v[active], c))
+
+    def objective(self, point: _Point) -> float:
+        """Return the objective of a point."""
+        return self.program.mean_loss(point.f) + self.program.penalty(point.v)
+
+    def gradient(self, f: Array) -> Array:
+        """Return grad F at a prediction."""
+        return self.program.weights[:, None] * self.program.loss.gradient(f, self.program.y)
+
+    def price(self, point: _Point) -> _Pricing:
+        """Price all groups, and bound how far the point is from optimal."""
+        dual = dual_point(self.program, point.f)
+        b = self.program.adjoint(dual.theta)
+        bound = lower_bound(self.program, dual, self.program.largest_dual_norm(b))
+        gap = (self.objective(point) - bound) / self.before
+        return _Pricing(b, gap if np.isfinite(gap) else np.inf)
+
+    def joining(self, point: _Point, b: Array) -> _Step | None:
+        """Return the step in which groups of the highest prices leave zero; None if there are none."""
+        p, active = self.program, point.active
+        prices = np.linalg.norm(b, axis=1)
+        prices[active] = 0.0
+        above = np.flatnonzero(prices > p.alpha)
+        above = above[np.argsort(-prices[above], kind="stable")[: max(_JOIN, active.size)]]
+        v = (1.0 - p.alpha / prices[above])[:, None] * b[above]
+        change = self.over(above).predict(v, np.zeros_like(point.c)) - p.offset
+        slope = float(np.vdot(self.gradient(point.f), change)) + p.penalty(v)
+        curvature = p.weights[:, None, None] * p.loss.hessian(point.f, p.y)
+        bend = float(np.einsum("ik,ikl,il->", change, curvature, change))
+        if not (slope < 0.0 < bend):
+            return None
+        v *= -slope / bend
+        return _Step(above, v, np.zeros_like(point.c), v, slope * -slope / bend)
+
+    def newton(self, point: _Point) -> _Step:
+        """Return the Newton step of all active groups and c."""
+        p, active = self.program, point.active
+        some, v = self.over(active), point.v[active]
+        size = np.linalg.norm(v, axis=1)
+        side = v / size[:, None]
+        gradient = self.gradient(point.f)
+        slope_v = some.adjoint(gradient) + p.alpha * side
+        slope_c = p.Z.T @ gradient
+        bent = (p.alpha / size)[:, None, None] * (
+            np.eye(v.shape[1]) - side[:, :, None] * side[:, None, :]
+        )
+        curvature = p.weights[:, None] * np.einsum("ikk->ik", p.loss.hessian(point.f, p.y))
+        step_v, step_c = np.zeros_like(v), np.zeros_like(point.c)
+        for k in range(p.n_outputs):
+            own = np.flatnonzero(some.groups.output == k)
+            matrix = self._gram(k, curvature[:, k], some.groups.pattern[own])
+            place = len(point.c) + np.arange(v[own].size).reshape(v[own].shape)
+            matrix[place[:, :, None], place[:, None, :]] += bent[own]
+            right = np.concatenate([slope_c[:, k], slope_v[own].ravel()])
+            matrix[np.diag_indices_from(matrix)] *= 1.0 + _RIDGE
+            solved = -cho_solve((cholesky(matrix), True), right, check_finite=False)
+            step_c[:, k], step_v[own] = np.split(solved, [len(point.c)])[0], solved[place]
+        slope = float(np.vdot(slope_v, step_v)) + float(np.vdot(slope_c, step_c))
+        return _Step(active, step_v, step_c, side, slope)
+
+    def _gram(self, k: int, curvature: Array, patterns: Index) -> Array:
+        """Return A^T H A of one output, over [Z, D_p X for p in patterns]."""
+        p, grams = self.program, self.grams.get(k)
+        if grams is None or not np.array_equal(grams.curvature, curvature):
+            self.grams[k] = grams = Grams(p.X, p.Z, p.patterns.masks, curvature)
+        found = grams.at(patterns)
+        if found is None:
+            raise np.linalg.LinAlgError("too many patterns")
+        return found
+
+    def along(
+        self, point: _Point, step: _Step, *, least: float = _ARMIJO, trials: int = _TRIALS
+    ) -> _Point | None:
+        """Return the first point along a step that is lower; None if there is none.
+
+        Lengths are tried by halves, but for the one at which the first vector reaches zero.
+        """
+        length = 1.0
+        value, noise = self.objective(point), _ROUNDING * self.before
+        concerned = np.union1d(point.active, step.groups)
+        some = self.over(concerned)
+        ahead = np.einsum("gi,gi->g", step.side, step.v)
+        there = -np.einsum("gi,gi->g", step.side, point.v[step.groups]) / ahead
+        first = (1.0 + _BEYOND) * float(there[ahead < 0.0].min(initial=np.inf))
+        for _ in range(trials):
+            v, c = point.v.copy(), point.c + length * step.c
+            v[step.groups] += length * step.v
+            gone = np.einsum("gi,gi->g", step.side, v[step.groups]) <= 0.0
+            v[step.groups[gone]] = 0.0
+            trial = _Point(v, c, some.predict(v[concerned], c))
+            if self.objective(trial) <= value + least * length * step.slope + noise:
+                return trial
+            length = first if 0.5 * length < first < length else 0.5 * length
+        return None
+
+    def lowered(self, point: _Point, pricing: _Pricing) -> _Point:
+        """Let groups join, and take Newton steps until they gain little of the gap."""
+        step = self.joining(point, pricing.b)
+        point = (self.along(point, step) if step is not None else None) or point
+        for _ in range(_INNER):
+            if self.too_large(point):
+                break
+            step = self.newton(point)
+            if not step.slope < 0.0:
+                break
+            found = (
+                self.along(point, step, least=_WHOLE, trials=1)
+                or self.without(point, step)
+                or self.along(point, step)
+            )
+            if found is None:
+                break
+            gain = -step.slope / self.before
+            last = gain <= _ENOUGH * pricing.gap and found.active.size == point.active.size
+            point = found
+            if last:
+                break
+        return point
+
+    def without(self, point: _Point, step: _Step) -> _Point | None:
+        """Return the point after a step of those groups alone that such steps do not carry past zero.
+
+        Those that joined in a wrong direction would hold all others back. None if none are carried
+        past zero, or if the objective is not lower without them.
+        """
+        left = point
+        for _ in range(_WEEDINGS):
+            lost = np.einsum("gi,gi->g", step.side, left.v[step.groups] + step.v) <= 0.0
+            if not lost.any():
+                break
+            v = left.v.copy()
+            v[step.groups[lost]] = 0.0
+            left = self.at(v, left.c)
+            step = self.newton(left)
+        if left is point:
+            return None
+        found = self.along(left, step)
+        return found if found and self.objective(found) < self.objective(point) else None
+
+    def too_large(self, point: _Point) -> bool:
+        """Return whether a system over the active groups is one for other methods."""
+        n, d = self.program.X.shape
+        return point.active.size * d > max(_COLUMNS, n * self.program.n_outputs)
+
+
+def suits(program: Program) -> bool:
+    """Return whether a program is one for this method: without cones, its outputs not coupled."""
+    hessian = program.loss.hessian(program.offset, program.y)
+    return not program.cones and len(coupled(hessian)) == program.n_outputs
+
+
+def solve(
+    program: Program, *, start: Start | None = None, tol: float = 1e-9, max_iter: int = _ROUNDS
+) -> Solution:
+    """Solve a program that `suits`.
+
+    Parameters
+    ----------
+    program : Program
+        The program of a grade, with at least one group.
+    start : Start, optional
+        A point near the optimum.
+    tol : float, default=1e-9
+        Largest duality gap, relative to the loss of the grade without neurons.
+    max_iter : int, default=60
+        Limit of rounds of pricing.
+
+    Returns
+    -------
+    Solution
+        The best point met. Status ``INACCURATE`` where systems became too large, or the gap no longer
+        fell; ``FAILED`` if nothing finite was met; never an exception for a numerical failure.
+    """
+    with np.errstate(all="ignore"):  # what is not finite compares false
+        return _follow(_Problem.of(program), start, tol, max_iter)
+
+
+def _follow(problem: _Problem, start: Start | None, tol: float, max_iter: int) -> Solution:
+    point = best = problem.begin(start)
+    least, since, status = np.inf, 0, Status.ITERATION_LIMIT
+    step = 0
+    while step < max_iter:
+        step += 1
+        try:
+            pricing = problem.price(point)
+            since = 0 if pricing.gap < 0.5 * least else since + 1
+            if pricing.gap < least:
+                best, least = point, pricing.gap
+            if least <= tol or since >= _PATIENCE or problem.too_large(point):
+                status = Status.OPTIMAL if least <= tol else Status.INACCURATE
+                break
+            point = problem.lowered(point, pricing)
+        except np.linalg.LinAlgError:
+            status = Status.INACCURATE
+            break
+    if not np.isfinite(least):
+        status = Status.FAILED
+    return Solution(best.v, best.c, None, status, step, least)
