@@ -132,7 +132,10 @@ def test_numbers_that_are_not_finite_are_a_failure_not_an_exception():
 @pytest.mark.parametrize(("loss", "cones"), [("softmax", False), ("squared_error", True)])
 def test_it_suits_no_cones_and_no_coupled_outputs(loss, cones):
     assert not active.suits(make_case(loss=loss, cones=cones))
-    assert active.suits(make_case(loss="two_outputs", cones=False))
+    program = make_case(loss="two_outputs", cones=False)
+    assert active.suits(program)
+    signed = replace(program.groups, sign=-program.groups.sign)
+    assert not active.suits(replace(program, groups=signed))
 
 
 def test_others_go_on_where_systems_become_too_large(monkeypatch):

@@ -29,7 +29,7 @@ from scipy.linalg import cho_solve
 from convexgrade.certificate import dual_point, lower_bound
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
-from convexgrade.solvers._operator import cholesky, coupled
+from convexgrade.solvers._operator import cholesky, coupled, row_products
 from convexgrade.solvers._systems import Grams
 
 Array = NDArray[np.float64]
@@ -166,7 +166,7 @@ class _Problem:
             right = np.concatenate([slope_c[:, k], slope_v[own].ravel()])
             matrix[np.diag_indices_from(matrix)] *= 1.0 + _RIDGE
             solved = -cho_solve((cholesky(matrix), True), right, check_finite=False)
-            step_c[:, k], step_v[own] = np.split(solved, [len(point.c)])[0], solved[place]
+            step_c[:, k], step_v[own] = solved[: len(point.c)], solved[place]
         slope = float(np.vdot(slope_v, step_v)) + float(np.vdot(slope_c, step_c))
         return _Step(active, step_v, step_c, side, slope)
 
@@ -191,13 +191,13 @@ class _Problem:
         value, noise = self.objective(point), _ROUNDING * self.before
         concerned = np.union1d(point.active, step.groups)
         some = self.over(concerned)
-        ahead = np.einsum("gi,gi->g", step.side, step.v)
-        there = -np.einsum("gi,gi->g", step.side, point.v[step.groups]) / ahead
+        ahead = row_products(step.side, step.v)
+        there = -row_products(step.side, point.v[step.groups]) / ahead
         first = (1.0 + _BEYOND) * float(there[ahead < 0.0].min(initial=np.inf))
         for _ in range(trials):
             v, c = point.v.copy(), point.c + length * step.c
             v[step.groups] += length * step.v
-            gone = np.einsum("gi,gi->g", step.side, v[step.groups]) <= 0.0
+            gone = row_products(step.side, v[step.groups]) <= 0.0
             v[step.groups[gone]] = 0.0
             trial = _Point(v, c, some.predict(v[concerned], c))
             if self.objective(trial) <= value + least * length * step.slope + noise:
@@ -237,7 +237,7 @@ class _Problem:
         """
         left = point
         for _ in range(_WEEDINGS):
-            lost = np.einsum("gi,gi->g", step.side, left.v[step.groups] + step.v) <= 0.0
+            lost = row_products(step.side, left.v[step.groups] + step.v) <= 0.0
             if not lost.any():
                 break
             v = left.v.copy()
@@ -256,9 +256,10 @@ class _Problem:
 
 
 def suits(program: Program) -> bool:
-    """Return whether a program is one for this method: without cones, its outputs not coupled."""
+    """Return whether a program is one for this method: without cones or signs, outputs not coupled."""
     hessian = program.loss.hessian(program.offset, program.y)
-    return not program.cones and len(coupled(hessian)) == program.n_outputs
+    plain = not program.cones and bool((program.groups.sign > 0.0).all())
+    return plain and len(coupled(hessian)) == program.n_outputs
 
 
 def solve(
