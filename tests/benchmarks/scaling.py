@@ -63,10 +63,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="of problems, environments and results")
     parser.add_argument("--entrants", nargs="+", choices=ENTRANTS, default=list(CONTESTANTS))
+    parser.add_argument("--only", default="", help="part of the names of the problems to run")
     parser.add_argument("--plot", type=Path, help="file to draw to")
     arguments = parser.parse_args()
     some = list(cases())
-    measure(arguments.folder, arguments.entrants, some)
+    to_run = [case for case in some if arguments.only in str(case)]
+    measure(arguments.folder, arguments.entrants, to_run)
     names = {str(case) for case in some}
     records = [r for r in read(arguments.folder) if r["case"] in names]
     print(table(records))
