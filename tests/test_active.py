@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from convexgrade import solvers
 from convexgrade.solution import Start, Status
-from convexgrade.solvers import active, cvx, interior, newton
+from convexgrade.solvers import _systems, active, cvx, interior, newton
 from convexgrade.solvers._systems import Grams
 from tests.bank import KNOWN, assert_optimal
 from tests.test_interior import FREE, make_case, objective, scale
@@ -130,10 +130,11 @@ def test_numbers_that_are_not_finite_are_a_failure_not_an_exception():
 
 
 @pytest.mark.parametrize(("loss", "cones"), [("softmax", False), ("squared_error", True)])
-def test_it_suits_no_cones_and_no_coupled_outputs(loss, cones):
+def test_it_suits_no_cones_no_coupled_outputs_no_signs_and_few_columns(loss, cones):
     assert not active.suits(make_case(loss=loss, cones=cones))
     program = make_case(loss="two_outputs", cones=False)
     assert active.suits(program)
+    assert not active.suits(replace(program, X=np.tile(program.X, 10)))
     signed = replace(program.groups, sign=-program.groups.sign)
     assert not active.suits(replace(program, groups=signed))
 
@@ -170,7 +171,8 @@ def test_too_many_patterns_for_a_gram_matrix_leave_the_rest_to_others(monkeypatc
 
 @pytest.mark.parametrize("free", FREE)
 def test_gram_matrices_grow_to_the_products_of_all_columns(free, monkeypatch):
-    monkeypatch.setattr("convexgrade.solvers._systems._CACHED", 40)  # few rows at a time
+    for name, value in (("_CACHED", 40), ("_TOGETHER", 3)):  # few rows at a time
+        monkeypatch.setattr(_systems, name, value)
     program = make_case(free=free, cones=False)
     X, masks = program.X, program.patterns.masks
     curvature = np.random.default_rng(0).uniform(size=len(X))

@@ -55,7 +55,8 @@ _NOTHING = 1e-6  # part of a root of the curvature that says nothing, relative t
 _KEPT = 5000  # rows up to which the factor of a system over them is kept,
 _REPAID = 3  # if it takes no longer than so many systems over the columns
 _GRAM = 2048  # columns of patterns whose products are kept
-_CACHED = 1 << 17  # floats that a processor's cache holds, 1 MB
+_CACHED = 1 << 17  # floats that a processor's cache holds, 1 MB,
+_TOGETHER = 256  # or those of so many rows, for sums to be worth their writing
 
 
 class Grams:
@@ -87,7 +88,8 @@ class Grams:
         upper = np.triu_indices(d)
         shared = np.zeros((len(new), len(every), upper[0].size))
         free = np.zeros((len(new), d, q))
-        for rows in chunks(len(self._X), len(every) + upper[0].size, most=_CACHED):
+        floats = len(every) + upper[0].size
+        for rows in chunks(len(self._X), floats, most=max(_CACHED, _TOGETHER * floats)):
             X, weighted = self._X[rows], self.curvature[rows, None] * self._X[rows]
             squares = X[:, upper[0]] * weighted[:, upper[1]]
             masks = self._masks[rows][:, every].astype(float)

@@ -48,6 +48,7 @@ _PATIENCE = 8  # rounds without half the gap after which the method gives up
 _RIDGE = 1e-10  # of the diagonal: where groups can stand in for others, systems are singular
 _BEYOND = 1e-9  # where a vector reaches zero, how much longer a step is than the way there
 _COLUMNS = 1000  # of a system, or as many as there are rows
+_DIMENSIONS = 20  # of a program for this method
 
 
 class _Point(NamedTuple):
@@ -256,10 +257,14 @@ class _Problem:
 
 
 def suits(program: Program) -> bool:
-    """Return whether a program is one for this method: without cones or signs, outputs not coupled."""
+    """Return whether a program is one for this method: without cones or signs, outputs not coupled.
+
+    And of few columns: where groups have many numbers, a few of them make systems too large.
+    """
     hessian = program.loss.hessian(program.offset, program.y)
     plain = not program.cones and bool((program.groups.sign > 0.0).all())
-    return plain and len(coupled(hessian)) == program.n_outputs
+    few = program.X.shape[1] <= _DIMENSIONS
+    return plain and few and len(coupled(hessian)) == program.n_outputs
 
 
 def solve(
