@@ -49,10 +49,12 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
                 found = [seconds.get((str(case), entrant)) for case in line(what, cones)]
                 points = [(v, s) for v, s in zip(values, found, strict=True) if s is not None]
                 if points:
-                    axis.loglog(
+                    axis.plot(
                         *zip(*points, strict=True), "o-", ms=3, color=f"C{index}", label=entrant
                     )
-            axis.set(xlabel=label, title="relu" if cones else "gated")
+            axis.set(xlabel=label, title="relu" if cones else "gated", xscale="log", yscale="log")
+            axis.set_xticks(values[:: 1 + len(values) // 6], labels=values[:: 1 + len(values) // 6])
+            axis.minorticks_off()
         row[0].set_ylabel("seconds")
     axes[0, 0].legend(fontsize=8)
     figure.savefig(path)
