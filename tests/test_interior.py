@@ -69,13 +69,17 @@ def scale(program):
     return program.mean_loss(program.offset + program.Z @ program.null_coefficients())
 
 
+def assert_as_good(program, found, reference):
+    assert objective(program, found) == pytest.approx(
+        objective(program, reference), rel=0.0, abs=1e-8 * scale(program)
+    )
+
+
 def assert_agrees_with_clarabel(program):
     found, reference = interior.solve(program), cvx.solve(program, solver="clarabel")
     assert found.status is Status.OPTIMAL
     assert program.violation(found.blocks) <= 1e-10
-    assert objective(program, found) == pytest.approx(
-        objective(program, reference), rel=0.0, abs=1e-8 * scale(program)
-    )
+    assert_as_good(program, found, reference)
 
 
 @pytest.mark.parametrize("cones", [True, False])

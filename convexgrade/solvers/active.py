@@ -261,10 +261,9 @@ def suits(program: Program) -> bool:
 
     And of few columns: where groups have many numbers, a few of them make systems too large.
     """
-    hessian = program.loss.hessian(program.offset, program.y)
-    plain = not program.cones and bool((program.groups.sign > 0.0).all())
-    few = program.X.shape[1] <= _DIMENSIONS
-    return plain and few and len(coupled(hessian)) == program.n_outputs
+    if program.cones or program.X.shape[1] > _DIMENSIONS or (program.groups.sign < 0.0).any():
+        return False
+    return len(coupled(program.loss.hessian(program.offset, program.y))) == program.n_outputs
 
 
 def solve(

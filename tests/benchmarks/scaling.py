@@ -53,7 +53,8 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
                         *zip(*points, strict=True), "o-", ms=3, color=f"C{index}", label=entrant
                     )
             axis.set(xlabel=label, title="relu" if cones else "gated", xscale="log", yscale="log")
-            axis.set_xticks(values[:: 1 + len(values) // 6], labels=values[:: 1 + len(values) // 6])
+            ticks = values[:: 1 + len(values) // 6]
+            axis.set_xticks(ticks, labels=ticks)
             axis.minorticks_off()
         row[0].set_ylabel("seconds")
     axes[0, 0].legend(fontsize=8)
