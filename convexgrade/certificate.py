@@ -210,6 +210,29 @@ def certify_network(
     )
 
 
+def state_unproved(
+    program: Program, network: Network, patterns: Patterns, status: Status
+) -> Certificate:
+    """Return the certificate of a network about which nothing is proved: no objective is negative.
+
+    For networks that only judge, where a bound would take longer than their fit. No price is sought.
+    """
+    prediction = program.offset + network.forward(program.X[:, :-1])
+    primal = program.mean_loss(prediction) + program.alpha * network.penalty
+    before = program.mean_loss(program.offset)
+    return Certificate(
+        primal=primal,
+        dual=0.0,
+        gap=primal,
+        relative_gap=primal / before if before > 0.0 else 0.0,
+        violation=0.0,
+        price=0.0,
+        price_is_exact=False,
+        n_patterns=len(patterns),
+        status=status,
+    )
+
+
 def _largest_dual_norm(
     program: Program, patterns: Patterns, point: DualPoint, multipliers: Multipliers | None
 ) -> float:

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from convexgrade import search
-from convexgrade.certificate import Certificate, Multipliers, certify_network, dual_point
+from convexgrade.certificate import (
+    Certificate,
+    Multipliers,
+    certify_network,
+    dual_point,
+    state_unproved,
+)
 from convexgrade.energy import rescale
 from convexgrade.losses import Loss
 from convexgrade.network import Network
@@ -183,9 +189,13 @@ def fit_grade(
     point, n_rounds = _SOURCES[settings.patterns](program, settings, first, rng, report)
     point = _within_width(program, point, settings)
     point, network = _REFINEMENTS[settings.refinement](program, point, settings)
-    certificate = certify_grade(
-        program, network, point.patterns, point.status, settings, seed, point.multipliers
-    )
+    if point.status is Status.SKETCHED:
+        status = Status.SKETCHED if network.n_neurons else Status.TRIVIAL
+        certificate = state_unproved(program, network, point.patterns, status)
+    else:
+        certificate = certify_grade(
+            program, network, point.patterns, point.status, settings, seed, point.multipliers
+        )
     return Grade(
         network=network,
         certificate=certificate,

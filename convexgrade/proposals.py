@@ -8,7 +8,7 @@ highest price join.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from convexgrade.network import Network
 from convexgrade.patterns import centred_gates
 from convexgrade.program import Program
 from convexgrade.search import Neurons
+from convexgrade.solution import Status
 from convexgrade.working_set import Point, null_point, point_of
 
 Array = NDArray[np.float64]
@@ -26,7 +27,8 @@ Array = NDArray[np.float64]
 _DESCENTS = 2  # descents of one round,
 _DESCENT_STEPS = 250  # each of so many quasi-Newton steps,
 _SETTLED = 3e-5  # or until some gain less than this, relative,
-_SMALL = 0.01  # norm of a neuron, relative to the largest, below which a sketch does without it
+_SKETCH_STEPS = 150  # quasi-Newton steps of a sketch,
+_SMALL = 0.01  # and norm of a neuron, relative to the largest, below which it does without it
 _SAMPLE = 4000  # rows of a descent before the first one, where there are twice as many or more
 _NEW_NEURONS = 64  # and so many new neurons
 _KICK = 0.5  # rise of the loss by new neurons, relative to the objective
@@ -96,11 +98,11 @@ def sketched(
     """
     nothing = null_point(program, program.patterns)
     neurons = _first_neurons(program, first, nothing.unpenalised, budget, rng)
-    point = _settled(program, neurons, nothing.unpenalised)
+    point = _settled(program, neurons, nothing.unpenalised, _SKETCH_STEPS)
     norms = np.linalg.norm(point.blocks, axis=1)
     large = norms > _SMALL * norms.max(initial=0.0)
     point = point_of(program, point.neurons().take(large), point.unpenalised)
-    return min(point, nothing, key=lambda p: p.objective)
+    return replace(min(point, nothing, key=lambda p: p.objective), status=Status.SKETCHED)
 
 
 def joined(
@@ -151,17 +153,15 @@ def _by_descent(
     if neurons is None:
         return None
     for descent in range(_DESCENTS):
-        point = _settled(program, neurons, point.unpenalised)
+        point = _settled(program, neurons, point.unpenalised, _DESCENT_STEPS)
         if descent + 1 < _DESCENTS:
             neurons = _with_new_neurons(program, point, budget, rng) or point.neurons()
     return point
 
 
-def _settled(program: Program, neurons: Neurons, unpenalised: Array) -> Point:
+def _settled(program: Program, neurons: Neurons, unpenalised: Array, n_steps: int) -> Point:
     """Return the point at which a descent ends."""
-    neurons, c = search.descend(
-        program, neurons, unpenalised, max_iter=_DESCENT_STEPS, settled=_SETTLED
-    )
+    neurons, c = search.descend(program, neurons, unpenalised, max_iter=n_steps, settled=_SETTLED)
     return point_of(program, search.merged(neurons), c)
 
 

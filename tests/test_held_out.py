@@ -104,13 +104,13 @@ def test_a_grade_is_dropped_for_a_rise_that_is_no_noise(losses, worse, worse_for
 
 def test_validation_losses_are_of_a_chain_that_has_not_seen_the_rows():
     X, y = make_data()
-    model = small(MultigradeRegressor).fit(X, y)
+    model = small(MultigradeRegressor, alpha=0.01).fit(X, y)
     trial = model._trial
     assert trial.validation_loss == tuple(model.validation_loss_)
     assert np.mean((y - model.predict(X)) ** 2) < np.mean(
         (y - list(trial.chain.staged(X))[-1]) ** 2
     )
-    half = small(MultigradeRegressor, validation_fraction=0.5).fit(X, y)
+    half = small(MultigradeRegressor, alpha=0.01, validation_fraction=0.5).fit(X, y)
     assert not set(half.validation_loss_) & set(model.validation_loss_)
     np.testing.assert_array_equal(half.predict(X), model.predict(X))
 
@@ -153,7 +153,31 @@ def test_adding_grades_goes_on_with_both_chains():
     np.testing.assert_array_equal(model.predict(X), anew.predict(X))
 
 
-@pytest.mark.parametrize("grades_before", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("estimator", "n", "noise", "share"),
+    [
+        (MultigradeRegressor, 120, 0.01, 0.3),
+        (MultigradeRegressor, 120, 1.0, 1.0),
+        (MultigradeClassifier, 200, 0.0, 0.3),
+        (MultigradeClassifier, 200, 1.0, 1.0),
+    ],
+)
+def test_alpha_auto_is_the_better_of_two_on_the_rows_held_out(estimator, n, noise, share):
+    X, y = make_data(n=n, noise=noise)
+    y = targets(estimator, y)
+    model = small(estimator).fit(X, y)
+    given = {
+        share: small(estimator, alpha=share * usual_penalty(*X.shape)).fit(X, y)
+        for share in (1.0, 0.3)
+    }
+    losses = {share: chain.validation_loss_[-1] for share, chain in given.items()}
+    assert min(losses, key=losses.get) == share
+    np.testing.assert_array_equal(model.validation_loss_, given[share].validation_loss_)
+    assert model.alpha_ == given[share].alpha_
+    np.testing.assert_array_equal(model.predict(X), given[share].predict(X))
+
+
+@pytest.mark.parametrize("grades_before", [1, 2, 3, 4, 5])
 def test_an_interrupted_fit_keeps_the_chain_that_was_tried(grades_before, monkeypatch):
     X, y = make_data()
     original, calls = multigrade.fit_grade, []
@@ -168,9 +192,13 @@ def test_an_interrupted_fit_keeps_the_chain_that_was_tried(grades_before, monkey
     monkeypatch.setattr(multigrade, "fit_grade", interrupted)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, y)
-    assert model.n_grades_ == min(grades_before, 2)  # the third is the first of all rows
+    assert model.n_grades_ == min(grades_before, 2)  # then another penalty, and all rows
     assert len(model.validation_loss_) == model.n_grades_
     assert model.score(X, y) > 0.5
+    monkeypatch.undo()
+    model.set_params(warm_start=True).fit(X, y)
+    anew = small(MultigradeRegressor).fit(X, y)
+    np.testing.assert_array_equal(model.predict(X), anew.predict(X))
 
 
 def test_a_fit_says_what_it_does(capsys):
@@ -178,5 +206,7 @@ def test_a_fit_says_what_it_does(capsys):
     small(MultigradeRegressor, verbose=1).fit(X, y)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "12 of 120 rows held out:"
-    assert lines[1].startswith("Grade 1: ")
+    assert lines[1] == "alpha=0.01:"
+    assert lines[2].startswith("Grade 1: ")
+    assert lines[lines.index("alpha=0.003:") + 1].startswith("Grade 1: ")
     assert lines[lines.index("All rows:") + 1].startswith("Grade 1: ")

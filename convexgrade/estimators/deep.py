@@ -29,6 +29,7 @@ from convexgrade.selection import (
     select,
     usual_penalty,
 )
+from convexgrade.solution import Status
 from convexgrade.tails import Tails, heavy_tails
 
 Array = NDArray[np.float64]
@@ -59,9 +60,10 @@ CROSS_VALIDATION: dict[str, list[Any]] = {
     "cv": ["cv_object"],
 }
 
+_SHARES = 1.0, 0.3  # of the usual penalty, that "auto" tries on rows held out
 _ENOUGH = 100  # distinct rows from which "auto" holds some out
 _FOLDS = 5  # of cross-validation, unless chosen;
-_TRIED, _MANY = 2, 2000  # all are tried up to so many rows, from there on so many folds
+_TRIED, _MANY = 2, 5000  # all are tried up to so many rows, from there on so many folds
 
 
 class DeepChain(BaseChain):
@@ -114,7 +116,7 @@ class DeepChain(BaseChain):
 
 
 class ManyGrades(DeepChain):
-    """A chain whose depth is given, or found on rows held out.
+    """A chain whose depth is given, or found on rows held out, and with it the penalty.
 
     ``warm_start`` adds grades to those there are.
     """
@@ -124,7 +126,7 @@ class ManyGrades(DeepChain):
     correction: str
     first_bias: bool
 
-    _n_rows: float
+    _alpha: float  # what "auto" stands for
     _trial: Progress | None  # the chain that has not seen the rows held out
 
     @property
@@ -143,12 +145,11 @@ class ManyGrades(DeepChain):
 
     def _learn_from(self, rows: Rows) -> None:
         super()._learn_from(rows)
-        self._n_rows, self._trial = float(rows.weights.sum()), None
+        self._alpha = usual_penalty(float(rows.weights.sum()), self.n_features_in_)
+        self._trial = None
 
     def _penalty(self) -> float:
-        if isinstance(self.alpha, str):
-            return usual_penalty(self._n_rows, self.n_features_in_)
-        return float(self.alpha)
+        return self._alpha if isinstance(self.alpha, str) else float(self.alpha)
 
     def _grow(self, rows: Rows, plan: ChainPlan, continues: bool) -> None:
         if self._holds_out(rows):
@@ -160,19 +161,11 @@ class ManyGrades(DeepChain):
             self._progress = self._corrected(self._progress, data, self.correction, Limits())
 
     def _grow_as_deep_as_tried(self, rows: Rows, plan: ChainPlan, continues: bool) -> None:
-        """Find the depth from which on the loss of rows held out rises, then fit all rows so deep.
-
-        The chain that is tried is fitted roughly. Should the fit be interrupted, it serves so far as it
-        has come, if there is no other.
-        """
+        """Find the depth from which on the loss of rows held out rises, then fit all rows so deep."""
         before = self._progress if continues else None
         train, validation = self._split(rows)
         self._reporter(level=1)(f"{len(validation.X)} of {len(rows.X)} rows held out:")
-        start, rough = self._trial or self._begin(train), plan.settings.rough()
-        for trial in self._growing(start, train, replace(plan, settings=rough), validation):
-            self._trial = trial
-            if before is None:
-                self._progress = trial
+        trial, plan = self._best_tried(train, validation, plan, before)
         if self.correction != "none":
             trial = self._corrected(trial, train, self.correction, Limits(), validation)
             self._trial = trial
@@ -188,6 +181,27 @@ class ManyGrades(DeepChain):
             objective_path=whole.objective_path or trial.objective_path[:1],
         )
 
+    def _best_tried(
+        self, train: Data, validation: Data, plan: ChainPlan, before: Progress | None
+    ) -> tuple[Progress, ChainPlan]:
+        """Grow rough chains, one for each penalty; return the best on the rows held out, and its plan.
+
+        Should the fit be interrupted, the first serves so far as it has come, if there is no other.
+        """
+        start, rough = self._trial or self._begin(train), plan.settings.rough()
+        chooses = before is None and isinstance(self.alpha, str)
+        best: Progress | None = None
+        for share in _SHARES if chooses else (1.0,):
+            tried = replace(plan, alpha=share * plan.alpha)
+            self._reporter(level=1)(f"alpha={tried.alpha:.3g}:")
+            for trial in self._growing(start, train, replace(tried, settings=rough), validation):
+                if best is None and before is None:
+                    self._progress = trial
+            if best is None or trial.validation_loss[-1] < best.validation_loss[-1]:
+                best, self._alpha, self._trial = trial, tried.alpha, trial
+        assert best is not None
+        return best, replace(plan, alpha=self._alpha)
+
     def _holds_out(self, rows: Rows) -> bool:
         """Return whether some rows are held out; "auto": where depth is to be found, and rows are many.
 
@@ -202,6 +216,8 @@ class ManyGrades(DeepChain):
     def _continues(self) -> bool:
         if not (self.warm_start and self.__sklearn_is_fitted__()):
             return False
+        if any(c.status is Status.SKETCHED for c in self.certificates_):
+            return False  # interrupted before there was more than a trial
         if self.n_grades < self.n_grades_:
             raise ValueError(
                 f"n_grades={self.n_grades} must be at least the {self.n_grades_} grades already "

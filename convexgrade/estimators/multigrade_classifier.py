@@ -32,7 +32,8 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     alpha : float or "auto", default="auto"
         Penalty of the first grade, positive. ``"auto"`` is min(0.01, 0.1 sqrt(d / n)) for d columns and
         n rows, counted by their weights: a tenth of the price that noise alone would give to a
-        neuron, where that is less than 0.01.
+        neuron, where that is less than 0.01; or 0.3 times that, where rows are held out and it does
+        better on them.
     n_grades : int, default=3
         Most grades.
     alpha_decay : float, default=0.3

@@ -35,7 +35,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         progression, the largest below the one at which the first grade has no neuron, the smallest
         about ``eps`` times that: moved by up to half a step so that ``alpha="auto"`` of the plain chain
         is among them.
-    n_alphas : int, default=4
+    n_alphas : int, default=6
         Number of penalties, without ``alphas``.
     eps : float, default=1e-3
         Length of the path, in (0, 1), without ``alphas``.
@@ -44,7 +44,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     alpha_decay : float, default=0.3
         Factor of alpha from each grade to the next, positive.
     cv : int, cross-validation generator or iterable, default=None
-        Folds: shuffled; None is 5, of which from 2000 distinct rows on the first 2 are tried. With a
+        Folds: shuffled; None is 5, of which from 5000 distinct rows on the first 2 are tried. With a
         number of folds, copies of a row stay in one fold; generators and iterables of (train, test)
         rows are taken as they are.
     passthrough : {"hidden", "output", "both"}, default="hidden"
@@ -155,7 +155,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         self,
         alphas: ArrayLike | None = None,
         *,
-        n_alphas: int = 4,
+        n_alphas: int = 6,
         eps: float = 1e-3,
         n_grades: int = 4,
         alpha_decay: float = 0.3,
@@ -222,7 +222,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         progression, the largest below the one at which the first grade has no neuron, the smallest
         about ``eps`` times that: moved by up to half a step so that ``alpha="auto"`` of the plain chain
         is among them.
-    n_alphas : int, default=4
+    n_alphas : int, default=6
         Number of penalties, without ``alphas``.
     eps : float, default=1e-3
         Length of the path, in (0, 1), without ``alphas``.
@@ -231,7 +231,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     alpha_decay : float, default=0.3
         Factor of alpha from each grade to the next, positive.
     cv : int, cross-validation generator or iterable, default=None
-        Folds: shuffled and stratified; None is 5, of which from 2000 distinct rows on the first 2 are
+        Folds: shuffled and stratified; None is 5, of which from 5000 distinct rows on the first 2 are
         tried. With a number of folds, copies of a row stay in one fold; generators and iterables of
         (train, test) rows are taken as they are.
     passthrough : {"hidden", "output", "both"}, default="hidden"
@@ -338,7 +338,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         self,
         alphas: ArrayLike | None = None,
         *,
-        n_alphas: int = 4,
+        n_alphas: int = 6,
         eps: float = 1e-3,
         n_grades: int = 3,
         alpha_decay: float = 0.3,
