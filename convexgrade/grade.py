@@ -123,6 +123,12 @@ class Grade:
         """Number of neurons."""
         return self.network.n_neurons
 
+    def patterns_on(self, program: Program) -> Patterns:
+        """Return the patterns of its gates on the rows of a program, all of them if it had all."""
+        if self.exhaustive:
+            return enumerate_patterns(program.X, limit=10 * max(1, self.gates.shape[1]))
+        return Patterns.from_gates(program.X, self.gates)
+
     def __str__(self) -> str:
         more = self.n_before_pruning > self.n_neurons
         pruned = f" (pruned from {self.n_before_pruning})" if more else ""

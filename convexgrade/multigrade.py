@@ -41,7 +41,6 @@ from convexgrade.network import (
     read_unscaled,
     scale_output,
 )
-from convexgrade.patterns import Patterns, enumerate_patterns
 from convexgrade.program import Program
 from convexgrade.solution import Status
 
@@ -422,7 +421,12 @@ def _is_worse(chain: Chain, validation: Data, plan: ChainPlan) -> bool:
     rise = losses[-1] - best
     mean = float(validation.weights @ rise)
     error = float(np.linalg.norm(validation.weights * (rise - mean)))
-    return mean > (_NOISE if plan.loss.quadratic else _NOISE_OF_CLASSES) * error
+    return mean > noise(plan.loss) * error
+
+
+def noise(loss: Loss) -> float:
+    """Return by how many standard errors a mean loss may rise and be taken for noise."""
+    return _NOISE if loss.quadratic else _NOISE_OF_CLASSES
 
 
 def certify_chain(chain: Chain, data: Data, plan: ChainPlan) -> list[Certificate]:
@@ -434,17 +438,10 @@ def certify_chain(chain: Chain, data: Data, plan: ChainPlan) -> list[Certificate
             certify_grade(
                 program,
                 link.grade.network,
-                _patterns_again(program, link.grade),
+                link.grade.patterns_on(program),
                 link.grade.certificate.status,
                 plan.settings_of(index),
                 (plan.seed, index),
             )
         )
     return certificates
-
-
-def _patterns_again(program: Program, grade: Grade) -> Patterns:
-    """Return the patterns of a grade's gates on the rows of a program, all of them if it had all."""
-    if grade.exhaustive:
-        return enumerate_patterns(program.X, limit=10 * max(1, grade.gates.shape[1]))
-    return Patterns.from_gates(program.X, grade.gates)

@@ -1,7 +1,8 @@
 """Alpha and depth of a chain by cross-validation, along one decreasing path of alpha.
 
     for alpha from large to small:
-        grow the chains of all folds grade by grade, until the mean validation loss rises
+        grow the chains of all folds grade by grade, until the mean validation loss rises by more than
+        its noise
     stop when alpha is ``_FAR`` times smaller than where it was best
 
 Every depth up to the last comes with one chain a fold, and the first grade of a chain is searched from
@@ -27,6 +28,7 @@ from convexgrade.multigrade import (
     extended,
     first_price,
     is_trivial,
+    noise,
 )
 from convexgrade.network import Handover, Network
 
@@ -55,6 +57,18 @@ class Trial(NamedTuple):
         """Mean over the folds, for each depth."""
         return self.losses.mean(axis=1)
 
+    def depth(self, noise: float) -> int:
+        """Return the largest depth whose rise above the least loss is within so many standard errors.
+
+        More rows bear a deeper chain, and that of the choice has more than those of the folds.
+        """
+        rise = self.losses - self.losses[np.argmin(self.mean)]
+        n_folds = rise.shape[1]
+        error = rise.std(axis=1, ddof=1) / np.sqrt(n_folds) if n_folds > 1 else 0.0
+        near = rise.mean(axis=1) < noise * error
+        near[np.argmin(self.mean)] = True
+        return int(np.flatnonzero(near)[-1]) + 1
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -62,16 +76,19 @@ class Selection:
 
     Attributes
     ----------
+    noise : float
+        Standard errors of a mean loss that count for nothing.
     trials : tuple of Trial
         In the order of the path.
     """
 
+    noise: float
     trials: tuple[Trial, ...] = ()
 
     def best(self) -> tuple[float, int]:
-        """Return the alpha and the number of grades of least mean validation loss."""
+        """Return the alpha of least mean validation loss, and the depth that is best there."""
         trial = min(self.trials, key=lambda t: float(t.mean.min()))
-        return trial.alpha, int(np.argmin(trial.mean)) + 1
+        return trial.alpha, trial.depth(self.noise)
 
     def exhausted(self) -> bool:
         """Return whether alpha has fallen far without a gain."""
@@ -146,7 +163,7 @@ def select(
     report : callable
         Called with a line of text for every alpha and depth.
     """
-    selection, rough = Selection(), replace(plan, settings=plan.settings.rough())
+    selection, rough = Selection(noise(plan.loss)), replace(plan, settings=plan.settings.rough())
     starts: list[Network | None] = [None] * len(folds)
     with Parallel(n_jobs=n_jobs) as run:
         for alpha in np.sort(alphas)[::-1]:
@@ -158,9 +175,10 @@ def select(
                 report(_line(alpha, losses))
                 if len(losses) == 1:
                     starts = [chain.chain.grades[0].network for chain in chains]
-                elif np.mean(losses[-1]) >= np.mean(losses[-2]):
+                trial = Trial(float(alpha), np.array(losses))
+                if trial.depth(selection.noise) < len(losses):
                     break
-            selection = Selection((*selection.trials, Trial(float(alpha), np.array(losses))))
+            selection = replace(selection, trials=(*selection.trials, trial))
             if selection.exhausted():
                 break
     return selection

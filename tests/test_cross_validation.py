@@ -19,7 +19,7 @@ from convexgrade import (
     certify,
 )
 from convexgrade.estimators import deep
-from convexgrade.selection import usual_penalty
+from convexgrade.selection import Trial, usual_penalty
 from tests.test_estimators import make_data, targets
 
 CROSS_VALIDATED = [MultigradeRegressorCV, MultigradeClassifierCV]
@@ -272,3 +272,20 @@ def test_validation_losses_are_those_of_predictions():
     ).fit(X, y)
     low, high = y.min(), y.max()
     assert -model.cv_results_["mean_test_score"][0] <= 0.5 * ((high - low) / y.std()) ** 2
+
+
+@pytest.mark.parametrize(
+    ("losses", "noise", "depth"),
+    [
+        ([[4.0, 4.0]], 1.0, 1),
+        ([[4.0, 4.0], [3.0, 3.0], [2.0, 2.0]], 1.0, 3),
+        ([[4.0, 4.0], [4.0, 4.0]], 1.0, 1),  # both folds without another grade
+        ([[4.0, 4.0], [5.0, 3.2]], 1.0, 2),  # 0.1 more, standard error 0.9
+        ([[4.0, 4.0], [4.2, 4.1]], 1.0, 1),  # 0.15 more, standard error 0.05
+        ([[4.0, 4.0], [5.0, 4.0]], 0.5, 1),  # 0.5 more, standard error 0.5
+        ([[4.0, 4.0], [5.0, 5.0], [4.9, 3.3]], 1.0, 3),  # than the best before, not the last
+        ([[4.0], [4.1]], 1.0, 1),  # a single fold knows of no noise
+    ],
+)
+def test_the_depth_is_the_largest_within_the_noise_of_the_least_loss(losses, noise, depth):
+    assert Trial(0.1, np.array(losses)).depth(noise) == depth
