@@ -36,7 +36,7 @@ Array = NDArray[np.float64]
 
 _LARGEST = 1e-2  # penalty, unless chosen: at most this,
 _OF_NOISE = 0.1  # and at most so much of the price of noise
-_FAR = 4.0  # fall of alpha without a gain after which the path ends
+_FAR = 30.0  # fall of alpha without a gain after which the path ends
 
 
 class Fold(NamedTuple):

@@ -100,7 +100,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         The alpha of least mean validation loss.
     alphas_ : ndarray
         The values that were tried, decreasing; the path ends early, once alpha has fallen by a
-        factor of four without a gain.
+        factor of 30 without a gain.
     n_grades_ : int
         Number of grades of the final chain.
     cv_results_ : dict of str to ndarray
@@ -286,7 +286,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         The alpha of least mean validation loss.
     alphas_ : ndarray
         The values that were tried, decreasing; the path ends early, once alpha has fallen by a
-        factor of four without a gain.
+        factor of 30 without a gain.
     n_grades_ : int
         Number of grades of the final chain.
     cv_results_ : dict of str to ndarray
