@@ -73,8 +73,8 @@ class Settings:
         """Return how grades are fitted that only judge a penalty or a depth.
 
         A search by fewer neurons, and a solution no closer than losses on other rows can tell; of ReLU
-        grades that search for their patterns, whatever a descent reaches. The losses on other rows lead
-        to the same choices, in a third to a tenth of the time.
+        grades that search for their patterns, whatever a descent reaches. The losses on other rows are
+        much the same, in a few per cent to a tenth of the time.
         """
         rough = replace(self, tol=max(self.tol, _TOL_TO_JUDGE), max_iter=1)
         if self.patterns != "adaptive":

@@ -421,10 +421,10 @@ def _is_worse(chain: Chain, validation: Data, plan: ChainPlan) -> bool:
     rise = losses[-1] - best
     mean = float(validation.weights @ rise)
     error = float(np.linalg.norm(validation.weights * (rise - mean)))
-    return mean > noise(plan.loss) * error
+    return mean > noise_of(plan.loss) * error
 
 
-def noise(loss: Loss) -> float:
+def noise_of(loss: Loss) -> float:
     """Return by how many standard errors a mean loss may rise and be taken for noise."""
     return _NOISE if loss.quadratic else _NOISE_OF_CLASSES
 

@@ -28,7 +28,7 @@ from convexgrade.multigrade import (
     extended,
     first_price,
     is_trivial,
-    noise,
+    noise_of,
 )
 from convexgrade.network import Handover, Network
 
@@ -163,7 +163,7 @@ def select(
     report : callable
         Called with a line of text for every alpha and depth.
     """
-    selection, rough = Selection(noise(plan.loss)), replace(plan, settings=plan.settings.rough())
+    selection, rough = Selection(noise_of(plan.loss)), replace(plan, settings=plan.settings.rough())
     starts: list[Network | None] = [None] * len(folds)
     with Parallel(n_jobs=n_jobs) as run:
         for alpha in np.sort(alphas)[::-1]:

@@ -35,7 +35,7 @@ class Status(Enum):
         "Constrained to raise no training residual; the gap is measured against the program without "
         "these constraints, whose optimum may be out of reach."
     )
-    SKETCHED = "A sketch to judge by, which no solver has seen: nothing is proved about it."
+    SKETCHED = "A sketch to judge by, which no solver has seen."
     INACCURATE = (
         "The solver stopped early; the certificate tells how far from optimal the point is."
     )

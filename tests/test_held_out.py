@@ -11,6 +11,7 @@ from convexgrade.losses import SquaredError
 from convexgrade.multigrade import Data
 from convexgrade.network import UNLIMITED
 from convexgrade.selection import usual_penalty
+from convexgrade.solution import Status
 
 CHAINS = [MultigradeRegressor, MultigradeClassifier]
 
@@ -177,8 +178,13 @@ def test_alpha_auto_is_the_better_of_two_on_the_rows_held_out(estimator, n, nois
     np.testing.assert_array_equal(model.predict(X), given[share].predict(X))
 
 
-@pytest.mark.parametrize("grades_before", [1, 2, 3, 4, 5])
-def test_an_interrupted_fit_keeps_the_chain_that_was_tried(grades_before, monkeypatch):
+@pytest.mark.parametrize(
+    ("grades_before", "kept", "sketched"),
+    [(1, 1, True), (2, 2, True), (3, 2, True), (4, 2, True), (5, 1, False)],
+)
+def test_an_interrupted_fit_keeps_finished_grades_or_the_first_chain_that_was_tried(
+    grades_before, kept, sketched, monkeypatch
+):
     X, y = make_data()
     original, calls = multigrade.fit_grade, []
 
@@ -192,13 +198,15 @@ def test_an_interrupted_fit_keeps_the_chain_that_was_tried(grades_before, monkey
     monkeypatch.setattr(multigrade, "fit_grade", interrupted)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, y)
-    assert model.n_grades_ == min(grades_before, 2)  # then another penalty, and all rows
-    assert len(model.validation_loss_) == model.n_grades_
+    assert model.n_grades_ == len(model.validation_loss_) == kept
+    assert {c.status is Status.SKETCHED for c in model.certificates_} == {sketched}
+    assert model.stop_reason_ == "" or kept == 2
     assert model.score(X, y) > 0.5
     monkeypatch.undo()
     model.set_params(warm_start=True).fit(X, y)
     anew = small(MultigradeRegressor).fit(X, y)
     np.testing.assert_array_equal(model.predict(X), anew.predict(X))
+    np.testing.assert_array_equal(model.validation_loss_, anew.validation_loss_)
 
 
 def test_a_fit_says_what_it_does(capsys):

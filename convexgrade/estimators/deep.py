@@ -171,12 +171,15 @@ class ManyGrades(DeepChain):
             self._trial = trial
         data, plan = self._data(rows), replace(plan, n_grades=len(trial.chain))
         self._reporter(level=1)("All rows:")
-        *_, whole = self._growing(before or self._begin(data), data, plan)
+        for whole in self._growing(before or self._begin(data), data, plan):
+            held_out = trial.validation_loss[: len(whole.chain)]
+            self._progress = replace(whole, validation_loss=held_out, verdict="")
+        whole = self._progress
         if trial.chain.corrected:
             whole = self._corrected(whole, data, self.correction, Limits())
         self._progress = replace(
             whole,
-            validation_loss=trial.validation_loss[: len(whole.chain)],
+            validation_loss=held_out,
             verdict=trial.verdict,
             objective_path=whole.objective_path or trial.objective_path[:1],
         )
