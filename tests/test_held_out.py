@@ -178,14 +178,8 @@ def test_alpha_auto_is_the_better_of_two_on_the_rows_held_out(estimator, n, nois
     np.testing.assert_array_equal(model.predict(X), given[share].predict(X))
 
 
-@pytest.mark.parametrize(
-    ("grades_before", "kept", "sketched"),
-    [(1, 1, True), (2, 2, True), (3, 2, True), (4, 2, True), (5, 1, False)],
-)
-def test_an_interrupted_fit_keeps_finished_grades_or_the_first_chain_that_was_tried(
-    grades_before, kept, sketched, monkeypatch
-):
-    X, y = make_data()
+def interrupted_fit(X, y, grades_before, monkeypatch):
+    """Return a chain of two grades whose fit was interrupted after so many of all grades it fits."""
     original, calls = multigrade.fit_grade, []
 
     def interrupted(*args):
@@ -195,18 +189,38 @@ def test_an_interrupted_fit_keeps_finished_grades_or_the_first_chain_that_was_tr
         return original(*args)
 
     model = small(MultigradeRegressor).fit(X[:110], y[:110])
-    monkeypatch.setattr(multigrade, "fit_grade", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        model.fit(X, y)
+    with monkeypatch.context() as patch:
+        patch.setattr(multigrade, "fit_grade", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(X, y)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("grades_before", "kept", "sketched"),
+    [(1, 1, True), (2, 2, True), (3, 2, True), (4, 2, True), (5, 1, False)],
+)
+def test_an_interrupted_fit_keeps_finished_grades_or_the_first_chain_that_was_tried(
+    grades_before, kept, sketched, monkeypatch
+):
+    X, y = make_data()
+    model = interrupted_fit(X, y, grades_before, monkeypatch)
     assert model.n_grades_ == len(model.validation_loss_) == kept
     assert {c.status is Status.SKETCHED for c in model.certificates_} == {sketched}
     assert model.stop_reason_ == "" or kept == 2
     assert model.score(X, y) > 0.5
-    monkeypatch.undo()
-    model.set_params(warm_start=True).fit(X, y)
+
+
+def test_a_fit_goes_on_with_finished_grades_but_not_with_sketches(monkeypatch):
+    X, y = make_data()
     anew = small(MultigradeRegressor).fit(X, y)
-    np.testing.assert_array_equal(model.predict(X), anew.predict(X))
-    np.testing.assert_array_equal(model.validation_loss_, anew.validation_loss_)
+    for grades_before in (3, 5):
+        model = interrupted_fit(X, y, grades_before, monkeypatch)
+        first = model.grades_[0]
+        model.set_params(warm_start=True).fit(X, y)
+        assert (model.grades_[0] is first) == (grades_before == 5)
+        np.testing.assert_array_equal(model.predict(X), anew.predict(X))
+        np.testing.assert_array_equal(model.validation_loss_, anew.validation_loss_)
 
 
 def test_a_fit_says_what_it_does(capsys):
