@@ -27,7 +27,7 @@ Solver = Callable[[Program, Start | None, float], Solution]
 _SMALL_SYSTEM = 1500  # rows or columns
 _NEAR = 1e-2  # gap of a start
 _DIMENSIONS = 10
-_OPERATIONS = 4e9  # to form a system of interior points
+_OPERATIONS = 1e8, 4e9  # to form a system of interior points: for each dimension, and in all
 _GOOD = 1e-7  # gap at which a native method has done its work, whatever it was asked for
 _NOTHING = 1e-12  # loss, relative to that before the grade, that counts as none
 
@@ -60,7 +60,8 @@ def _suits_interior_points(program: Program, start: Start | None) -> bool:
     if start is not None and start.gap <= _NEAR:
         return False
     columns = d * len(program.groups)
-    return d > _DIMENSIONS and n * columns * min(n, columns) <= _OPERATIONS
+    few = min(_OPERATIONS[0] * d, _OPERATIONS[1])
+    return d > _DIMENSIONS and n * columns * min(n, columns) <= few
 
 
 def _through_cvxpy(name: str) -> Solver:
