@@ -50,12 +50,16 @@ def small(estimator, **parameters):
 
 
 # Small searches, as scikit-learn's own slow estimators are checked; the checks are the same ones.
+# The search for patterns is that of the estimators of one grade, and takes most of the time.
+OF_CHAINS = {"patterns": "sampled", "n_patterns": 10, "n_grades": 2, "early_stopping": False}
+
+
 @parametrize_with_checks(
     [
         ConvexReLURegressor(n_patterns=10, max_iter=1, tol=1e-2),
         ConvexReLUClassifier(n_patterns=10, max_iter=1, tol=1e-2),
-        MultigradeRegressor(n_patterns=10, n_grades=2, tol=1e-2, early_stopping=False),
-        MultigradeClassifier(n_patterns=10, n_grades=2, tol=1e-2, early_stopping=False),
+        MultigradeRegressor(**OF_CHAINS),
+        MultigradeClassifier(**OF_CHAINS),
     ]
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
