@@ -62,11 +62,12 @@ class Trial(NamedTuple):
 
         More rows bear a deeper chain, and that of the choice has more than those of the folds.
         """
-        rise = self.losses - self.losses[np.argmin(self.mean)]
+        best = np.argmin(self.mean)
+        rise = self.losses - self.losses[best]
         n_folds = rise.shape[1]
         error = rise.std(axis=1, ddof=1) / np.sqrt(n_folds) if n_folds > 1 else 0.0
         near = rise.mean(axis=1) < noise * error
-        near[np.argmin(self.mean)] = True
+        near[best] = True
         return int(np.flatnonzero(near)[-1]) + 1
 
 
