@@ -43,7 +43,7 @@ _FINAL_STEPS = 1000  # quasi-Newton steps after a cut to ``max_neurons``
 _COMPLETIONS = 8  # times that neurons of high price join the last patterns,
 _CHEAP = 3e6  # as long as a Newton step of the program takes about so many operations
 _WORTH_A_GAP = 1.2  # objective, relative to that over fewer groups, at which those are kept instead
-_ROUGH = 10.0  # accuracy of the solve of a round, in units of ``tol`` times the objective,
+_ROUGH = 10.0  # relative gain that is worth a round, and accuracy of its solve, in units of ``tol``,
 _ACCURATE = 1e-3  # least objective, relative to the loss before, to which a round's accuracy scales
 _WIDTH_TO_JUDGE, _TOL_TO_JUDGE = 100, 1e-2  # patterns and tolerance of grades that only judge
 _LOOSEST = 0.01  # accuracy below which interior points may not have reached the cones
@@ -265,7 +265,7 @@ def _budget(settings: Settings) -> Budget:
     width = settings.n_patterns
     if settings.activation == "relu":  # a wider descent only ends at more neurons than may stay
         width = min(width, settings.max_neurons or width)
-    return Budget(width, settings.tol, settings.n_jobs)
+    return Budget(width, settings.tol, _ROUGH * settings.tol, settings.n_jobs)
 
 
 def _verdict(certificate: Certificate, network: Network, alpha: float, tol: float) -> Status:
@@ -314,20 +314,20 @@ def _adaptive(
     Each round's program holds the last point or a better one, so the objective cannot rise. Rounds
     solve it only as closely as they are worth; the last solve is over all groups of the patterns.
     """
-    point = null_point(program, program.patterns)
+    point, budget = null_point(program, program.patterns), _budget(settings)
     before = program.mean_loss(program.offset) or 1.0  # 0 where nothing is left to fit
     for n_rounds in range(1, settings.max_iter + 1):
-        proposal = propose(program, point, first, _budget(settings), rng)
+        proposal = propose(program, point, first, budget, rng)
         if proposal is None:
             break
         share = np.clip(proposal.objective / before, _ACCURATE, 1.0)  # descents can end higher
-        accuracy = min(_ROUGH * settings.tol * float(share), _LOOSEST)
+        accuracy = min(budget.gain * float(share), _LOOSEST)
         solved = solve_groups(
             program, proposal, proposal.groups, solver=settings.solver, accuracy=accuracy
         )
         last, point = point, min(solved, proposal, point, key=lambda p: p.objective)
         report(f"round {n_rounds}: objective {point.objective:.6g}, {len(point.groups)} neurons")
-        if last.objective - point.objective <= _ROUGH * settings.tol * point.objective:
+        if last.objective - point.objective <= budget.gain * point.objective:
             break
     point = solve_over(program, point.patterns, point, solver=settings.solver, tol=settings.tol)
     return _completed(program, point, settings, rng) if program.cones else point, n_rounds

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade import search
-from convexgrade.certificate import DualPoint, dual_point
+from convexgrade.certificate import DualPoint, dual_point, lower_bound
 from convexgrade.network import Network
 from convexgrade.patterns import centred_gates
 from convexgrade.program import Program
@@ -38,6 +38,7 @@ _STARTS = 64, 1024  # fewest and most random starts of a price search,
 _START_FLOATS = 400_000  # as many as their responses and vectors make so many numbers
 _JOINING = 32  # neurons that join the last solution's patterns at a time
 _GATES_DRAWN = 7  # gates drawn for one that a gated grade keeps
+_REACHED = 0.1  # most of what the prices allow that a round has been seen to gain
 
 
 @dataclass(frozen=True)
@@ -49,20 +50,23 @@ class Budget:
     width : int
         Neurons of the first descent; gates that join a gated grade at a time.
     tol : float
-        Excess of a price over alpha, relative, that is worth a round.
+        Largest excess of a price over alpha, relative, that counts as none.
+    gain : float
+        Fall of the objective, relative, that is worth a round.
     n_jobs : int or None
         Threads of a price search.
     """
 
     width: int
     tol: float
+    gain: float
     n_jobs: int | None
 
 
 def propose(
     program: Program, point: Point, first: Network | None, budget: Budget, rng: np.random.Generator
 ) -> Point | None:
-    """Return a point over more, or better, patterns; None if no neuron of high price is found.
+    """Return a point over more, or better, patterns; None if prices promise too little.
 
     Parameters
     ----------
@@ -149,7 +153,8 @@ def _by_descent(
     if len(point.groups) == 0:
         neurons = _first_neurons(program, first, point.unpenalised, budget, rng)
     else:
-        neurons = _with_new_neurons(program, point, budget, rng)
+        worth = budget.gain / _REACHED
+        neurons = _with_new_neurons(program, point, budget, rng, worth=worth)
     if neurons is None:
         return None
     for descent in range(_DESCENTS):
@@ -201,12 +206,24 @@ def _first_width(program: Program, budget: Budget) -> int:
 
 
 def _with_new_neurons(
-    program: Program, point: Point, budget: Budget, rng: np.random.Generator
+    program: Program,
+    point: Point,
+    budget: Budget,
+    rng: np.random.Generator,
+    *,
+    worth: float = 0.0,
 ) -> Neurons | None:
-    """Return the neurons of a point and others of high price; None if no price is too high."""
+    """Return the neurons of a point and others of high price.
+
+    None if no price is too high, or if the objective could not fall by more than ``worth``, relative,
+    were the highest price found that of all neurons.
+    """
     dual = dual_point(program, point.prediction(program))
     found = _climb(program, dual, point.blocks.T, budget, rng)
-    if _best_price(program, dual, found) <= (1.0 + budget.tol) * program.alpha:
+    price = _best_price(program, dual, found)
+    if price <= (1.0 + budget.tol) * program.alpha:
+        return None
+    if lower_bound(program, dual, price) >= (1.0 - worth) * point.objective:
         return None
     limit = min(_NEW_NEURONS, _first_width(program, budget))
     return _kicked(program, point, found.take(np.arange(len(found.sign)) < limit))

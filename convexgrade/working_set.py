@@ -31,14 +31,14 @@ _DROP = 1e-7  # norm of a block, relative to the largest, below which it is no n
 _SMALL = 3e-3  # and below which a solver that does not select groups goes on without it
 _CLOSE = 0.01  # accuracy of a first solution, relative to the tolerance of prices,
 _EXACT = 1e-9  # and of the last, relative to the loss before the grade
-_ENOUGH = 0.01  # but, relative to the tolerance of prices and the objective, where a point
+_ENOUGH = 0.1  # but, relative to the tolerance of prices and the objective, where a point
 _LARGE = 2e7  # has more than so many numbers on all rows,
 _LOOSE = 1e-3  # or that tolerance is greater than this
 _EQUAL = 1e-8  # rise of the objective, relative to the loss before, that is the solver's rounding
 _SETTLED = 1e-7  # gap, relative to the loss before, of a point that needs no further solve
 _FEW = 400  # groups up to which iterations are no slower than a solution found at once,
 _AT_ONCE = 0.01  # and gap, relative to the tolerance of prices, up to which that needs no other
-_FAR = 0.1  # gap of a point that no solver has seen, relative to the loss before
+_FAR = 0.01  # gap of a point that no solver has seen, relative to the loss before
 _JOINED = 2e-4  # and of one that new groups join
 _ROUNDS = 50  # rounds of pricing and solving, far above what column generation takes
 

@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
+from convexgrade import proposals, search
+from convexgrade.certificate import dual_point
 from convexgrade.patterns import Patterns
+from convexgrade.proposals import Budget
 from convexgrade.solution import Status
 from convexgrade.solvers import cvx
+from convexgrade.working_set import solve_over
 from tests.test_grade import fit
 from tests.test_patterns import brute_force_patterns
 
@@ -96,3 +100,25 @@ def test_more_rounds_lower_the_objective(activation, n_patterns, seed):
         assert objectives[-1] < 0.99 * objectives[0]
     for grade in grades:
         assert grade.n_before_pruning >= grade.n_neurons
+
+
+def test_no_round_where_prices_promise_less_than_it_is_worth():
+    """The most that any grade gains over a point, if no price is above the highest h that is found:
+    by scaling theta down by alpha / h the dual constraint holds for all neurons."""
+    H, y, alpha = random_problem(1)
+    program, grade = fit(H, y, alpha=alpha, n_patterns=20, max_iter=1)
+    point = solve_over(program, grade.patterns_on(program), None, solver="auto", tol=1e-4)
+    theta = dual_point(program, point.prediction(program)).theta
+
+    def round_worth(gain):
+        budget = Budget(20, 0.0, gain, None)
+        return proposals.propose(program, point, None, budget, np.random.default_rng(0))
+
+    every = search.ascend(program, theta, np.random.default_rng(1).standard_normal((3, 500)))
+    price = np.abs(search.price(program, theta, every.vectors)).max()
+    assert price > alpha  # or there would be no round at all
+    t = min(1.0, alpha / price)
+    dual = float(np.sum(t * theta * y) - 0.5 * t**2 * np.sum(theta**2 / program.weights[:, None]))
+    promise = 1.0 - dual / point.objective
+    assert round_worth(0.05 * promise) is not None
+    assert round_worth(0.2 * promise) is None

@@ -120,7 +120,7 @@ class Case:
         if self.n_patterns:
             return sample_patterns(program.X, self.n_patterns, rng)
         start = null_point(program, program.patterns)
-        proposal = propose(program, start, None, Budget(300, 1e-4, None), rng)
+        proposal = propose(program, start, None, Budget(300, 1e-4, 1e-3, None), rng)
         assert proposal is not None
         gates = proposal.patterns.gates
         clear = np.abs(program.X @ gates).min(axis=0) > 1e-9 * np.linalg.norm(gates, axis=0)
