@@ -288,27 +288,14 @@ def correct_progress(
     plan: ChainPlan,
     method: str,
     limits: Limits,
-    validation: Data | None = None,
     report: Report = lambda line: None,
 ) -> Progress:
-    """Correct a chain, measure it again and certify what its grades still are.
-
-    With validation data, a correction that does not lower the validation loss is dropped.
-    """
+    """Correct a chain, measure it again and certify what its grades still are."""
     correction = correct_chain(progress.chain, data, plan, method, limits, report)
-    held_out: tuple[float, ...] = ()
-    if validation is not None:  # measured anew: rows may be others than those of an earlier fit
-        before, held_out = (
-            staged_loss(chain, validation, plan.loss, plan.span)
-            for chain in (progress.chain, correction.chain)
-        )
-        if not held_out[-1] < before[-1]:
-            return replace(progress, objective_path=correction.objective_path[:1])
     chain = _certified(correction.chain, data, plan)
     return Progress(
         chain=chain,
         train_loss=staged_loss(chain, data, plan.loss),
-        validation_loss=held_out,
         verdict=progress.verdict,
         objective_path=correction.objective_path,
         energy=measure_energy(chain, data, plan),

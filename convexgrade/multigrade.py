@@ -46,7 +46,6 @@ from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
 
-_NOISE, _NOISE_OF_CLASSES = 1.0, 0.5  # standard errors up to which a rise of a loss may be none
 _DEPENDENT = 1e-8  # singular value, relative to the largest, of columns that count as dependent
 
 
@@ -236,7 +235,6 @@ def grow(
     start: Progress,
     data: Data,
     plan: ChainPlan,
-    validation: Data | None = None,
     report: Report = lambda line: None,
 ) -> Iterator[Progress]:
     """Add grades one by one, yielding the chain after each; the last yield has a verdict.
@@ -246,19 +244,9 @@ def grow(
     """
     progress = start
     while len(progress.chain) < plan.n_grades:
-        grown = extended(progress, data, plan, validation, report)
-        index, grade = len(grown.chain), grown.chain.grades[-1]
-        trivial = is_trivial(grown)
-        verdict = _TRIVIAL.format(index=index, alpha=grade.alpha) if trivial else ""
-        if trivial and index > 1:
-            yield replace(progress, verdict=verdict)
-            return
-        if validation is not None and _is_worse(grown.chain, validation, plan):
-            yield replace(progress, verdict=_UNIMPROVED.format(index=index))
-            return
-        progress = replace(grown, verdict=verdict)
+        progress = extended(progress, data, plan, report=report)
         yield progress
-        if trivial:
+        if progress.verdict:
             return
     yield replace(progress, verdict=f"All {plan.n_grades} grades were fitted.")
 
@@ -270,20 +258,22 @@ def extended(
     validation: Data | None = None,
     report: Report = lambda line: None,
 ) -> Progress:
-    """Return a chain with one grade more, whatever it brings."""
+    """Return a chain with one grade more; the chain as it is, with a verdict, if that is trivial.
+
+    Only the first grade may be trivial and stay.
+    """
     chain = _add_grade(progress.chain, data, plan, report)
-    return _measured(progress, chain, data, validation, plan)
-
-
-def is_trivial(progress: Progress) -> bool:
-    """Return whether the newest grade has no neuron, with which a chain ends."""
-    return progress.chain.grades[-1].certificate.status is Status.TRIVIAL
+    grade, verdict = chain.grades[-1], ""
+    if grade.certificate.status is Status.TRIVIAL:
+        verdict = _TRIVIAL.format(index=len(chain), alpha=grade.alpha)
+        if len(chain) > 1:
+            return replace(progress, verdict=verdict)
+    return replace(_measured(progress, chain, data, validation, plan), verdict=verdict)
 
 
 _TRIVIAL = (
     "Grade {index} is trivial: no neuron correlates with what is left by more than alpha={alpha:g}."
 )
-_UNIMPROVED = "Grade {index} raised the validation loss by more than its noise and was dropped."
 
 
 def first_price(data: Data, plan: ChainPlan) -> float:
@@ -406,27 +396,6 @@ def staged_loss(chain: Chain, data: Data, loss: Loss, span: Span = UNLIMITED) ->
 
 def _mean_loss(output: Array, data: Data, loss: Loss) -> float:
     return float(data.weights @ loss.value(output, data.y))
-
-
-def _is_worse(chain: Chain, validation: Data, plan: ChainPlan) -> bool:
-    """Return whether the newest grade raises the loss above its least by more than its mean's noise.
-
-    Chains that overfit grow ever surer, which costs a log loss most: there, less counts as noise.
-    """
-    outputs = chain.staged(validation.X)
-    losses = [plan.loss.value(plan.span.apply(output), validation.y) for output in outputs]
-    if len(losses) < 2:
-        return False
-    best = min(losses[:-1], key=lambda loss: float(validation.weights @ loss))
-    rise = losses[-1] - best
-    mean = float(validation.weights @ rise)
-    error = float(np.linalg.norm(validation.weights * (rise - mean)))
-    return mean > noise_of(plan.loss) * error
-
-
-def noise_of(loss: Loss) -> float:
-    """Return by how many standard errors a mean loss may rise and be taken for noise."""
-    return _NOISE if loss.quadratic else _NOISE_OF_CLASSES
 
 
 def certify_chain(chain: Chain, data: Data, plan: ChainPlan) -> list[Certificate]:

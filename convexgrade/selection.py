@@ -1,4 +1,7 @@
-"""Alpha and depth of a chain by cross-validation, along one decreasing path of alpha.
+"""Alpha and depth of a chain by rows held out.
+
+At one alpha, chains that have not seen some of the rows grow grade by grade, until the loss of these
+rows rises by more than its noise (`deepen`). Cross-validation follows a decreasing path of alpha:
 
     for alpha from large to small:
         grow the chains of all folds grade by grade, until the mean validation loss rises by more than
@@ -21,21 +24,15 @@ from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 
 from convexgrade.grade import Report
-from convexgrade.multigrade import (
-    ChainPlan,
-    Data,
-    Progress,
-    extended,
-    first_price,
-    is_trivial,
-    noise_of,
-)
+from convexgrade.losses import Loss
+from convexgrade.multigrade import ChainPlan, Data, Progress, extended, first_price
 from convexgrade.network import Handover, Network
 
 Array = NDArray[np.float64]
 
 _LARGEST = 1e-2  # penalty, unless chosen: at most this,
 _OF_NOISE = 0.1  # and at most so much of the price of noise
+_NOISE, _NOISE_OF_CLASSES = 1.0, 0.5  # standard errors up to which a rise of a loss may be none
 _FAR = 30.0  # fall of alpha without a gain after which the path ends
 
 
@@ -44,6 +41,27 @@ class Fold(NamedTuple):
 
     train: Data
     validation: Data
+
+
+class Tried(NamedTuple):
+    """Chains of one alpha, one for each fold.
+
+    Attributes
+    ----------
+    alpha : float
+        Penalty of the first grade.
+    chains : tuple of Progress
+        The chains.
+    losses : tuple of float
+        Mean loss of the rows held out after each grade.
+    verdict : str
+        Why they ended, empty while they grow.
+    """
+
+    alpha: float
+    chains: tuple[Progress, ...]
+    losses: tuple[float, ...] = ()
+    verdict: str = ""
 
 
 class Trial(NamedTuple):
@@ -139,6 +157,74 @@ def given_penalties(alphas: ArrayLike) -> Array:
     return np.sort(values)
 
 
+def noise_of(loss: Loss) -> float:
+    """Return by how many standard errors a mean loss may rise and be taken for noise."""
+    return _NOISE if loss.quadratic else _NOISE_OF_CLASSES
+
+
+def deepen(
+    folds: Sequence[Fold], plan: ChainPlan, handover: Handover, *, least: int = 0
+) -> Iterator[Tried]:
+    """Grow chains grade by grade until one raises the loss of the rows held out by more than its noise.
+
+    A generator, so that grades already finished survive an interruption; the last yield has a verdict.
+
+    Parameters
+    ----------
+    folds : sequence of Fold
+        Folds.
+    plan : ChainPlan
+        How the chains are grown, rough or not.
+    handover : Handover
+        What grades hand on.
+    least : int, default=0
+        Grades that stay whatever they bring.
+    """
+    empty = [Progress.begin(plan.loss, fold.train, handover) for fold in folds]
+    weights = np.concatenate([fold.validation.weights for fold in folds]) / len(folds)
+    tried, stages = Tried(plan.alpha, tuple(empty)), []
+    starts, run = [plan.first_network] * len(folds), Parallel(n_jobs=1)
+    for depth, chains in enumerate(_deepened(empty, folds, plan, starts, run), start=1):
+        deepest = max(chains, key=lambda progress: len(progress.chain))
+        if len(deepest.chain) < depth:
+            yield tried._replace(verdict=deepest.verdict)
+            return
+        stages.append(_held_out_losses(chains, folds, plan))
+        if depth > least and _is_worse(stages, weights, noise_of(plan.loss)):
+            yield tried._replace(verdict=_UNIMPROVED.format(index=depth))
+            return
+        losses = (*tried.losses, float(weights @ stages[-1]))
+        tried = Tried(plan.alpha, tuple(chains), losses)
+        yield tried
+    yield tried._replace(verdict=f"All {plan.n_grades} grades were fitted.")
+
+
+_UNIMPROVED = "Grade {index} raised the validation loss by more than its noise and was dropped."
+
+
+def _held_out_losses(chains: Sequence[Progress], folds: Sequence[Fold], plan: ChainPlan) -> Array:
+    """Return the loss of every row held out, fold after fold."""
+    outputs = [chain.chain.output(f.validation.X) for chain, f in zip(chains, folds, strict=True)]
+    losses = [
+        plan.loss.value(plan.span.apply(output), fold.validation.y)
+        for output, fold in zip(outputs, folds, strict=True)
+    ]
+    return np.concatenate(losses)
+
+
+def _is_worse(stages: Sequence[Array], weights: Array, noise: float) -> bool:
+    """Return whether the last losses of rows are above the least before by more than their mean's noise.
+
+    Chains that overfit grow ever surer, which costs a log loss most: there, less counts as noise.
+    """
+    if len(stages) < 2:
+        return False
+    best = min(stages[:-1], key=lambda losses: float(weights @ losses))
+    rise = stages[-1] - best
+    mean = float(weights @ rise)
+    return mean > noise * float(np.linalg.norm(weights * (rise - mean)))
+
+
 def select(
     folds: Sequence[Fold],
     plan: ChainPlan,
@@ -202,13 +288,8 @@ def _deepened(
 
 
 def _deeper(chain: Progress, fold: Fold, plan: ChainPlan) -> Progress:
-    """Return a chain with one grade more, or as it is where `grow` ends: at a trivial grade."""
-    if chain.verdict:
-        return chain
-    grown = extended(chain, fold.train, plan, fold.validation)
-    if not is_trivial(grown):
-        return grown
-    return replace(chain if chain.chain.links else grown, verdict="trivial")
+    """Return a chain with one grade more, or as it is if that was trivial once."""
+    return chain if chain.verdict else extended(chain, fold.train, plan, fold.validation)
 
 
 def _line(alpha: float, losses: list[list[float]]) -> str:

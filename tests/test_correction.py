@@ -347,6 +347,9 @@ def test_early_stopping_keeps_a_correction_only_where_held_out_rows_agree():
         changed = model.train_loss_[-1] != greedy.train_loss_[-1]
         assert changed == (model.validation_loss_[-1] < greedy.validation_loss_[-1])
         assert model._progress.chain.corrected == changed
+        assert (len(model.objective_path_) == 1) == (not changed)
+        first = greedy.train_loss_[-1] + sum(g.alpha * g.network.penalty for g in greedy.grades_)
+        assert model.objective_path_[0] == pytest.approx(first)
 
 
 def test_grades_can_be_added_to_a_corrected_chain():

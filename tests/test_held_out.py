@@ -1,16 +1,22 @@
 """Penalty and depth that chains choose by themselves: "auto" for alpha and early_stopping."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.model_selection import ShuffleSplit
 
-from convexgrade import MultigradeClassifier, MultigradeRegressor, certify, multigrade
-from convexgrade.losses import SquaredError
-from convexgrade.multigrade import Data
-from convexgrade.network import UNLIMITED
-from convexgrade.selection import usual_penalty
+from convexgrade import (
+    MultigradeClassifier,
+    MultigradeRegressor,
+    certify,
+    multigrade,
+    selection,
+)
+from convexgrade.estimators.base import distinct_rows
+from convexgrade.losses import BinaryLogLoss, SquaredError
+from convexgrade.selection import noise_of, usual_penalty
 from convexgrade.solution import Status
 
 CHAINS = [MultigradeRegressor, MultigradeClassifier]
@@ -29,6 +35,10 @@ def targets(estimator, y):
 def small(estimator, **parameters):
     quick = {"n_patterns": 8, "n_grades": 2, "tol": 1e-2, "random_state": 0}
     return estimator(**{**quick, **parameters})
+
+
+def rows_of(model, X, y):
+    return distinct_rows(model._weighted(*model._validate(X, y, reset=False), None))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +81,8 @@ def test_all_rows_are_fitted_as_deep_as_the_rows_held_out_say(estimator):
     model = small(estimator, n_grades=4).fit(X, y)
     assert len(model.validation_loss_) == model.n_grades_ < 4
     assert "raised the validation loss by more than its noise" in model.stop_reason_
-    plain = small(estimator, n_grades=model.n_grades_, early_stopping=False).fit(X, y)
+    given = {"alpha": model.alpha_, "n_grades": model.n_grades_, "early_stopping": False}
+    plain = small(estimator, **given).fit(X, y)
     assert plain.validation_loss_.size == 0
     np.testing.assert_array_equal(model.predict(X), plain.predict(X))
     np.testing.assert_array_equal(model.train_loss_, plain.train_loss_)
@@ -92,28 +103,44 @@ def test_all_rows_are_fitted_as_deep_as_the_rows_held_out_say(estimator):
     ],
 )
 def test_a_grade_is_dropped_for_a_rise_that_is_no_noise(losses, worse, worse_for_classes):
-    outputs = [np.sqrt(2.0 * np.array(stage, dtype=float))[:, None] for stage in losses]
-    chain = SimpleNamespace(staged=lambda X: iter(outputs))
-    of_numbers = SimpleNamespace(loss=SquaredError(), span=UNLIMITED)
-    of_classes = SimpleNamespace(
-        loss=SimpleNamespace(value=SquaredError().value, quadratic=False), span=UNLIMITED
-    )
-    held_out = Data(np.zeros((4, 1)), np.zeros((4, 1)), np.full(4, 0.25))
-    assert multigrade._is_worse(chain, held_out, of_numbers) == worse
-    assert multigrade._is_worse(chain, held_out, of_classes) == worse_for_classes
+    stages, weights = np.array(losses, dtype=float), np.full(4, 0.25)
+    of_numbers, of_classes = noise_of(SquaredError()), noise_of(BinaryLogLoss())
+    assert selection._is_worse(stages, weights, of_numbers) == worse
+    assert selection._is_worse(stages, weights, of_classes) == worse_for_classes
 
 
-def test_validation_losses_are_of_a_chain_that_has_not_seen_the_rows():
-    X, y = make_data()
+def test_validation_losses_are_of_chains_that_have_not_seen_the_rows():
+    """Rows are held out ten at a time, five times: grades on the others, sketched, and their losses."""
+    X, y = make_data(n=100)
     model = small(MultigradeRegressor, alpha=0.01).fit(X, y)
-    trial = model._trial
-    assert trial.validation_loss == tuple(model.validation_loss_)
-    assert np.mean((y - model.predict(X)) ** 2) < np.mean(
-        (y - list(trial.chain.staged(X))[-1]) ** 2
-    )
+    rows, plan = rows_of(model, X, y), model._plan()
+    plan = replace(plan, settings=plan.settings.rough())
+    losses = []
+    for some in ShuffleSplit(5, test_size=0.1, random_state=model._seed).split(X):
+        train, held_out = (model._data(rows.take(index)) for index in some)
+        *_, grown = multigrade.grow(model._begin(train), train, plan)
+        losses.append(multigrade.staged_loss(grown.chain, held_out, plan.loss, plan.span))
+    np.testing.assert_allclose(model.validation_loss_, np.mean(losses, axis=0), rtol=1e-12)
     half = small(MultigradeRegressor, alpha=0.01, validation_fraction=0.5).fit(X, y)
     assert not set(half.validation_loss_) & set(model.validation_loss_)
     np.testing.assert_array_equal(half.predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize("estimator", CHAINS)
+@pytest.mark.parametrize(
+    ("n", "fraction", "times"), [(100, 0.1, 5), (500, 0.1, 4), (500, 0.4, 1), (2100, 0.1, 1)]
+)
+def test_few_rows_are_held_out_several_times(estimator, n, fraction, times):
+    X, y = make_data(n=n)
+    y = targets(estimator, y)
+    model = small(estimator, validation_fraction=fraction, n_grades=1).fit(X[:100], y[:100])
+    folds = list(model._held_out(rows_of(model, X, y)))
+    assert len(folds) == times
+    for train, held_out in folds:
+        assert len(held_out.X) == pytest.approx(fraction * n)
+        both = np.concatenate([train.X, held_out.X])
+        np.testing.assert_array_equal(np.unique(both, axis=0), np.unique(X, axis=0))
+    assert len({fold.validation.X.tobytes() for fold in folds}) == times
 
 
 @pytest.mark.parametrize(
@@ -142,7 +169,7 @@ def test_no_rows_are_held_out_where_a_class_has_few(rare, held_out):
     assert (model.validation_loss_.size > 0) == held_out
 
 
-def test_adding_grades_goes_on_with_both_chains():
+def test_adding_grades_is_the_same_as_fitting_them_at_once():
     X, y = make_data(n=150)
     model = small(MultigradeRegressor, warm_start=True).fit(X, y)
     first = model.grades_
@@ -160,7 +187,7 @@ def test_adding_grades_goes_on_with_both_chains():
         (MultigradeRegressor, 120, 0.01, 0.3),
         (MultigradeRegressor, 120, 1.0, 1.0),
         (MultigradeClassifier, 200, 0.0, 0.3),
-        (MultigradeClassifier, 200, 1.0, 1.0),
+        (MultigradeClassifier, 200, 3.0, 1.0),
     ],
 )
 def test_alpha_auto_is_the_better_of_two_on_the_rows_held_out(estimator, n, noise, share):
@@ -179,7 +206,10 @@ def test_alpha_auto_is_the_better_of_two_on_the_rows_held_out(estimator, n, nois
 
 
 def interrupted_fit(X, y, grades_before, monkeypatch):
-    """Return a chain of two grades whose fit was interrupted after so many of all grades it fits."""
+    """Return a chain of two grades whose fit was interrupted after so many of all grades it fits.
+
+    That are two of the five chains under each of two penalties, and two of all rows.
+    """
     original, calls = multigrade.fit_grade, []
 
     def interrupted(*args):
@@ -198,7 +228,7 @@ def interrupted_fit(X, y, grades_before, monkeypatch):
 
 @pytest.mark.parametrize(
     ("grades_before", "kept", "sketched"),
-    [(1, 1, True), (2, 2, True), (3, 2, True), (4, 2, True), (5, 1, False)],
+    [(5, 1, True), (9, 1, True), (10, 2, True), (15, 2, True), (20, 2, True), (21, 1, False)],
 )
 def test_an_interrupted_fit_keeps_finished_grades_or_the_first_chain_that_was_tried(
     grades_before, kept, sketched, monkeypatch
@@ -214,11 +244,11 @@ def test_an_interrupted_fit_keeps_finished_grades_or_the_first_chain_that_was_tr
 def test_a_fit_goes_on_with_finished_grades_but_not_with_sketches(monkeypatch):
     X, y = make_data()
     anew = small(MultigradeRegressor).fit(X, y)
-    for grades_before in (3, 5):
+    for grades_before in (10, 21):
         model = interrupted_fit(X, y, grades_before, monkeypatch)
         first = model.grades_[0]
         model.set_params(warm_start=True).fit(X, y)
-        assert (model.grades_[0] is first) == (grades_before == 5)
+        assert (model.grades_[0] is first) == (grades_before == 21)
         np.testing.assert_array_equal(model.predict(X), anew.predict(X))
         np.testing.assert_array_equal(model.validation_loss_, anew.validation_loss_)
 
@@ -227,8 +257,8 @@ def test_a_fit_says_what_it_does(capsys):
     X, y = make_data()
     small(MultigradeRegressor, verbose=1).fit(X, y)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "12 of 120 rows held out:"
+    assert lines[0] == "12 of 120 rows held out, 5 times:"
     assert lines[1] == "alpha=0.01:"
-    assert lines[2].startswith("Grade 1: ")
-    assert lines[lines.index("alpha=0.003:") + 1].startswith("Grade 1: ")
+    assert lines[2].startswith("Grade 1: validation loss 0.")
+    assert lines[lines.index("alpha=0.003:") + 1].startswith("Grade 1: validation loss 0.")
     assert lines[lines.index("All rows:") + 1].startswith("Grade 1: ")

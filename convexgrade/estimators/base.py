@@ -260,10 +260,8 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         for progress in self._growing(start, data, plan):
             self._progress = progress
 
-    def _growing(
-        self, start: Progress, data: Data, plan: ChainPlan, validation: Data | None = None
-    ) -> Iterator[Progress]:
-        for progress in grow(start, data, plan, validation, self._reporter(level=2)):
+    def _growing(self, start: Progress, data: Data, plan: ChainPlan) -> Iterator[Progress]:
+        for progress in grow(start, data, plan, self._reporter(level=2)):
             self._reporter(level=1)(_summary(progress))
             yield progress
 

@@ -11,19 +11,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import is_classifier
-from sklearn.model_selection import KFold, StratifiedKFold, check_cv, train_test_split
+from sklearn.model_selection import (
+    KFold,
+    ShuffleSplit,
+    StratifiedKFold,
+    StratifiedShuffleSplit,
+    check_cv,
+)
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from convexgrade.correction import METHODS, Limits, correct_progress
+from convexgrade.correction import METHODS, Limits, correct_chain, correct_progress, objective
 from convexgrade.energy import Energy
 from convexgrade.estimators.base import BaseChain, Rows, distinct_rows
 from convexgrade.estimators.targets import ClassifierTargets, RegressorTargets, probabilities
-from convexgrade.multigrade import ChainPlan, Data, Progress
+from convexgrade.multigrade import ChainPlan, Data, Progress, staged_loss
 from convexgrade.network import Handover, Network
 from convexgrade.selection import (
     Fold,
     Selection,
+    Tried,
+    deepen,
     given_penalties,
     penalty_path,
     select,
@@ -62,6 +70,10 @@ CROSS_VALIDATION: dict[str, list[Any]] = {
 
 _SHARES = 1.0, 0.3  # of the usual penalty, that "auto" tries on rows held out
 _ENOUGH = 100  # distinct rows from which "auto" holds some out
+_JUDGES, _TIMES = (
+    200,
+    5,
+)  # rows to judge by: where fewer are held out at a time, up to so many times
 _FOLDS = 5  # of cross-validation, unless chosen;
 _TRIED, _MANY = 2, 5000  # all are tried up to so many rows, from there on so many folds
 
@@ -88,10 +100,9 @@ class DeepChain(BaseChain):
         data: Data,
         method: str,
         limits: Limits,
-        validation: Data | None = None,
     ) -> Progress:
         reporter = self._reporter(level=2)
-        return correct_progress(progress, data, self._plan(), method, limits, validation, reporter)
+        return correct_progress(progress, data, self._plan(), method, limits, reporter)
 
     def _depth(self) -> int:
         return int(self.n_grades)
@@ -127,7 +138,6 @@ class ManyGrades(DeepChain):
     first_bias: bool
 
     _alpha: float  # what "auto" stands for
-    _trial: Progress | None  # the chain that has not seen the rows held out
 
     @property
     def alpha_(self) -> float:
@@ -146,7 +156,6 @@ class ManyGrades(DeepChain):
     def _learn_from(self, rows: Rows) -> None:
         super()._learn_from(rows)
         self._alpha = usual_penalty(float(rows.weights.sum()), self.n_features_in_)
-        self._trial = None
 
     def _penalty(self) -> float:
         return self._alpha if isinstance(self.alpha, str) else float(self.alpha)
@@ -163,47 +172,63 @@ class ManyGrades(DeepChain):
     def _grow_as_deep_as_tried(self, rows: Rows, plan: ChainPlan, continues: bool) -> None:
         """Find the depth from which on the loss of rows held out rises, then fit all rows so deep."""
         before = self._progress if continues else None
-        train, validation = self._split(rows)
-        self._reporter(level=1)(f"{len(validation.X)} of {len(rows.X)} rows held out:")
-        trial, plan = self._best_tried(train, validation, plan, before)
+        folds = list(self._held_out(rows))
+        times = "" if len(folds) == 1 else f", {len(folds)} times"
+        self._reporter(level=1)(
+            f"{len(folds[0].validation.X)} of {len(rows.X)} rows held out{times}:"
+        )
+        tried, plan = self._best_tried(folds, plan, before)
+        losses, corrects = tried.losses, False
         if self.correction != "none":
-            trial = self._corrected(trial, train, self.correction, Limits(), validation)
-            self._trial = trial
-        data, plan = self._data(rows), replace(plan, n_grades=len(trial.chain))
+            corrected = self._losses_corrected(tried, folds, plan)
+            was = before is not None and before.chain.corrected
+            corrects = was or corrected[-1] < losses[-1]
+            losses = corrected if corrects else losses
+        data, plan = self._data(rows), replace(plan, n_grades=len(losses))
         self._reporter(level=1)("All rows:")
         for whole in self._growing(before or self._begin(data), data, plan):
-            held_out = trial.validation_loss[: len(whole.chain)]
+            held_out = losses[: len(whole.chain)]
             self._progress = replace(whole, validation_loss=held_out, verdict="")
         whole = self._progress
-        if trial.chain.corrected:
+        if corrects:
             whole = self._corrected(whole, data, self.correction, Limits())
-        self._progress = replace(
-            whole,
-            validation_loss=held_out,
-            verdict=trial.verdict,
-            objective_path=whole.objective_path or trial.objective_path[:1],
-        )
+        elif self.correction != "none":
+            whole = replace(whole, objective_path=(objective(whole.chain, data, plan.loss),))
+        self._progress = replace(whole, validation_loss=held_out, verdict=tried.verdict)
 
     def _best_tried(
-        self, train: Data, validation: Data, plan: ChainPlan, before: Progress | None
-    ) -> tuple[Progress, ChainPlan]:
-        """Grow rough chains, one for each penalty; return the best on the rows held out, and its plan.
+        self, folds: list[Fold], plan: ChainPlan, before: Progress | None
+    ) -> tuple[Tried, ChainPlan]:
+        """Grow rough chains for each penalty; return those best on the rows held out, and their plan.
 
         Should the fit be interrupted, the first serves so far as it has come, if there is no other.
         """
-        start, rough = self._trial or self._begin(train), plan.settings.rough()
+        rough, least = plan.settings.rough(), 0 if before is None else len(before.chain)
         chooses = before is None and isinstance(self.alpha, str)
-        best: Progress | None = None
+        best: Tried | None = None
         for share in _SHARES if chooses else (1.0,):
-            tried = replace(plan, alpha=share * plan.alpha)
-            self._reporter(level=1)(f"alpha={tried.alpha:.3g}:")
-            for trial in self._growing(start, train, replace(tried, settings=rough), validation):
+            here = replace(plan, alpha=share * plan.alpha, settings=rough)
+            self._reporter(level=1)(f"alpha={here.alpha:.3g}:")
+            for tried in deepen(folds, here, self._handover(), least=least):
+                self._reporter(level=1)(_line(tried))
                 if best is None and before is None:
-                    self._progress = trial
-            if best is None or trial.validation_loss[-1] < best.validation_loss[-1]:
-                best, self._alpha, self._trial = trial, tried.alpha, trial
+                    chain, held_out = tried.chains[0], tried.losses
+                    self._progress = replace(chain, validation_loss=held_out[: len(chain.chain)])
+            if best is None or tried.losses[-1] < best.losses[-1]:
+                best, self._alpha = tried, tried.alpha
         assert best is not None
         return best, replace(plan, alpha=self._alpha)
+
+    def _losses_corrected(
+        self, tried: Tried, folds: list[Fold], plan: ChainPlan
+    ) -> tuple[float, ...]:
+        """Return the mean loss of the rows held out after each grade of the chains, once corrected."""
+        losses = []
+        for progress, fold in zip(tried.chains, folds, strict=True):
+            chain = correct_chain(progress.chain, fold.train, plan, self.correction, Limits()).chain
+            held_out = staged_loss(chain, fold.validation, plan.loss, plan.span)
+            losses.append([*held_out, *held_out[-1:] * (len(tried.losses) - len(held_out))])
+        return tuple(np.mean(losses, axis=0).tolist())
 
     def _holds_out(self, rows: Rows) -> bool:
         """Return whether some rows are held out; "auto": where depth is to be found, and rows are many.
@@ -235,14 +260,20 @@ class ManyGrades(DeepChain):
             )
         return True
 
-    def _split(self, rows: Rows) -> tuple[Data, Data]:
-        train, held_out = train_test_split(
-            np.arange(len(rows.X)),
+    def _held_out(self, rows: Rows) -> Iterator[Fold]:
+        """Yield rows to train on and rows held out; several times where these are few.
+
+        What a few rows say of depth and penalty is mostly chance.
+        """
+        held_out = max(1.0, self.validation_fraction * len(rows.X))
+        kind = StratifiedShuffleSplit if is_classifier(self) else ShuffleSplit
+        splitter = kind(
+            min(_TIMES, int(np.ceil(_JUDGES / held_out))),
             test_size=self.validation_fraction,
             random_state=self._seed,
-            stratify=rows.y if is_classifier(self) else None,
         )
-        return self._data(rows.take(train)), self._data(rows.take(held_out))
+        for train, others in splitter.split(rows.X, rows.y):
+            yield Fold(self._data(rows.take(train)), self._data(rows.take(others)))
 
 
 class CrossValidated(DeepChain):
@@ -402,3 +433,7 @@ class StagedClassifier(ClassifierTargets):
         """
         for output in self._outputs(X):
             yield probabilities(output)
+
+
+def _line(tried: Tried) -> str:
+    return tried.verdict or f"Grade {len(tried.losses)}: validation loss {tried.losses[-1]:.6g}."

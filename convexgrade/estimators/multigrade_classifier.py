@@ -75,7 +75,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         error, and fit all rows so deep. ``"auto"`` does so from 100 distinct rows on, if there are
         enough of each class.
     validation_fraction : float, default=0.1
-        Fraction held out, in (0, 1).
+        Fraction held out, in (0, 1); up to five times where that is less than 200 rows.
     standardize : bool, default=True
         Standardise the columns of X.
     log_tails : bool, default=True
@@ -119,7 +119,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     train_loss_ : ndarray of shape (``n_grades_``,)
         Mean training loss after each grade.
     validation_loss_ : ndarray of shape (``n_grades_``,)
-        Mean loss of the rows held out after each grade of the chain that had not seen them; empty if
+        Mean loss of the rows held out after each grade of the chains that had not seen them; empty if
         none were.
     objective_path_ : ndarray
         Mean loss plus the penalties of all grades: before correction, with readouts refitted, and

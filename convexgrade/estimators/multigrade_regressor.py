@@ -82,7 +82,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Hold out rows, stop where a grade raises their loss by more than a standard error, and fit all
         rows so deep. ``"auto"`` does so from 100 distinct rows on.
     validation_fraction : float, default=0.1
-        Fraction held out, in (0, 1).
+        Fraction held out, in (0, 1); up to five times where that is less than 200 rows.
     extrapolation : float or None, default=0.25
         How far predictions may lie outside the range of the training targets, in units of its width.
         Of rows unlike all training rows, a chain would predict whatever its steepest slopes lead to.
@@ -134,7 +134,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         and its penalty. The three sum up to it, whatever the accuracy of the solve. What correction or
         ``refinement="pointwise"`` changes in that is each grade's ``defect``.
     validation_loss_ : ndarray of shape (``n_grades_``,)
-        Mean loss of the rows held out after each grade of the chain that had not seen them; empty if
+        Mean loss of the rows held out after each grade of the chains that had not seen them; empty if
         none were.
     objective_path_ : ndarray
         Mean loss plus the penalties of all grades: before correction, with readouts refitted, and
