@@ -43,9 +43,7 @@ _FINAL_STEPS = 1000  # quasi-Newton steps after a cut to ``max_neurons``
 _COMPLETIONS = 8  # times that neurons of high price join the last patterns,
 _CHEAP = 3e6  # as long as a Newton step of the program takes about so many operations
 _WORTH_A_GAP = 1.2  # objective, relative to that over fewer groups, at which those are kept instead
-_ROUGH = (
-    10.0  # gain that is worth a round, relative, and accuracy of its solve, in units of ``tol``,
-)
+_ROUGH = 10.0  # relative gain worth a round, and accuracy of its solve, in units of ``tol``,
 _ACCURATE = 1e-3  # least objective, relative to the loss before, to which a round's accuracy scales
 _WIDTH_TO_JUDGE, _TOL_TO_JUDGE = 100, 1e-2  # patterns and tolerance of grades that only judge
 _LOOSEST = 0.01  # accuracy below which interior points may not have reached the cones
