@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dposv
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -157,4 +158,18 @@ def cholesky(matrix: Array) -> Array:
             return np.asarray(np.linalg.cholesky(matrix), dtype=float)
         except np.linalg.LinAlgError:
             continue
+    raise np.linalg.LinAlgError("not positive definite")
+
+
+def solved(matrix: Array, right: Array) -> Array:
+    """Return the solution of one symmetric system, with the least ridge that works; see `cholesky`.
+
+    In one call: for the few hundred columns of most systems, wrappers take as long as the rest.
+    """
+    diagonal = np.diagonal(matrix).copy()
+    for ridge in _RIDGES:
+        matrix[np.diag_indices_from(matrix)] = (1.0 + ridge) * diagonal
+        _, solution, info = dposv(matrix.T, right, lower=False)
+        if info == 0 and np.isfinite(solution).all():
+            return np.asarray(solution, dtype=float)
     raise np.linalg.LinAlgError("not positive definite")

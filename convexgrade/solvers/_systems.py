@@ -33,6 +33,7 @@ from convexgrade.solvers._operator import (
     Outputs,
     chunks,
     coupled,
+    solved,
     square_roots,
 )
 
@@ -229,8 +230,9 @@ class System:
         matrix = self._gram(K, H)
         if matrix is None:
             matrix = K.formed(H)
+        matrix[np.diag_indices_from(matrix)] += 1.0
         y = K.adjoint(np.einsum("ikl,il->ik", H, right))
-        return right - K.forward(cho_solve(factor(matrix), y, check_finite=False))
+        return right - K.forward(solved(matrix, y))
 
     def _by_rows(self, K: Columns, H: Array, right: Array) -> Array:
         S = square_roots(H)

@@ -24,12 +24,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve
 
 from convexgrade.certificate import dual_point, lower_bound
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
-from convexgrade.solvers._operator import cholesky, coupled, row_products
+from convexgrade.solvers._operator import coupled, row_products, solved
 from convexgrade.solvers._systems import Grams
 
 Array = NDArray[np.float64]
@@ -166,8 +165,8 @@ class _Problem:
             matrix[place[:, :, None], place[:, None, :]] += bent[own]
             right = np.concatenate([slope_c[:, k], slope_v[own].ravel()])
             matrix[np.diag_indices_from(matrix)] *= 1.0 + _RIDGE
-            solved = -cho_solve((cholesky(matrix), True), right, check_finite=False)
-            step_c[:, k], step_v[own] = solved[: len(point.c)], solved[place]
+            step = -solved(matrix, right)
+            step_c[:, k], step_v[own] = step[: len(point.c)], step[place]
         slope = float(np.vdot(slope_v, step_v)) + float(np.vdot(slope_c, step_c))
         return _Step(active, step_v, step_c, side, slope)
 
