@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python -m tests.benchmarks.patterns results.jsonl
 
 For every set and alpha: ten networks of 300 neurons, trained by scipy's L-BFGS to convergence, on the
-objective of a grade; the adaptive grade, as the estimators fit it by default; and grades over 50, 200
-and 1000 sampled patterns. Results are appended to the file as they come, so that an interrupted run goes
-on where it stopped; the table is printed at the end. A full run takes about an hour on one core.
+objective of a grade; five adaptive grades, as the estimators fit them by default; and grades over 50,
+200 and 1000 sampled patterns. Results are appended to the file as they come, so that an interrupted run
+goes on where it stopped; the table is printed at the end. A full run takes about 20 minutes on one core.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SETS = ("yacht", "energy", "concrete", "airfoil")
 ALPHAS = (1e-2, 1e-3, 1e-4)
 SAMPLES = (50, 200, 1000)
 WIDTH = 300
-FITS = 10
+FITS, GRADES = 10, 5
 # A descent has converged when a step gains less than this (the loss of the mean is 0.5).
 CONVERGED = {"ftol": 1e-10, "gtol": 1e-9, "maxiter": 20_000, "maxfun": 100_000}
 
@@ -123,7 +123,8 @@ def grade(name: str, alpha: float, settings: Settings, seed: int = 0) -> dict[st
 
 def contestants(name: str, alpha: float) -> Iterator[tuple[str, Any]]:
     """Yield a label and the function that measures it."""
-    yield "adaptive", lambda: grade(name, alpha, Settings())
+    for seed in range(GRADES):
+        yield f"adaptive {seed}", lambda seed=seed: grade(name, alpha, Settings(), seed)
     for n in SAMPLES:
         settings = Settings(patterns="sampled", n_patterns=n)
         yield f"sampled {n}", lambda settings=settings: grade(name, alpha, settings)
@@ -154,7 +155,10 @@ def results(path: Path) -> list[dict[str, Any]]:
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """Return the results in Markdown: objectives relative to the best descent, times beside."""
+    """Return the results in Markdown: objectives relative to the best descent, times beside.
+
+    Of the adaptive grades, the one of highest objective is shown, and the median time.
+    """
     lines = [
         "| set | alpha | best of ten descents | adaptive | gap | price / alpha | neurons "
         "| sampled 50 | sampled 200 | sampled 1000 | seconds: one descent | adaptive |",
@@ -164,7 +168,8 @@ def table(records: list[dict[str, Any]]) -> str:
         rows = {r["label"]: r for r in records if (r["set"], r["alpha"]) == key}
         descents = [r for label, r in rows.items() if label.startswith("descent")]
         best = min(r["objective"] for r in descents)
-        adaptive = rows["adaptive"]
+        grades = [r for label, r in rows.items() if label.startswith("adaptive")]
+        adaptive = max(grades, key=lambda r: r["objective"])
         sampled = [f"{rows[f'sampled {n}']['objective'] / best:.2f}" for n in SAMPLES]
         cells = [
             key[0],
@@ -175,8 +180,8 @@ def table(records: list[dict[str, Any]]) -> str:
             f"{adaptive['price']:.2f}",
             f"{adaptive['neurons']} of {adaptive['pruned_from']}",
             *sampled,
-            f"{median(r['seconds'] for r in descents):.1f}",
-            f"{adaptive['seconds']:.1f}",
+            f"{median(r['seconds'] for r in descents):.2g}",
+            f"{median(r['seconds'] for r in grades):.2g}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
