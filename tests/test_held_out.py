@@ -128,7 +128,7 @@ def test_validation_losses_are_of_chains_that_have_not_seen_the_rows():
 
 @pytest.mark.parametrize("estimator", CHAINS)
 @pytest.mark.parametrize(
-    ("n", "fraction", "times"), [(100, 0.1, 5), (500, 0.1, 4), (500, 0.4, 1), (2100, 0.1, 1)]
+    ("n", "fraction", "times"), [(100, 0.1, 5), (1500, 0.1, 4), (1500, 0.35, 1), (5000, 0.1, 1)]
 )
 def test_few_rows_are_held_out_several_times(estimator, n, fraction, times):
     X, y = make_data(n=n)

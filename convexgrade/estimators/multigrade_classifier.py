@@ -75,7 +75,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         error, and fit all rows so deep. ``"auto"`` does so from 100 distinct rows on, if there are
         enough of each class.
     validation_fraction : float, default=0.1
-        Fraction held out, in (0, 1); up to five times where that is less than 200 rows.
+        Fraction held out, in (0, 1); up to five times where that is less than 500 rows.
     standardize : bool, default=True
         Standardise the columns of X.
     log_tails : bool, default=True

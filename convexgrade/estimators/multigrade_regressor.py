@@ -82,7 +82,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Hold out rows, stop where a grade raises their loss by more than a standard error, and fit all
         rows so deep. ``"auto"`` does so from 100 distinct rows on.
     validation_fraction : float, default=0.1
-        Fraction held out, in (0, 1); up to five times where that is less than 200 rows.
+        Fraction held out, in (0, 1); up to five times where that is less than 500 rows.
     extrapolation : float or None, default=0.25
         How far predictions may lie outside the range of the training targets, in units of its width.
         Of rows unlike all training rows, a chain would predict whatever its steepest slopes lead to.
