@@ -70,10 +70,7 @@ CROSS_VALIDATION: dict[str, list[Any]] = {
 
 _SHARES = 1.0, 0.3  # of the usual penalty, that "auto" tries on rows held out
 _ENOUGH = 100  # distinct rows from which "auto" holds some out
-_JUDGES, _TIMES = (
-    200,
-    5,
-)  # rows to judge by: where fewer are held out at a time, up to so many times
+_JUDGES, _TIMES = 500, 5  # rows to judge by: fewer are held out up to so many times
 _FOLDS = 5  # of cross-validation, unless chosen;
 _TRIED, _MANY = 2, 5000  # all are tried up to so many rows, from there on so many folds
 
