@@ -38,7 +38,7 @@ _STARTS = 64, 1024  # fewest and most random starts of a price search,
 _START_FLOATS = 400_000  # as many as their responses and vectors make so many numbers
 _JOINING = 32  # neurons that join the last solution's patterns at a time
 _GATES_DRAWN = 7  # gates drawn for one that a gated grade keeps
-_REACHED = 0.1  # most of what the prices allow that a round has been seen to gain
+_REACHED = 0.2  # of what the prices allow: twice the most that a round has been seen to gain
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _with_patterns(program: Program, point: Point, new: Neurons) -> Point:
     """Return a point over its own patterns and those of new neurons, which have zero vectors."""
     gates = np.hstack([point.patterns.gates[:, point.groups.pattern], new.vectors])
     neurons = point.neurons().join(new._replace(vectors=np.zeros_like(new.vectors)))
-    return point_of(program, neurons, point.unpenalised, gates=gates)
+    return replace(point_of(program, neurons, point.unpenalised, gates=gates), gap=point.gap)
 
 
 def highest_price(

@@ -121,4 +121,4 @@ def test_no_round_where_prices_promise_less_than_it_is_worth():
     dual = float(np.sum(t * theta * y) - 0.5 * t**2 * np.sum(theta**2 / program.weights[:, None]))
     promise = 1.0 - dual / point.objective
     assert round_worth(0.05 * promise) is not None
-    assert round_worth(0.2 * promise) is None
+    assert round_worth(0.3 * promise) is None

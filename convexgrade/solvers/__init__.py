@@ -23,11 +23,12 @@ Solver = Callable[[Program, Start | None, float], Solution]
 # the active groups; where outputs are coupled, interior points while their systems are small. With
 # cones, the proximal Newton method near an optimum and wherever few of many groups matter; but in many
 # dimensions, where each neuron can lean on many constraints, interior points, as long as their systems
-# take few operations.
+# take few operations: very few, if a start is near.
 _SMALL_SYSTEM = 1500  # rows or columns
-_NEAR = 1e-2  # gap of a start
+_NEAR, _NEXT = 1e-2, 1e-3  # gaps of a start near an optimum, and next to it
 _DIMENSIONS = 10
 _OPERATIONS = 1e8, 4e9  # to form a system of interior points: for each dimension, and in all
+_VERY_FEW = 2e6  # for each dimension
 _GOOD = 1e-7  # gap at which a native method has done its work, whatever it was asked for
 _NOTHING = 1e-12  # loss, relative to that before the grade, that counts as none
 
@@ -57,10 +58,11 @@ def _suits_interior_points(program: Program, start: Start | None) -> bool:
     if not program.cones:
         columns = d * np.unique(program.groups.pattern).size
         return bool(min(n, columns) * program.n_outputs <= _SMALL_SYSTEM)
-    if start is not None and start.gap <= _NEAR:
+    gap = np.inf if start is None else start.gap
+    if gap <= _NEXT:
         return False
+    few = min(_OPERATIONS[0] * d, _OPERATIONS[1]) if gap > _NEAR else _VERY_FEW * d
     columns = d * len(program.groups)
-    few = min(_OPERATIONS[0] * d, _OPERATIONS[1])
     return d > _DIMENSIONS and n * columns * min(n, columns) <= few
 
 
