@@ -165,9 +165,11 @@ def noise_of(loss: Loss) -> float:
 def deepen(
     folds: Sequence[Fold], plan: ChainPlan, handover: Handover, *, least: int = 0
 ) -> Iterator[Tried]:
-    """Grow chains grade by grade until one raises the loss of the rows held out by more than its noise.
+    """Grow chains until a grade raises the mean loss of the rows held out by more than its noise.
 
-    A generator, so that grades already finished survive an interruption; the last yield has a verdict.
+    Of the noise of one fold, however many there are: what is fitted to all rows, and closely, bears
+    more grades than what judges. A generator, so that grades already finished survive an
+    interruption; the last yield has a verdict.
 
     Parameters
     ----------
@@ -184,13 +186,14 @@ def deepen(
     weights = np.concatenate([fold.validation.weights for fold in folds]) / len(folds)
     tried, stages = Tried(plan.alpha, tuple(empty)), []
     starts, run = [plan.first_network] * len(folds), Parallel(n_jobs=1)
+    noise = noise_of(plan.loss) * np.sqrt(len(folds))
     for depth, chains in enumerate(_deepened(empty, folds, plan, starts, run), start=1):
         deepest = max(chains, key=lambda progress: len(progress.chain))
         if len(deepest.chain) < depth:
             yield tried._replace(verdict=deepest.verdict)
             return
         stages.append(_held_out_losses(chains, folds, plan))
-        if depth > least and _is_worse(stages, weights, noise_of(plan.loss)):
+        if depth > least and _is_worse(stages, weights, noise):
             yield tried._replace(verdict=_UNIMPROVED.format(index=depth))
             return
         losses = (*tried.losses, float(weights @ stages[-1]))
