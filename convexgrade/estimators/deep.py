@@ -211,7 +211,7 @@ class ManyGrades(DeepChain):
                 if best is None and before is None:
                     chain, held_out = tried.chains[0], tried.losses
                     self._progress = replace(chain, validation_loss=held_out[: len(chain.chain)])
-            if best is None or tried.losses[-1] < best.losses[-1]:
+            if best is None or min(tried.losses) < min(best.losses):
                 best, self._alpha = tried, tried.alpha
         assert best is not None
         return best, replace(plan, alpha=self._alpha)
