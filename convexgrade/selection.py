@@ -167,9 +167,9 @@ def deepen(
 ) -> Iterator[Tried]:
     """Grow chains until a grade raises the mean loss of the rows held out by more than its noise.
 
-    Of the noise of one fold, however many there are: what is fitted to all rows, and closely, bears
-    more grades than what judges. A generator, so that grades already finished survive an
-    interruption; the last yield has a verdict.
+    A squared error by more than the noise of one fold, however many there are: what is fitted to all
+    rows, and closely, bears more grades than what judges. A generator, so that grades already finished
+    survive an interruption; the last yield has a verdict.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def deepen(
     weights = np.concatenate([fold.validation.weights for fold in folds]) / len(folds)
     tried, stages = Tried(plan.alpha, tuple(empty)), []
     starts, run = [plan.first_network] * len(folds), Parallel(n_jobs=1)
-    noise = noise_of(plan.loss) * np.sqrt(len(folds))
+    noise = noise_of(plan.loss) * (np.sqrt(len(folds)) if plan.loss.quadratic else 1.0)
     for depth, chains in enumerate(_deepened(empty, folds, plan, starts, run), start=1):
         deepest = max(chains, key=lambda progress: len(progress.chain))
         if len(deepest.chain) < depth:
