@@ -244,7 +244,7 @@ def grow(
     """
     progress = start
     while len(progress.chain) < plan.n_grades:
-        progress = extended(progress, data, plan, report=report)
+        progress = extended(progress, data, plan, report)
         yield progress
         if progress.verdict:
             return
@@ -255,7 +255,6 @@ def extended(
     progress: Progress,
     data: Data,
     plan: ChainPlan,
-    validation: Data | None = None,
     report: Report = lambda line: None,
 ) -> Progress:
     """Return a chain with one grade more; the chain as it is, with a verdict, if that is trivial.
@@ -268,7 +267,7 @@ def extended(
         verdict = _TRIVIAL.format(index=len(chain), alpha=grade.alpha)
         if len(chain) > 1:
             return replace(progress, verdict=verdict)
-    return replace(_measured(progress, chain, data, validation, plan), verdict=verdict)
+    return replace(_measured(progress, chain, data, plan), verdict=verdict)
 
 
 _TRIVIAL = (
@@ -358,17 +357,12 @@ def _whitening(scaling: Scaling, features: Array, data: Data) -> Scaling:
     return replace(scaling, mix=spread * directions[kept].T / size[kept])
 
 
-def _measured(
-    before: Progress, chain: Chain, data: Data, validation: Data | None, plan: ChainPlan
-) -> Progress:
-    held_out = (
-        () if validation is None else staged_loss(chain, validation, plan.loss, plan.span)[-1:]
-    )
+def _measured(before: Progress, chain: Chain, data: Data, plan: ChainPlan) -> Progress:
     *_, offset, output = (step.offset for step in chain.walk(data.X))
     return Progress(
         chain,
         (*before.train_loss, _mean_loss(output, data, plan.loss)),
-        before.validation_loss + held_out,
+        before.validation_loss,
         energy=before.energy + _energies([offset, output], chain.grades[-1:], data, plan.loss),
     )
 

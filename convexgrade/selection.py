@@ -43,6 +43,14 @@ class Fold(NamedTuple):
     validation: Data
 
 
+class Judged(NamedTuple):
+    """A chain, its loss on every row of its fold that was held out, and their weighted mean."""
+
+    progress: Progress
+    losses: Array
+    mean: float
+
+
 class Tried(NamedTuple):
     """Chains of one alpha, one for each fold.
 
@@ -187,32 +195,23 @@ def deepen(
     tried, stages = Tried(plan.alpha, tuple(empty)), []
     starts, run = [plan.first_network] * len(folds), Parallel(n_jobs=1)
     noise = noise_of(plan.loss) * (np.sqrt(len(folds)) if plan.loss.quadratic else 1.0)
-    for depth, chains in enumerate(_deepened(empty, folds, plan, starts, run), start=1):
+    for depth, judged in enumerate(_deepened(empty, folds, plan, starts, run), start=1):
+        chains = tuple(one.progress for one in judged)
         deepest = max(chains, key=lambda progress: len(progress.chain))
         if len(deepest.chain) < depth:
             yield tried._replace(verdict=deepest.verdict)
             return
-        stages.append(_held_out_losses(chains, folds, plan))
+        stages.append(np.concatenate([one.losses for one in judged]))
         if depth > least and _is_worse(stages, weights, noise):
             yield tried._replace(verdict=_UNIMPROVED.format(index=depth))
             return
         losses = (*tried.losses, float(weights @ stages[-1]))
-        tried = Tried(plan.alpha, tuple(chains), losses)
+        tried = Tried(plan.alpha, chains, losses)
         yield tried
     yield tried._replace(verdict=f"All {plan.n_grades} grades were fitted.")
 
 
 _UNIMPROVED = "Grade {index} raised the validation loss by more than its noise and was dropped."
-
-
-def _held_out_losses(chains: Sequence[Progress], folds: Sequence[Fold], plan: ChainPlan) -> Array:
-    """Return the loss of every row held out, fold after fold."""
-    outputs = [chain.chain.output(f.validation.X) for chain, f in zip(chains, folds, strict=True)]
-    losses = [
-        plan.loss.value(plan.span.apply(output), fold.validation.y)
-        for output, fold in zip(outputs, folds, strict=True)
-    ]
-    return np.concatenate(losses)
 
 
 def _is_worse(stages: Sequence[Array], weights: Array, noise: float) -> bool:
@@ -260,11 +259,11 @@ def select(
             here = replace(rough, alpha=float(alpha))
             empty = [Progress.begin(plan.loss, fold.train, handover) for fold in folds]
             losses = []
-            for chains in _deepened(empty, folds, here, starts, run):
-                losses.append([chain.validation_loss[-1] for chain in chains])
+            for judged in _deepened(empty, folds, here, starts, run):
+                losses.append([one.mean for one in judged])
                 report(_line(alpha, losses))
                 if len(losses) == 1:
-                    starts = [chain.chain.grades[0].network for chain in chains]
+                    starts = [one.progress.chain.grades[0].network for one in judged]
                 trial = Trial(float(alpha), np.array(losses))
                 if trial.depth(selection.noise) < len(losses):
                     break
@@ -279,20 +278,24 @@ def _deepened(
     folds: Sequence[Fold],
     plan: ChainPlan,
     starts: Sequence[Network | None],
-    run: Callable[..., list[Progress]],
-) -> Iterator[list[Progress]]:
+    run: Callable[..., list[Judged]],
+) -> Iterator[list[Judged]]:
     """Yield the chains of all folds with 1, 2, ... grades."""
     for _ in range(plan.n_grades):
-        chains = run(
+        judged = run(
             delayed(_deeper)(chain, fold, replace(plan, first_network=start))
             for chain, fold, start in zip(chains, folds, starts, strict=True)
         )
-        yield chains
+        yield judged
+        chains = [one.progress for one in judged]
 
 
-def _deeper(chain: Progress, fold: Fold, plan: ChainPlan) -> Progress:
-    """Return a chain with one grade more, or as it is if that was trivial once."""
-    return chain if chain.verdict else extended(chain, fold.train, plan, fold.validation)
+def _deeper(chain: Progress, fold: Fold, plan: ChainPlan) -> Judged:
+    """Judge a chain with one grade more, or as it is if that was trivial once."""
+    grown = chain if chain.verdict else extended(chain, fold.train, plan)
+    output = plan.span.apply(grown.chain.output(fold.validation.X))
+    losses = plan.loss.value(output, fold.validation.y)
+    return Judged(grown, losses, float(fold.validation.weights @ losses))
 
 
 def _line(alpha: float, losses: list[list[float]]) -> str:

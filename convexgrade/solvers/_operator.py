@@ -147,29 +147,34 @@ def chunks(length: int, floats: int, *, most: int | None = None) -> Iterator[sli
 
 
 def cholesky(matrix: Array) -> Array:
-    """Return lower Cholesky factors of a matrix, or of a stack, with the least ridge that works.
-
-    Rounding can leave a matrix indefinite by as much; refinement makes up for the ridge.
-    """
-    diagonal = np.einsum("...ii->...i", matrix).copy()
-    for ridge in _RIDGES:
-        np.einsum("...ii->...i", matrix)[...] = (1.0 + ridge) * diagonal
+    """Return lower Cholesky factors of a matrix, or of a stack, with the least ridge that works."""
+    for ridged in _with_ridges(matrix):
         try:
-            return np.asarray(np.linalg.cholesky(matrix), dtype=float)
+            return np.asarray(np.linalg.cholesky(ridged), dtype=float)
         except np.linalg.LinAlgError:
             continue
     raise np.linalg.LinAlgError("not positive definite")
 
 
 def solved(matrix: Array, right: Array) -> Array:
-    """Return the solution of one symmetric system, with the least ridge that works; see `cholesky`.
+    """Return the solution of one symmetric system, with the least ridge that works.
 
     In one call: for the few hundred columns of most systems, wrappers take as long as the rest.
     """
-    diagonal = np.diagonal(matrix).copy()
-    for ridge in _RIDGES:
-        matrix[np.diag_indices_from(matrix)] = (1.0 + ridge) * diagonal
-        _, solution, info = dposv(matrix.T, right, lower=False)
+    for ridged in _with_ridges(matrix):
+        _, solution, info = dposv(ridged.T, right, lower=False)
         if info == 0 and np.isfinite(solution).all():
             return np.asarray(solution, dtype=float)
     raise np.linalg.LinAlgError("not positive definite")
+
+
+def _with_ridges(matrix: Array) -> Iterator[Array]:
+    """Yield a matrix, or stack, with ever larger ridges, written over the one before.
+
+    Rounding can leave a matrix indefinite by as much; refinement makes up for the ridge.
+    """
+    entries = np.einsum("...ii->...i", matrix)
+    diagonal = entries.copy()
+    for ridge in _RIDGES:
+        entries[...] = (1.0 + ridge) * diagonal
+        yield matrix
