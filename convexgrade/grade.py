@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from convexgrade.certificate import (
     dual_point,
     state_unproved,
 )
+from convexgrade.cutting import cut
 from convexgrade.energy import rescale
 from convexgrade.losses import Loss
 from convexgrade.network import Network
@@ -30,7 +32,6 @@ from convexgrade.patterns import Patterns, enumerate_patterns, sample_patterns
 from convexgrade.pointwise import refine_pointwise
 from convexgrade.program import Groups, Program
 from convexgrade.proposals import Budget, highest_price, joined, propose, sketched
-from convexgrade.pruning import select
 from convexgrade.solution import Status
 from convexgrade.working_set import Point, null_point, point_of, solve_groups, solve_over
 
@@ -42,7 +43,6 @@ _EXHAUSTIVE_LIMIT = 20_000  # patterns; a few minutes at n = 140 in rank 3
 _FINAL_STEPS = 1000  # quasi-Newton steps after a cut to ``max_neurons``
 _COMPLETIONS = 8  # times that neurons of high price join the last patterns,
 _CHEAP = 3e6  # as long as a Newton step of the program takes about so many operations
-_WORTH_A_GAP = 1.2  # objective, relative to that over fewer groups, at which those are kept instead
 _ROUGH = 10.0  # relative gain worth a round, and accuracy of its solve, in units of ``tol``,
 _ACCURATE = 1e-3  # least objective, relative to the loss before, to which a round's accuracy scales
 _WIDTH_TO_JUDGE, _TOL_TO_JUDGE = 100, 1e-2  # patterns and tolerance of grades that only judge
@@ -312,13 +312,24 @@ def _adaptive(
     """Alternate proposals and the convex program until nothing better is proposed.
 
     Each round's program holds the last point or a better one, so the objective cannot rise. Rounds
-    solve it only as closely as they are worth; the last solve is over all groups of the patterns.
+    solve it only as closely as they are worth; the last solve is over all groups of the patterns, and
+    the only one that the last round needs.
     """
+
+    def closely(start: Point) -> Point:
+        return solve_over(program, start.patterns, start, solver=settings.solver, tol=settings.tol)
+
     point, budget = null_point(program, program.patterns), _budget(settings)
     before = program.mean_loss(program.offset) or 1.0  # 0 where nothing is left to fit
     for n_rounds in range(1, settings.max_iter + 1):
         proposal = propose(program, point, first, budget, rng)
         if proposal is None:
+            break
+        if n_rounds == settings.max_iter:
+            solved = closely(proposal)
+            report(_line(n_rounds, solved))
+            if solved.objective <= point.objective:
+                return _completed(program, solved, settings, rng), n_rounds
             break
         share = np.clip(proposal.objective / before, _ACCURATE, 1.0)  # descents can end higher
         accuracy = min(budget.gain * float(share), _LOOSEST)
@@ -326,11 +337,14 @@ def _adaptive(
             program, proposal, proposal.groups, solver=settings.solver, accuracy=accuracy
         )
         last, point = point, min(solved, proposal, point, key=lambda p: p.objective)
-        report(f"round {n_rounds}: objective {point.objective:.6g}, {len(point.groups)} neurons")
+        report(_line(n_rounds, point))
         if last.objective - point.objective <= budget.gain * point.objective:
             break
-    point = solve_over(program, point.patterns, point, solver=settings.solver, tol=settings.tol)
-    return _completed(program, point, settings, rng) if program.cones else point, n_rounds
+    return _completed(program, closely(point), settings, rng), n_rounds
+
+
+def _line(n_rounds: int, point: Point) -> str:
+    return f"round {n_rounds}: objective {point.objective:.6g}, {len(point.groups)} neurons"
 
 
 def _sketched(
@@ -346,10 +360,12 @@ def _sketched(
 def _completed(
     program: Program, point: Point, settings: Settings, rng: np.random.Generator
 ) -> Point:
-    """Let neurons of high price join the patterns until there are none, or nothing is gained.
+    """Let ReLU neurons of high price join the patterns until there are none, or nothing is gained.
 
     Only while solves are so cheap that the many rounds of pure column generation are affordable.
     """
+    if not program.cones:
+        return point
     n, d = program.X.shape
     for _ in range(_COMPLETIONS):
         columns = len(point.groups) * d
@@ -383,58 +399,20 @@ def _within_width(program: Program, point: Point, settings: Settings) -> Point:
     limit = settings.max_neurons
     if limit is None or len(point.groups) <= limit:
         return point
-    cut = _cut(program, point, limit, settings)
+    narrow = partial(cut, program, limit=limit, solver=settings.solver, tol=settings.tol)
+    narrowed = narrow(point)
     if settings.patterns == "adaptive" and program.cones:
         refined = point_of(
             program,
-            *search.descend(program, cut.neurons(), cut.unpenalised, max_iter=_FINAL_STEPS),
-        )
-        refined = _cut(
-            program,
-            solve_over(
-                program, refined.patterns, refined, solver=settings.solver, tol=settings.tol
+            *search.descend(
+                program, narrowed.neurons(), narrowed.unpenalised, max_iter=_FINAL_STEPS
             ),
-            limit,
-            settings,
         )
-        cut = min(cut, refined, key=lambda p: p.objective)
-    return replace(cut, n_before=point.n_before)
-
-
-def _cut(program: Program, point: Point, limit: int, settings: Settings) -> Point:
-    """Keep ``limit`` neurons at the least rise of the loss, and solve again.
-
-    Best over their patterns: the certificate then speaks of those that survive. But a solution that
-    wants several neurons on one pattern (both signs, several outputs) leaves room for fewer patterns;
-    where that costs too much, over the groups of the neurons alone, and the gap shows it.
-    """
-    if len(point.groups) <= limit:
-        return point
-    alone = _cut_to_groups(program, point, limit, settings)
-    cut = _cut_to_patterns(program, point, limit, settings)
-    return alone if cut is None or cut.objective > _WORTH_A_GAP * alone.objective else cut
-
-
-def _cut_to_groups(program: Program, point: Point, limit: int, settings: Settings) -> Point:
-    kept = select(
-        program.over(point.patterns, point.groups), point.blocks, point.unpenalised, limit
-    )
-    return solve_groups(program, point, point.groups.take(kept), solver=settings.solver)
-
-
-def _cut_to_patterns(
-    program: Program, point: Point, limit: int, settings: Settings
-) -> Point | None:
-    """Return the optimum over so few patterns that it has no more neurons; None if there is none."""
-    while len(point.groups) > limit:
-        n_kept = min(limit, np.unique(point.groups.pattern).size - 1)
-        if n_kept == 0:
-            return None
-        restricted = program.over(point.patterns, point.groups)
-        groups = point.groups.take(select(restricted, point.blocks, point.unpenalised, n_kept))
-        patterns = point.patterns.take(np.unique(groups.pattern))
-        point = solve_over(program, patterns, None, solver=settings.solver, tol=settings.tol)
-    return point
+        refined = solve_over(
+            program, refined.patterns, refined, solver=settings.solver, tol=settings.tol
+        )
+        narrowed = min(narrowed, narrow(refined), key=lambda p: p.objective)
+    return replace(narrowed, n_before=point.n_before)
 
 
 def _least_objective(program: Program, point: Point, settings: Settings) -> tuple[Point, Network]:

@@ -31,9 +31,10 @@ _DROP = 1e-7  # norm of a block, relative to the largest, below which it is no n
 _SMALL = 3e-3  # and below which a solver that does not select groups goes on without it
 _CLOSE = 0.01  # accuracy of a first solution, relative to the tolerance of prices,
 _EXACT = 1e-9  # and of the last, relative to the loss before the grade
-_ENOUGH = 0.01  # but, relative to the tolerance of prices and the objective, where a point
+_ENOUGH = 0.1, 0.01  # but these, relative to tolerance and objective, one by one, where a point
 _LARGE = 2e7  # has more than so many numbers on all rows,
-_LOOSE = 1e-3  # or that tolerance is greater than this
+_LOOSE = 1e-3  # or the tolerance is greater than this,
+_PROVED = 0.5  # until it has proved a gap of so much of the tolerance
 _EQUAL = 1e-8  # rise of the objective, relative to the loss before, that is the solver's rounding
 _SETTLED = 1e-7  # gap, relative to the loss before, of a point that needs no further solve
 _FEW = 400  # groups up to which iterations are no slower than a solution found at once,
@@ -194,11 +195,7 @@ def solve_over(
             return start
     if solvers.selects_groups(solver):
         start = _pruned(full, start, _DROP)
-        accuracy = _EXACT
-        if tol > _LOOSE or full.X.size * len(start.groups) > _LARGE:
-            share = min(1.0, start.objective / (full.mean_loss(full.offset) or 1.0))
-            accuracy = max(_EXACT, _ENOUGH * tol * share)
-        point = _generate(full, start, every, solver=solver, tol=tol, accuracy=accuracy)
+        point = _solved_closely(full, start, every, solver=solver, tol=tol)
         return replace(_pruned(full, point, _DROP), n_before=len(point.groups))
     if every.size <= _SOLVE_WHOLE:
         working = every
@@ -209,6 +206,23 @@ def solve_over(
     if point.objective > rough.objective + 0.1 * tol * full.mean_loss(full.offset):
         point = replace(rough, status=Status.INACCURATE)
     return replace(_pruned(full, point, _DROP), n_before=len(rough.groups))
+
+
+def _solved_closely(full: Program, start: Point, every: Index, *, solver: str, tol: float) -> Point:
+    """Solve over all groups as closely as can be; or, where that takes long, until the gap is proved.
+
+    What a solver stops short of, a certificate may see the root of: how much that is depends on the
+    program, so that the gap is asked for instead of a closer solution.
+    """
+    if tol <= _LOOSE and full.X.size * len(start.groups) <= _LARGE:
+        return _generate(full, start, every, solver=solver, tol=tol, accuracy=_EXACT)
+    point, before = start, full.mean_loss(full.offset) or 1.0
+    for enough in _ENOUGH:
+        accuracy = max(_EXACT, enough * tol * min(1.0, start.objective / before))
+        point = _generate(full, point, every, solver=solver, tol=tol, accuracy=accuracy)
+        if _gap(full, point) * before <= _PROVED * tol * point.objective:
+            break
+    return point
 
 
 def _generate(
@@ -233,6 +247,8 @@ def _generate(
 
 def _settled(full: Program, point: Point, working: Index) -> bool:
     """Return whether a point is known to be optimal over the working set already."""
+    if point.gap > _SETTLED:
+        return False
     return _gap(full.over(full.patterns, full.groups.take(working)), point) <= _SETTLED
 
 

@@ -36,7 +36,7 @@ LAYERS = [
     },
     {"solvers", "solvers.*"},
     {"working_set"},
-    {"pointwise", "proposals"},
+    {"cutting", "pointwise", "proposals"},
     {"grade"},
     {"multigrade"},
     {"selection", "estimators.targets", "readouts"},
