@@ -1,0 +1,35 @@
+"""What judges a chain by default: rows held out of a set, and how the chains that judge are grown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from convexgrade import MultigradeClassifier, MultigradeRegressor
+from convexgrade.estimators.base import distinct_rows
+from convexgrade.multigrade import ChainPlan
+from convexgrade.network import Handover
+from convexgrade.selection import Fold, usual_penalty
+from tests.benchmarks.accuracy import REGRESSION
+from tests.benchmarks.datasets import load
+
+SHARES = 1.0, 0.3  # of the usual penalty, that alpha="auto" tries
+
+
+class Judges(NamedTuple):
+    """Folds, and the plan of the final chain."""
+
+    folds: list[Fold]
+    plan: ChainPlan
+    handover: Handover
+
+
+def judges(name: str, share: float) -> Judges:
+    """Return those of a default estimator for the training rows of split 0."""
+    X, y, _, _ = load(name, split=0)
+    kind = MultigradeRegressor if name in REGRESSION else MultigradeClassifier
+    model = kind(random_state=0)
+    rows = distinct_rows(model._weighted(*model._validate(X, y, reset=True), None))
+    model._learn_from(rows)
+    plan = replace(model._plan(), alpha=share * usual_penalty(*X.shape))
+    return Judges(list(model._held_out(rows)), plan, model._handover())
