@@ -340,7 +340,7 @@ class CrossValidated(DeepChain):
 
     def _folds(self, given: Rows) -> Iterator[Fold]:
         """Yield the folds; by default of distinct rows, so that copies of a row stay together."""
-        if self.cv is None or isinstance(self.cv, Integral):
+        if self._draws_folds:
             given = distinct_rows(given)
         tried = _TRIED if self.cv is None and len(given.X) >= _MANY else None
         for train, held_out in islice(self._splitter().split(given.X, given.y), tried):
@@ -352,8 +352,13 @@ class CrossValidated(DeepChain):
                 )
             yield Fold(self._data(distinct_rows(rows)), self._data(others))
 
+    @property
+    def _draws_folds(self) -> bool:
+        """Whether folds are drawn here: a number of them, at most, is given."""
+        return self.cv is None or isinstance(self.cv, Integral)
+
     def _splitter(self) -> Any:
-        if not (self.cv is None or isinstance(self.cv, Integral)):
+        if not self._draws_folds:
             return check_cv(self.cv)
         kind = StratifiedKFold if is_classifier(self) else KFold
         return kind(

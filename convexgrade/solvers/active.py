@@ -189,7 +189,9 @@ class _Problem:
         """
         length = 1.0
         value, noise = self.objective(point), _ROUNDING * self.before
-        concerned = np.union1d(point.active, step.groups)
+        touched = point.v.any(axis=1)
+        touched[step.groups] = True
+        concerned = np.flatnonzero(touched)
         some = self.over(concerned)
         ahead = row_products(step.side, step.v)
         there = -row_products(step.side, point.v[step.groups]) / ahead
