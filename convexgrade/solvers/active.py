@@ -189,7 +189,7 @@ class _Problem:
         """
         length = 1.0
         value, noise = self.objective(point), _ROUNDING * self.before
-        touched = point.v.any(axis=1)
+        touched = np.asarray(point.v.any(axis=1))
         touched[step.groups] = True
         concerned = np.flatnonzero(touched)
         some = self.over(concerned)
