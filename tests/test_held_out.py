@@ -262,3 +262,17 @@ def test_a_fit_says_what_it_does(capsys):
     assert lines[2].startswith("Grade 1: validation loss 0.")
     assert lines[lines.index("alpha=0.003:") + 1].startswith("Grade 1: validation loss 0.")
     assert lines[lines.index("All rows:") + 1].startswith("Grade 1: ")
+
+
+@pytest.mark.parametrize(
+    ("estimator", "n", "cause"),
+    [
+        (MultigradeClassifier, 12, "number of classes = 3"),
+        (MultigradeRegressor, 1, "n_samples=1"),
+    ],
+)
+def test_too_few_rows_to_hold_some_out_are_named(estimator, n, cause):
+    X, _ = make_data(n=n)
+    named = f"early_stopping=True and validation_fraction=0.1 hold out a part of {n} distinct rows"
+    with pytest.raises(ValueError, match=f"{named}.*{cause}"):
+        small(estimator, early_stopping=True).fit(X, np.arange(n) % 3)

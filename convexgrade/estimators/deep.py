@@ -269,7 +269,15 @@ class ManyGrades(DeepChain):
             test_size=self.validation_fraction,
             random_state=self._seed,
         )
-        for train, others in splitter.split(rows.X, rows.y):
+        try:
+            splits = list(splitter.split(rows.X, rows.y))
+        except ValueError as error:  # too few rows, or too few of a class
+            raise ValueError(
+                f"early_stopping={self.early_stopping} and validation_fraction="
+                f"{self.validation_fraction:g} hold out a part of {len(rows.X)} distinct rows, of "
+                f"classes some of each: {error}"
+            ) from error
+        for train, others in splits:
             yield Fold(self._data(rows.take(train)), self._data(rows.take(others)))
 
 
