@@ -315,10 +315,6 @@ def _adaptive(
     solve it only as closely as they are worth; the last solve is over all groups of the patterns, and
     the only one that the last round needs.
     """
-
-    def closely(start: Point) -> Point:
-        return solve_over(program, start.patterns, start, solver=settings.solver, tol=settings.tol)
-
     point, budget = null_point(program, program.patterns), _budget(settings)
     before = program.mean_loss(program.offset) or 1.0  # 0 where nothing is left to fit
     for n_rounds in range(1, settings.max_iter + 1):
@@ -326,7 +322,7 @@ def _adaptive(
         if proposal is None:
             break
         if n_rounds == settings.max_iter:
-            solved = closely(proposal)
+            solved = _closely(program, proposal, settings)
             report(_line(n_rounds, solved))
             if solved.objective <= point.objective:
                 return _completed(program, solved, settings, rng), n_rounds
@@ -340,7 +336,12 @@ def _adaptive(
         report(_line(n_rounds, point))
         if last.objective - point.objective <= budget.gain * point.objective:
             break
-    return _completed(program, closely(point), settings, rng), n_rounds
+    point = _closely(program, point, settings)
+    return _completed(program, point, settings, rng), n_rounds
+
+
+def _closely(program: Program, start: Point, settings: Settings) -> Point:
+    return solve_over(program, start.patterns, start, solver=settings.solver, tol=settings.tol)
 
 
 def _line(n_rounds: int, point: Point) -> str:
@@ -374,9 +375,7 @@ def _completed(
         trial = joined(program, point, _budget(settings), rng)
         if trial is None:
             break
-        solved = solve_over(
-            program, trial.patterns, trial, solver=settings.solver, tol=settings.tol
-        )
+        solved = _closely(program, trial, settings)
         if solved.objective >= point.objective:
             break
         gain = point.objective - solved.objective
@@ -408,10 +407,8 @@ def _within_width(program: Program, point: Point, settings: Settings) -> Point:
                 program, narrowed.neurons(), narrowed.unpenalised, max_iter=_FINAL_STEPS
             ),
         )
-        refined = solve_over(
-            program, refined.patterns, refined, solver=settings.solver, tol=settings.tol
-        )
-        narrowed = min(narrowed, narrow(refined), key=lambda p: p.objective)
+        refined = narrow(_closely(program, refined, settings))
+        narrowed = min(narrowed, refined, key=lambda p: p.objective)
     return replace(narrowed, n_before=point.n_before)
 
 
