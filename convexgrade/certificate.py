@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array, csc_array, csr_array
 
 from convexgrade.network import Network
 from convexgrade.patterns import Patterns
@@ -111,7 +112,7 @@ class Multipliers(NamedTuple):
     """A solver's rho_g >= 0 for the constraints of some groups, shape (n_samples, n_groups)."""
 
     groups: Groups
-    rho: Array
+    rho: Array | csc_array
 
 
 def dual_point(program: Program, prediction: Array) -> DualPoint:
@@ -194,7 +195,8 @@ def certify_network(
     patterns, violation = _holding(program, patterns, gates, network)
     primal = program.mean_loss(prediction) + program.alpha * network.penalty
     point = dual_point(program, prediction) if point is None else point
-    largest = _largest_dual_norm(program, patterns, point, multipliers)
+    full = program.over(patterns, program.every_group(patterns))
+    largest = largest_dual_norm(full, point, multipliers)
     dual = lower_bound(program, point, largest)
     before = program.mean_loss(program.offset)
     return Certificate(
@@ -233,23 +235,43 @@ def state_unproved(
     )
 
 
-def _largest_dual_norm(
-    program: Program, patterns: Patterns, point: DualPoint, multipliers: Multipliers | None
-) -> float:
-    """Return a bound on max_g ||Proj_K(s_g X^T D_g theta)||, attained up to `_CLOSE_ENOUGH`."""
-    groups = program.every_group(patterns)
-    full = program.over(patterns, groups)
+def largest_dual_norm(full: Program, point: DualPoint, multipliers: Multipliers | None) -> float:
+    """Return a bound on max_g ||Proj_K(s_g X^T D_g theta)||, attained up to `_CLOSE_ENOUGH`.
+
+    Parameters
+    ----------
+    full : Program
+        The groups it has are those of the maximum.
+    point : DualPoint
+        Where theta comes from.
+    multipliers : Multipliers or None
+        Of any quality: where the bound ||s_g X^T D_g theta + (E_g X)^T rho_g|| is close to alpha, it
+        saves the projection.
+
+    Returns
+    -------
+    float
+    """
     correlations = full.adjoint(point.theta)
-    if multipliers is None or len(multipliers.groups) == 0 or not program.cones:
+    if multipliers is None or len(multipliers.groups) == 0 or not full.cones:
         return full.largest_dual_norm(correlations)
-    place = multipliers.groups.locate(groups)
-    signed = np.where(full.masks(), 1.0, -1.0) * np.where(
-        place >= 0, multipliers.rho[:, place], 0.0
-    )
-    bounds = np.linalg.norm(correlations + signed.T @ program.X, axis=1)
-    near = bounds <= program.alpha * (1.0 + _CLOSE_ENOUGH)
-    rest = full.over(patterns, groups.take(~near))
+    bounds = np.linalg.norm(correlations + _held_back(full, multipliers), axis=1)
+    near = bounds <= full.alpha * (1.0 + _CLOSE_ENOUGH)
+    rest = full.over(full.patterns, full.groups.take(~near))
     return rest.largest_dual_norm(correlations[~near], above=float(bounds[near].max(initial=0.0)))
+
+
+def _held_back(full: Program, multipliers: Multipliers) -> Array:
+    """Return (E_g X)^T rho_g of every group, (n_groups, d); zero where there is no rho_g."""
+    place = multipliers.groups.locate(full.groups)
+    known = np.flatnonzero(place >= 0)
+    rho = coo_array(csc_array(multipliers.rho)[:, place[known]])
+    row, group = rho.coords[0], known[rho.coords[1]]
+    signs = np.where(full.patterns.masks[row, full.groups.pattern[group]], 1.0, -1.0)
+    signed = csr_array(
+        (signs * np.maximum(rho.data, 0.0), (group, row)), shape=(len(full.groups), len(full.X))
+    )
+    return np.asarray(signed @ full.X)
 
 
 def lower_bound(program: Program, point: DualPoint, largest: float) -> float:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csc_array
 
 Array = NDArray[np.float64]
 
@@ -80,7 +81,7 @@ class Solution:
         One vector v_g a group, signs not folded in.
     unpenalised : ndarray of shape (q, n_outputs)
         Coefficients c of the unpenalised columns.
-    multipliers : ndarray of shape (n_samples, n_groups) or None
+    multipliers : ndarray or sparse array of shape (n_samples, n_groups), or None
         Multipliers rho_g >= 0 of the constraints E_g X v_g >= 0, where the solver has them. They
         can tighten a certificate; a certificate is valid without them.
     status : Status
@@ -94,7 +95,7 @@ class Solution:
 
     blocks: Array
     unpenalised: Array
-    multipliers: Array | None
+    multipliers: Array | csc_array | None
     status: Status
     iterations: int
     gap: float = float("inf")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from scipy.sparse import csc_array
 
 from convexgrade.losses import BinaryLogLoss, SoftmaxLogLoss, SquaredError
 from convexgrade.patterns import enumerate_patterns
@@ -241,7 +242,7 @@ def assert_optimal(program, solution, *, tol=1e-6):
     b = program.adjoint(theta)
     if program.cones and solution.multipliers is not None:
         signs = np.where(program.masks(), 1.0, -1.0)
-        rho = solution.multipliers
+        rho = csc_array(solution.multipliers).toarray()
         assert rho.min(initial=0.0) >= -tol
         np.testing.assert_allclose(rho * signs * (program.X @ blocks.T), 0.0, atol=10 * tol)
         b = b + (signs * rho).T @ program.X

@@ -241,6 +241,7 @@ def test_no_multipliers_lift_the_bound_above_the_optimum(loss, k, scale):
         "of other groups": Multipliers(shifted, reference.multipliers),
         "huge": Multipliers(every, 1e8 * rng.random((len(program.X), len(every)))),
         "about right": Multipliers(groups, rho * rng.uniform(0.5, 1.5, rho.shape)),
+        "partly negative": Multipliers(every, reference.multipliers - 1e-3 * program.alpha),
         "not finite": Multipliers(groups, np.full(rho.shape, np.nan)),
         "of one group": Multipliers(groups.take(np.array([0])), rho[:, :1]),
     }

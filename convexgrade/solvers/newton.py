@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csc_array
 
 from convexgrade.cones import Cones, Tight
 from convexgrade.program import Program
@@ -57,7 +58,6 @@ _ARMIJO = 1e-4
 _TRIALS = 40  # lengths of a Newton step that are tried, from this many times the last one
 _LONGER = 4.0
 _ROUNDING = 1e-14  # of the merit function, relative to the loss before the grade
-_LISTED = 1 << 22  # multipliers, 32 MB, up to which all are returned
 _VIOLATED = 1e-8  # violation of the cones, in units of the targets, that is no rounding
 _LOST = 1.0  # gap to which a start has led that a method without does better
 _PATIENCE = 8  # proximal steps without a smaller gap after which the method gives up
@@ -320,16 +320,15 @@ class _Problem:
         v[working[state.active]] = state.x
         return state, _Point(v, state.c), taken
 
-    def multipliers(self, tight: Tight) -> Array | None:
-        """Return rho (n_samples, n_groups) of tight constraints; None if it would be too large."""
-        if self.cones is None or len(self.program.X) * tight.number.size > _LISTED:
+    def multipliers(self, tight: Tight) -> csc_array | None:
+        """Return rho (n_samples, n_groups) of tight constraints."""
+        if self.cones is None:
             return None
         norms = np.linalg.norm(self.program.X, axis=1)
-        rho = np.zeros((len(norms), tight.number.size))
         group, _ = np.nonzero(tight.used)
         rows = tight.rows[tight.used]
-        rho[rows, group] = tight.rho[tight.used] / np.where(norms[rows] > 0.0, norms[rows], 1.0)
-        return rho
+        rho = tight.rho[tight.used] / np.where(norms[rows] > 0.0, norms[rows], 1.0)
+        return csc_array((rho, (rows, group)), shape=(len(norms), tight.number.size))
 
     def gap(self, point: _Point, active: Index, pricing: _Pricing, theta: Array) -> float:
         """Return the duality gap relative to the loss before, unpenalised residuals included."""
@@ -363,9 +362,8 @@ def solve(
     Returns
     -------
     Solution
-        The best point met; with multipliers, if they are not too many (projections find them again,
-        see `cones`). Status ``FAILED`` if nothing finite and feasible was met; never an exception for
-        a numerical failure.
+        The best point met, with multipliers. Status ``FAILED`` if nothing finite and feasible was met;
+        never an exception for a numerical failure.
     """
     problem = _Problem.of(program)
     with np.errstate(all="ignore"):  # what is not finite compares false
