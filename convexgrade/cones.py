@@ -26,7 +26,7 @@ _FEASIBLE = 1e-13  # E X p >= -_FEASIBLE * |x_i| * |b| counts as inside: a few r
 _MISPLACED = 1e-12  # the same for projections on many cones: E x . p >= -_MISPLACED * |b|, |x| = 1
 _DEPENDENT = 1e-14  # ridge of their normal equations, whose diagonal is 1
 _ADDITIONS = 10  # rounds in which constraints join projections, for each dimension
-_POOLS = 5  # pools of constraints, before all rows are looked at for one after the other
+_POOLS = 60  # pools of constraints at most, before all rows are looked at for one after the other
 _ALIKE = 0.9  # cosine from which two constraints of a pool do not join together
 _AT_ONCE = 8  # constraints of one pool that join at a time
 _MANY = 8  # rows for each of a pool, from which on constraints are sought in pools,
@@ -137,8 +137,10 @@ class Tight(NamedTuple):
         return Tight(self.rows[index], self.rho[index], self.number[index])
 
     def put(self, index: Index | Mask, other: Tight) -> None:
-        """Replace the constraints of the cones at ``index``."""
-        self.rows[index], self.rho[index], self.number[index] = other
+        """Replace the constraints of the cones at ``index``, none of which had more than fit."""
+        width = other.rows.shape[1]
+        self.rows[index, :width], self.rho[index, :width] = other.rows, other.rho
+        self.number[index] = other.number
 
     def replaced(self, index: Index | Mask, other: Tight) -> Tight:
         """Return a copy with the constraints of the cones at ``index`` replaced."""
@@ -215,7 +217,7 @@ class Cones:
         """
         d = points.shape[1]
         work = _Projections(self, cone, points, tight, enough)
-        work.settle(np.flatnonzero(tight.number > 0), anew=True)
+        work.drop(np.flatnonzero(tight.number > 0))  # another point's: no place to walk from
         todo: Index = np.arange(cone.size)
         size = min(2 * d, _POOLED // max(1, points.size))
         few = min(_AT_ONCE, d // 8, size)
@@ -291,6 +293,14 @@ class _Pool(NamedTuple):
         return rows, np.where(alike, np.inf, slack)
 
 
+class _Left(NamedTuple):
+    """Points with negative multipliers: their places, tight constraints, and those multipliers."""
+
+    place: Index
+    tight: Tight
+    rho: Array
+
+
 class _Projections:
     """Projections under way: the constraints found tight so far, and the points these lead to."""
 
@@ -317,7 +327,7 @@ class _Projections:
             if place.size == 0:
                 break
             added[place] = True
-            self.settle(todo[place])
+            self.walk(self.leap(todo[place]) if rows.shape[1] > 1 else todo[place])
         return todo[added]
 
     def _join(self, which: Index, row: Index, slack: Array) -> Mask:
@@ -331,49 +341,64 @@ class _Projections:
         self.tight.number[which] += 1
         return np.asarray(new)
 
-    def settle(self, todo: Index, *, anew: bool = False) -> None:
-        """Find the best multipliers and the projections of the points in ``todo``.
+    def leap(self, todo: Index) -> Index:
+        """Settle points at which several constraints have joined; return those for which it fails.
 
-        From feasible multipliers the method walks to the best ones, and drops those that reach zero
-        on the way. Those of another point (``anew``) are no place to walk from: negative ones go.
+        All constraints whose multipliers turn out negative go at once: in few systems that mostly
+        leads to a shorter point than before. Where it does not, nothing says that such steps end:
+        these points get back what they had, from where `walk` goes on.
         """
-        while todo.size:
-            some = self.tight.take(todo)
-            rho, projected = self._multipliers(self._cone[todo], self._points[todo], some)
-            negative = some.used & (rho <= 0.0)
-            wrong = np.asarray(negative.any(axis=1))
-            good = todo[~wrong]
-            self.tight.rho[good], self.result[good] = rho[~wrong], projected[~wrong]
-            todo = todo[wrong]
-            if todo.size == 0:
-                break
-            some, rho, negative = some.take(wrong), rho[wrong], negative[wrong]
-            if anew:
-                self.tight.put(todo, some.keep(~negative, rho))
-                continue
-            fall = some.rho - rho
-            way = np.divide(some.rho, fall, out=np.ones_like(fall), where=negative & (fall > 0.0))
+        before, length = self.tight.take(todo), np.linalg.norm(self.result[todo], axis=1)
+        self.drop(todo)
+        failed = np.linalg.norm(self.result[todo], axis=1) >= length
+        self.tight.put(todo[failed], before.take(failed))
+        return todo[failed]
+
+    def drop(self, todo: Index) -> None:
+        """Settle points after dropping all constraints with negative multipliers, again and again."""
+        left = self._solve(todo)
+        while left is not None:
+            self.tight.put(left.place, left.tight.keep(left.rho > 0.0, left.rho))
+            left = self._solve(left.place)
+
+    def walk(self, todo: Index) -> None:
+        """Settle points by a walk from their multipliers; constraints where these reach zero go."""
+        left = self._solve(todo)
+        while left is not None:
+            start, fall = left.tight.rho, left.tight.rho - left.rho
+            negative = left.tight.used & (left.rho <= 0.0)
+            way = np.divide(start, fall, out=np.ones_like(fall), where=negative & (fall > 0.0))
             way[negative & (fall <= 0.0)] = 0.0
             way[~negative] = np.inf
             length = way.min(axis=1, keepdims=True)
-            self.tight.put(todo, some.keep(way > length, some.rho - length * fall))
+            self.tight.put(left.place, left.tight.keep(way > length, start - length * fall))
+            left = self._solve(left.place)
 
-    def _multipliers(self, cone: Index, points: Array, tight: Tight) -> tuple[Array, Array]:
+    def _solve(self, todo: Index) -> _Left | None:
+        """Settle the points whose multipliers are all positive; return the others, if any."""
+        if todo.size == 0:
+            return None
+        some = self.tight.take(todo).narrowed()
+        rho, point = self._multipliers(todo, some)
+        wrong = np.asarray((some.used & (rho <= 0.0)).any(axis=1))
+        good = ~wrong
+        self.tight.rho[todo[good], : rho.shape[1]] = rho[good]
+        self.result[todo[good]] = point[good]
+        return _Left(todo[wrong], some.take(wrong), rho[wrong]) if wrong.any() else None
+
+    def _multipliers(self, todo: Index, tight: Tight) -> tuple[Array, Array]:
         """Return the rho of any sign for which point + T^T rho is shortest, and that point.
 
         T are the normals of the tight constraints. Few of the d places for them are taken in many
         dimensions: the padding that all cones share stays out of the systems.
         """
-        wide = np.zeros_like(tight.rho)
-        tight = tight.narrowed()
-        T = self._cones.normals(cone, tight)
+        points = self._points[todo, :, None]
+        T = self._cones.normals(self._cone[todo], tight)
         transposed = T.transpose(0, 2, 1)
         gram = T @ transposed
         np.einsum("gii->gi", gram)[...] += np.where(tight.used, _DEPENDENT, 1.0)
-        rho = -np.linalg.solve(gram, T @ points[:, :, None])
-        point = points[:, :, None] + transposed @ rho
-        # Once more, for the digits that the normal equations lose.
-        rho -= np.linalg.solve(gram, T @ point)
-        point = points[:, :, None] + transposed @ rho
-        wide[:, : rho.shape[1]] = rho[:, :, 0]
-        return wide, np.asarray(point[:, :, 0], dtype=float)
+        rho = -np.linalg.solve(gram, T @ points)
+        # Once more, for the digits that the normal equations lose: they can decide a sign.
+        rho -= np.linalg.solve(gram, T @ (points + transposed @ rho))
+        point = points + transposed @ rho
+        return np.asarray(rho[:, :, 0]), np.asarray(point[:, :, 0])

@@ -108,7 +108,7 @@ class _Balanced:
         f = p.offset + work @ routing + p.Z @ c
         residual = p.weights[:, None] * p.loss.gradient(f, p.y)
         np.greater(work, 0.0, out=work)
-        if p.n_outputs == 1:
+        if p.n_outputs == 1 and p.X.shape[1] < a.size:
             g = (residual * p.X).T @ work
         else:
             work *= residual[:, self.output]

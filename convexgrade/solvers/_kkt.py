@@ -36,7 +36,7 @@ from convexgrade.solvers._operator import (
     cholesky,
     chunks,
     coupled,
-    row_products,
+    masked_sums,
     square_roots,
 )
 
@@ -116,7 +116,7 @@ class _Part:
         """Return K y."""
         u = np.einsum("cij,ci->cj", self.T, y[: self.split].reshape(self.T.shape[:2]))
         free = self.scale * y[self.split :]
-        return np.asarray(row_products(self.masks @ u, self.X) + self.Z @ free)
+        return np.asarray(masked_sums(self.masks, self.X, u) + self.Z @ free)
 
     def adjoint(self, theta: Array) -> Array:
         """Return K^T theta."""

@@ -93,14 +93,18 @@ class Operator:
         """Return A (v, c), shape (n_samples, n_outputs)."""
         u = np.zeros((self.masks.shape[1], v.shape[1]))
         np.add.at(u, self.channel, self.sign[:, None] * v)
-        f = [row_products(self.masks[:, span] @ u[span], self.X) for span in self.spans]
+        f = [masked_sums(self.masks[:, span], self.X, u[span]) for span in self.spans]
         return np.stack(f, axis=1) + self.Z @ c
 
     def adjoint(self, theta: Array) -> tuple[Array, Array]:
         """Return A^T theta: s_g X^T D_g theta_{k(g)} for every group, and Z^T theta."""
         channels = np.empty((self.masks.shape[1], self.X.shape[1]))
         for k, span in enumerate(self.spans):
-            channels[span] = self.masks[:, span].T @ (theta[:, k, None] * self.X)
+            masks = self.masks[:, span]
+            if masks.shape[1] < self.X.shape[1]:
+                channels[span] = (masks * theta[:, k, None]).T @ self.X
+            else:
+                channels[span] = masks.T @ (theta[:, k, None] * self.X)
         return self.sign[:, None] * channels[self.channel], self.Z.T @ theta
 
     def stack(self, blocks: Array) -> Array:
@@ -117,8 +121,15 @@ class Operator:
         return np.asarray(blocks[self.channel, self.slot])
 
 
+def masked_sums(masks: Array, X: Array, u: Array) -> Array:
+    """Return the row sums of masks * (X @ u.T), by way of the fewer numbers a row."""
+    if len(u) < X.shape[1]:
+        return row_products(masks, X @ u.T)
+    return row_products(masks @ u, X)
+
+
 def row_products(left: Array, right: Array) -> Array:
-    """Return the inner products of rows; with left = masks @ u, the row sums of masks * (X @ u.T)."""
+    """Return the inner products of rows."""
     return np.asarray(np.einsum("ij,ij->i", left, right))
 
 
