@@ -46,7 +46,7 @@ _WEEDINGS = 8  # times that groups which a step would carry past zero are left o
 _PATIENCE = 8  # rounds without half the gap after which the method gives up
 _RIDGE = 1e-10  # of the diagonal: where groups can stand in for others, systems are singular
 _BEYOND = 1e-9  # where a vector reaches zero, how much longer a step is than the way there
-_COLUMNS = 1000  # of a system, or as many as there are rows
+_COLUMNS = 1250  # of a system, or as many as there are rows
 _DIMENSIONS = 20  # of a program for this method
 
 
