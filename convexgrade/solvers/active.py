@@ -42,7 +42,6 @@ _ARMIJO = 1e-4
 _WHOLE = 0.1  # gain of a whole step, relative to its slope, at which it is taken as it is
 _TRIALS = 40  # lengths of a step that are tried, by halves
 _ROUNDING = 1e-15  # rise of the objective, relative to the loss before the grade, that is none
-_WEEDINGS = 8  # times that groups which a step would carry past zero are left out
 _PATIENCE = 8  # rounds without half the gap after which the method gives up
 _RIDGE = 1e-10  # of the diagonal: where groups can stand in for others, systems are singular
 _BEYOND = 1e-9  # where a vector reaches zero, how much longer a step is than the way there
@@ -232,23 +231,18 @@ class _Problem:
         return point
 
     def without(self, point: _Point, step: _Step) -> _Point | None:
-        """Return the point after a step of those groups alone that such steps do not carry past zero.
+        """Return the point after a step of those groups alone that a step does not carry past zero.
 
         Those that joined in a wrong direction would hold all others back. None if none are carried
         past zero, or if the objective is not lower without them.
         """
-        left = point
-        for _ in range(_WEEDINGS):
-            lost = row_products(step.side, left.v[step.groups] + step.v) <= 0.0
-            if not lost.any():
-                break
-            v = left.v.copy()
-            v[step.groups[lost]] = 0.0
-            left = self.at(v, left.c)
-            step = self.newton(left)
-        if left is point:
+        lost = row_products(step.side, point.v[step.groups] + step.v) <= 0.0
+        if not lost.any():
             return None
-        found = self.along(left, step)
+        v = point.v.copy()
+        v[step.groups[lost]] = 0.0
+        left = self.at(v, point.c)
+        found = self.along(left, self.newton(left))
         return found if found and self.objective(found) < self.objective(point) else None
 
     def too_large(self, point: _Point) -> bool:
