@@ -266,7 +266,7 @@ def _held_back(full: Program, multipliers: Multipliers) -> Array:
     place = multipliers.groups.locate(full.groups)
     known = np.flatnonzero(place >= 0)
     rho = coo_array(csc_array(multipliers.rho)[:, place[known]])
-    row, group = rho.coords[0], known[rho.coords[1]]
+    row, group = rho.row, known[rho.col]
     signs = np.where(full.patterns.masks[row, full.groups.pattern[group]], 1.0, -1.0)
     signed = csr_array(
         (signs * np.maximum(rho.data, 0.0), (group, row)), shape=(len(full.groups), len(full.X))

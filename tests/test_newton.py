@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 from convexgrade import cones as cones_module
 from convexgrade import solvers
 from convexgrade.certificate import dual_point, lower_bound
-from convexgrade.cones import Cones, Tight, project
+from convexgrade.cones import Cones, Tight, _Projections, project
 from convexgrade.patterns import sample_patterns
 from convexgrade.program import Groups
 from convexgrade.solution import Start, Status
@@ -360,17 +360,23 @@ def test_projections_on_many_cones_are_those_on_each(shape):
         np.testing.assert_allclose(warm, cold, atol=1e-10 * (1.0 + size))
 
 
-@pytest.mark.parametrize("kind", ["spread", "repeated rows"])
+@pytest.mark.parametrize("kind", ["spread", "repeated rows", "thin cones"])
 def test_projections_in_many_dimensions_seek_their_constraints_in_pools(kind, monkeypatch):
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((400, 20))
+    X = rng.standard_normal((4000 if kind == "thin cones" else 400, 20))
     if kind == "repeated rows":
         X = np.round(X[rng.integers(40, size=400)])
     masks = (X @ rng.standard_normal((20, 12))) > 0.0
     cones, cone = Cones.of(X, masks), np.arange(12)
     points = rng.standard_normal((12, 20))
+    failed, leap = [], _Projections.leap
+    monkeypatch.setattr(
+        _Projections, "leap", lambda work, todo: failed.append(leap(work, todo)) or failed[-1]
+    )
     found, tight = cones.project(cone, points, Tight.none(12, 20))
     assert tight.number.max() > 4
+    if kind == "thin cones":  # where several constraints are too many, they join one by one
+        assert any(places.size for places in failed)
     expected = [project(X, mask, b).point for mask, b in zip(masks.T, points, strict=True)]
     np.testing.assert_allclose(found, expected, atol=1e-9)
     monkeypatch.setattr(cones_module, "_POOLED", 0)  # without pools
