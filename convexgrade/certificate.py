@@ -196,7 +196,7 @@ def certify_network(
     primal = program.mean_loss(prediction) + program.alpha * network.penalty
     point = dual_point(program, prediction) if point is None else point
     full = program.over(patterns, program.every_group(patterns))
-    largest = largest_dual_norm(full, point, multipliers)
+    largest = dual_norm_bound(full, point, multipliers)
     dual = lower_bound(program, point, largest)
     before = program.mean_loss(program.offset)
     return Certificate(
@@ -235,7 +235,7 @@ def state_unproved(
     )
 
 
-def largest_dual_norm(full: Program, point: DualPoint, multipliers: Multipliers | None) -> float:
+def dual_norm_bound(full: Program, point: DualPoint, multipliers: Multipliers | None) -> float:
     """Return a bound on max_g ||Proj_K(s_g X^T D_g theta)||, attained up to `_CLOSE_ENOUGH`.
 
     Parameters

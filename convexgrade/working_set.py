@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade import solvers
-from convexgrade.certificate import Multipliers, dual_point, largest_dual_norm, lower_bound
+from convexgrade.certificate import Multipliers, dual_norm_bound, dual_point, lower_bound
 from convexgrade.cones import Cones, Tight
 from convexgrade.network import Network, from_blocks
 from convexgrade.patterns import Patterns, activation
@@ -258,7 +258,7 @@ def _settled(full: Program, point: Point, working: Index) -> bool:
 def _gap(over: Program, point: Point) -> float:
     """Bound how far a point is from the optimum over some groups, relative to the loss before."""
     dual = dual_point(over, point.prediction(over))
-    bound = lower_bound(over, dual, largest_dual_norm(over, dual, point.multipliers))
+    bound = lower_bound(over, dual, dual_norm_bound(over, dual, point.multipliers))
     return (point.objective - bound) / (over.mean_loss(over.offset) or 1.0)
 
 

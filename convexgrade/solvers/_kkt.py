@@ -36,6 +36,7 @@ from convexgrade.solvers._operator import (
     cholesky,
     chunks,
     coupled,
+    masked_adjoint,
     masked_sums,
     square_roots,
 )
@@ -120,7 +121,7 @@ class _Part:
 
     def adjoint(self, theta: Array) -> Array:
         """Return K^T theta."""
-        u = self.masks.T @ (theta[:, None] * self.X)
+        u = masked_adjoint(self.masks, self.X, theta)
         channels = np.einsum("cij,cj->ci", self.T, u)
         return np.concatenate([channels.ravel(), self.scale * (self.Z.T @ theta)])
 

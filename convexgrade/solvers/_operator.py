@@ -100,11 +100,7 @@ class Operator:
         """Return A^T theta: s_g X^T D_g theta_{k(g)} for every group, and Z^T theta."""
         channels = np.empty((self.masks.shape[1], self.X.shape[1]))
         for k, span in enumerate(self.spans):
-            masks = self.masks[:, span]
-            if masks.shape[1] < self.X.shape[1]:
-                channels[span] = (masks * theta[:, k, None]).T @ self.X
-            else:
-                channels[span] = masks.T @ (theta[:, k, None] * self.X)
+            channels[span] = masked_adjoint(self.masks[:, span], self.X, theta[:, k])
         return self.sign[:, None] * channels[self.channel], self.Z.T @ theta
 
     def stack(self, blocks: Array) -> Array:
@@ -126,6 +122,13 @@ def masked_sums(masks: Array, X: Array, u: Array) -> Array:
     if len(u) < X.shape[1]:
         return row_products(masks, X @ u.T)
     return row_products(masks @ u, X)
+
+
+def masked_adjoint(masks: Array, X: Array, theta: Array) -> Array:
+    """Return masks.T @ (theta * X), the adjoint of `masked_sums`, in the same way."""
+    if masks.shape[1] < X.shape[1]:
+        return np.asarray((masks * theta[:, None]).T @ X)
+    return np.asarray(masks.T @ (theta[:, None] * X))
 
 
 def row_products(left: Array, right: Array) -> Array:
