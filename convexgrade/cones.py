@@ -22,84 +22,15 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Index = NDArray[np.intp]
 
-_FEASIBLE = 1e-13  # E X p >= -_FEASIBLE * |x_i| * |b| counts as inside: a few roundings of x . p
-_MISPLACED = 1e-12  # the same for projections on many cones: E x . p >= -_MISPLACED * |b|, |x| = 1
-_DEPENDENT = 1e-14  # ridge of their normal equations, whose diagonal is 1
-_ADDITIONS = 10  # rounds in which constraints join projections, for each dimension
-_POOLS = 60  # pools of constraints at most, before all rows are looked at for one after the other
-_ALIKE = 0.9  # cosine from which two constraints of a pool do not join together
-_AT_ONCE = 8  # constraints of one pool that join at a time
-_MANY = 8  # rows for each of a pool, from which on constraints are sought in pools,
-_POOLED = 1 << 22  # of so many floats in all
-_IN_CACHE = 1 << 17  # floats that stay in a processor's cache
-
-
-class Projection(NamedTuple):
-    """Point ``b + (E X)^T rho`` with ``rho >= 0``: rows where rho > 0, and rho there."""
-
-    point: Array
-    rows: Index
-    rho: Array
-
-    @property
-    def norm(self) -> float:
-        """Euclidean norm of the point: an upper bound on max <b, v> over unit v of the cone."""
-        return float(np.linalg.norm(self.point))
-
-
-def project(X: Array, mask: Mask, b: Array, *, enough: float = 0.0) -> Projection:
-    """Project ``b`` on the cone of ``mask``, by non-negative least squares on a few rows.
-
-    Only about d of the n constraints touch a projection. The rows a trial point violates most join
-    a working set until none is violated: the distance to the working set's cone grows with every
-    round, so the loop ends. Each round costs one product with X and a small dense problem.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, d)
-        Rows.
-    mask : ndarray of bool, shape (n_samples,)
-        Pattern.
-    b : ndarray of shape (d,)
-        Point to project.
-    enough : float, default=0
-        Stop as soon as the norm of ``b + (E X)^T rho`` is at most this: enough for an upper bound.
-
-    Returns
-    -------
-    Projection
-        Exact up to rounding, unless stopped at ``enough``.
-    """
-    sign = np.where(mask, 1.0, -1.0)
-    tolerance = _FEASIBLE * np.linalg.norm(X, axis=1) * np.linalg.norm(b)
-    working = np.empty(0, dtype=np.intp)
-    projection = Projection(b, working, np.empty(0))
-    batch = max(8, 2 * X.shape[1])
-    while projection.norm > enough:
-        slack = sign * (X @ projection.point) + tolerance
-        slack[working] = np.inf
-        violated = np.flatnonzero(slack < 0.0)
-        if violated.size == 0:
-            break
-        worst = violated[np.argsort(slack[violated], kind="stable")[:batch]]
-        working = np.concatenate([projection.rows, worst])
-        A = (sign[working, None] * X[working]).T
-        rho = _nonnegative_least_squares(A, -b)
-        keep = rho > 0.0
-        point = b + A[:, keep] @ rho[keep]
-        # Rounding alone can stop the distance from growing: then the last point is as good.
-        if np.linalg.norm(point) >= projection.norm * (1.0 - 1e-15) and projection.rows.size:
-            break
-        projection = Projection(point, working[keep], rho[keep])
-        working = projection.rows
-    return projection
-
-
-def _nonnegative_least_squares(A: Array, target: Array) -> Array:
-    scale = np.linalg.norm(A, axis=0)
-    scale[scale == 0.0] = 1.0
-    rho, _ = nnls(A / scale, target, maxiter=30 * A.shape[1] + 100)
-    return np.asarray(rho) / scale
+_MISPLACED = 1e-12  # E x . p >= -_MISPLACED * |b|, |x| = 1, counts as inside: roundings of x . p
+_DEPENDENT = 1e-14  # ridge of normal equations, whose diagonal is 1
+_ROUNDS = 10  # in which constraints join projections, for each dimension
+_MANY = 16  # dimensions from which on several constraints join at a time:
+_SHARE = 4  # one for so many dimensions
+_TOGETHER, _IN_CACHE = (
+    32,
+    1 << 17,
+)  # points whose responses are formed at a time, or so many of these
 
 
 class Tight(NamedTuple):
@@ -136,6 +67,16 @@ class Tight(NamedTuple):
         """Return the constraints of the cones at ``index``."""
         return Tight(self.rows[index], self.rho[index], self.number[index])
 
+    def fitted(self, width: int) -> Tight:
+        """Return a copy with room for so many constraints of each cone, none of which has more."""
+        rows, rho = (
+            np.full((len(self.rows), width), -1),
+            np.zeros((len(self.rows), width)),
+        )
+        fits = min(width, self.rows.shape[1])
+        rows[:, :fits], rho[:, :fits] = self.rows[:, :fits], self.rho[:, :fits]
+        return Tight(rows, rho, self.number.copy())
+
     def put(self, index: Index | Mask, other: Tight) -> None:
         """Replace the constraints of the cones at ``index``, none of which had more than fit."""
         width = other.rows.shape[1]
@@ -147,16 +88,6 @@ class Tight(NamedTuple):
         copy = Tight(self.rows.copy(), self.rho.copy(), self.number.copy())
         copy.put(index, other)
         return copy
-
-    def keep(self, which: Mask, rho: Array) -> Tight:
-        """Return the constraints marked in ``which``, with other multipliers."""
-        which = which & self.used
-        order = np.argsort(~which, axis=1, kind="stable")
-        return Tight(
-            np.take_along_axis(np.where(which, self.rows, -1), order, axis=1),
-            np.take_along_axis(np.where(which, rho, 0.0), order, axis=1),
-            which.sum(axis=1),
-        )
 
 
 @dataclass(frozen=True)
@@ -194,7 +125,13 @@ class Cones:
     def project(
         self, cone: Index, points: Array, tight: Tight, *, enough: float = 0.0
     ) -> tuple[Array, Tight]:
-        """Project points on cones, all at once, by the active set method of Lawson & Hanson (1974).
+        """Project points on cones, by non-negative least squares on few rows.
+
+        Only about d of the rows touch a projection. Those that a trial point violates most join its
+        tight ones until none is violated: the distance to the cone of the tight rows grows with every
+        round, so the loop ends. What can be done for all points in one call is: the products that find
+        the rows they violate, and the small systems of those at which no multiplier turns negative.
+        The other points are left to the active set method of Lawson & Hanson (1974), one by one.
 
         Parameters
         ----------
@@ -216,37 +153,21 @@ class Cones:
             ``points + (E X)^T rho`` are the projections.
         """
         d = points.shape[1]
-        work = _Projections(self, cone, points, tight, enough)
-        work.drop(np.flatnonzero(tight.number > 0))  # another point's: no place to walk from
+        few = min(d // _SHARE, len(self.rows)) if d >= _MANY else 1
+        work = _Projections(self, cone, points, tight.fitted(d + few))
+        work.settle(np.flatnonzero(tight.number > 0))
         todo: Index = np.arange(cone.size)
-        size = min(2 * d, _POOLED // max(1, points.size))
-        few = min(_AT_ONCE, d // 8, size)
-        left = todo if few > 1 and len(self.rows) >= _MANY * size else todo[:0]
-        for _ in range(_POOLS):
-            if left.size == 0:
+        for _ in range(_ROUNDS * d):  # rounding can add and drop for ever
+            some = work.result[todo]
+            todo = work.join(todo[np.einsum("gi,gi->g", some, some) > enough**2], few)
+            if todo.size == 0:
                 break
-            left = work.add(left, _Pool.of(self, cone[left], work.result[left], size, few))
-        work.add(todo, _EveryRow(self, cone))
-        return work.result, work.tight
+            todo = work.settle(todo) if few == 1 else work.settle_each(todo)
+        return work.result, work.tight.fitted(d)
 
-    def most_violated(self, cone: Index, points: Array) -> tuple[Index, Array]:
-        """Return for each point the row it violates most, and E x . v there."""
-        row, slack = np.zeros(cone.size, dtype=np.intp), np.zeros(cone.size)
-        for some, response in self._responses(cone, points):
-            row[some] = response.argmin(axis=1)
-            slack[some] = response[np.arange(len(response)), row[some]]
-        return row, slack
-
-    def worst(self, cone: Index, points: Array, size: int) -> Index:
-        """Return for each point the rows it violates most, in any order, (m, size)."""
-        worst = np.empty((cone.size, size), dtype=np.intp)
-        for some, response in self._responses(cone, points):
-            worst[some] = np.argpartition(response, size - 1, axis=1)[:, :size]
-        return worst
-
-    def _responses(self, cone: Index, points: Array) -> Iterator[tuple[slice, Array]]:
+    def responses(self, cone: Index, points: Array) -> Iterator[tuple[slice, Array]]:
         """Yield E x . v of all rows, for so few points at a time that it stays in the cache."""
-        step = max(1, _IN_CACHE // len(self.rows))  # beyond, memory is the bottleneck
+        step = max(_TOGETHER, _IN_CACHE // len(self.rows))
         for first in range(0, cone.size, step):
             some = slice(first, first + step)
             response = points[some] @ self.rows.T
@@ -254,137 +175,68 @@ class Cones:
             yield some, response
 
 
-class _EveryRow(NamedTuple):
-    """All rows as candidates of constraints that a projection violates."""
-
-    cones: Cones
-    cone: Index
-
-    def most_violated(self, place: Index, points: Array) -> tuple[Index, Array]:
-        """Return the row most violated by each of some points, and by how much, (m, 1)."""
-        row, slack = self.cones.most_violated(self.cone[place], points)
-        return row[:, None], slack[:, None]
-
-
-class _Pool(NamedTuple):
-    """A few candidates for each point: the rows it has violated most, while others join."""
-
-    rows: Index  # (m, size)
-    normals: Array  # (m, size, d)
-    few: int  # how many it names at a time
-
-    @classmethod
-    def of(cls, cones: Cones, cone: Index, points: Array, size: int, few: int) -> _Pool:
-        """Return the pools of some points."""
-        rows = cones.worst(cone, points, size)
-        return cls(rows, cones.rows[rows] * cones.signs[cone[:, None], rows][:, :, None], few)
-
-    def most_violated(self, place: Index, points: Array) -> tuple[Index, Array]:
-        """Return the rows most violated by each of some points, worst first, (m, few)."""
-        slack = (self.normals[place] @ points[:, :, None])[:, :, 0]
-        worst = np.argpartition(slack, self.few - 1, axis=1)[:, : self.few]
-        worst = np.take_along_axis(
-            worst, np.take_along_axis(slack, worst, axis=1).argsort(axis=1), axis=1
-        )
-        rows = np.take_along_axis(self.rows[place], worst, axis=1)
-        slack = np.take_along_axis(slack, worst, axis=1)
-        normals = self.normals[place[:, None], worst]
-        alike = np.tril(normals @ normals.transpose(0, 2, 1) > _ALIKE, k=-1).any(axis=2)
-        return rows, np.where(alike, np.inf, slack)
-
-
-class _Left(NamedTuple):
-    """Points with negative multipliers: their places, tight constraints, and those multipliers."""
-
-    place: Index
-    tight: Tight
-    rho: Array
-
-
 class _Projections:
     """Projections under way: the constraints found tight so far, and the points these lead to."""
 
-    def __init__(
-        self, cones: Cones, cone: Index, points: Array, tight: Tight, enough: float
-    ) -> None:
+    def __init__(self, cones: Cones, cone: Index, points: Array, tight: Tight) -> None:
         self._cones, self._cone, self._points = cones, cone, points
         self._limit = -_MISPLACED * np.linalg.norm(points, axis=1)
-        self._enough = enough
-        self.tight = Tight(tight.rows.copy(), tight.rho.copy(), tight.number.copy())
+        self.tight = tight._replace(rho=np.zeros_like(tight.rho))  # another point's
         self.result = np.array(points, dtype=float)
 
-    def add(self, todo: Index, candidates: _EveryRow | _Pool) -> Index:
-        """Add the rows most violated until no candidate is; return the points that have got any."""
-        place, added = np.arange(todo.size), np.zeros(todo.size, dtype=bool)
-        for _ in range(_ADDITIONS * self._points.shape[1]):  # rounding can add and drop for ever
-            some = self.result[todo[place]]
-            place = place[np.einsum("gi,gi->g", some, some) > self._enough**2]
-            rows, slack = candidates.most_violated(place, self.result[todo[place]])
-            joined = np.zeros(place.size, dtype=bool)
-            for row, value in zip(rows.T, slack.T, strict=True):
-                joined |= self._join(todo[place], row, value)
-            place = place[joined]
-            if place.size == 0:
-                break
-            added[place] = True
-            self.walk(self.leap(todo[place]) if rows.shape[1] > 1 else todo[place])
-        return todo[added]
+    def join(self, todo: Index, few: int) -> Index:
+        """Let a few of the rows that each point violates most join; return the points with any."""
+        joined = []
+        for some, response in self._cones.responses(self._cone[todo], self.result[todo]):
+            which = todo[some]
+            # A row that is tight already is violated by rounding alone.
+            known = self.tight.used[which]
+            response[np.nonzero(known)[0], self.tight.rows[which][known]] = 0.0
+            outside = response.min(axis=1) < self._limit[which]
+            joined.append(which[outside])
+            self._append(joined[-1], response[outside], few)
+        return np.concatenate(joined) if joined else todo
 
-    def _join(self, which: Index, row: Index, slack: Array) -> Mask:
-        """Let a row join the tight ones of each point that violates it and has room."""
-        room = self.tight.number[which] < self._points.shape[1]
-        # A row that is tight already is violated by rounding alone.
-        known = (self.tight.rows[which] == row[:, None]).any(axis=1)
-        new = (slack < self._limit[which]) & room & ~known
-        which, row = which[new], row[new]
-        self.tight.rows[which, self.tight.number[which]] = row
-        self.tight.number[which] += 1
-        return np.asarray(new)
+    def _append(self, which: Index, response: Array, few: int) -> None:
+        if few == 1:
+            rows = response.argmin(axis=1)[:, None]
+        else:
+            rows = np.argpartition(response, few - 1, axis=1)[:, :few]
+        violated = np.take_along_axis(response, rows, axis=1) < self._limit[which][:, None]
+        place, column = np.nonzero(violated)
+        at = self.tight.number[which][:, None] + np.cumsum(violated, axis=1) - 1
+        self.tight.rows[which[place], at[place, column]] = rows[place, column]
+        self.tight.number[which] += violated.sum(axis=1)
 
-    def leap(self, todo: Index) -> Index:
-        """Settle points at which several constraints have joined; return those for which it fails.
+    def settle(self, todo: Index) -> Index:
+        """Settle points by their tight constraints; return those for which that went well.
 
-        All constraints whose multipliers turn out negative go at once: in few systems that mostly
-        leads to a shorter point than before. Where it does not, nothing says that such steps end:
-        these points get back what they had, from where `walk` goes on.
+        All at once, as if no multiplier were to turn negative, and where one does, one by one.
         """
-        before, length = self.tight.take(todo), np.linalg.norm(self.result[todo], axis=1)
-        self.drop(todo)
-        failed = np.linalg.norm(self.result[todo], axis=1) >= length
-        self.tight.put(todo[failed], before.take(failed))
-        return todo[failed]
-
-    def drop(self, todo: Index) -> None:
-        """Settle points after dropping all constraints with negative multipliers, again and again."""
-        left = self._solve(todo)
-        while left is not None:
-            self.tight.put(left.place, left.tight.keep(left.rho > 0.0, left.rho))
-            left = self._solve(left.place)
-
-    def walk(self, todo: Index) -> None:
-        """Settle points by a walk from their multipliers; constraints where these reach zero go."""
-        left = self._solve(todo)
-        while left is not None:
-            start, fall = left.tight.rho, left.tight.rho - left.rho
-            negative = left.tight.used & (left.rho <= 0.0)
-            way = np.divide(start, fall, out=np.ones_like(fall), where=negative & (fall > 0.0))
-            way[negative & (fall <= 0.0)] = 0.0
-            way[~negative] = np.inf
-            length = way.min(axis=1, keepdims=True)
-            self.tight.put(left.place, left.tight.keep(way > length, start - length * fall))
-            left = self._solve(left.place)
-
-    def _solve(self, todo: Index) -> _Left | None:
-        """Settle the points whose multipliers are all positive; return the others, if any."""
-        if todo.size == 0:
-            return None
         some = self.tight.take(todo).narrowed()
         rho, point = self._multipliers(todo, some)
-        wrong = np.asarray((some.used & (rho <= 0.0)).any(axis=1))
-        good = ~wrong
-        self.tight.rho[todo[good], : rho.shape[1]] = rho[good]
-        self.result[todo[good]] = point[good]
-        return _Left(todo[wrong], some.take(wrong), rho[wrong]) if wrong.any() else None
+        wrong = (some.used & (rho <= 0.0)).any(axis=1) | (some.number > self._points.shape[1])
+        good = todo[~wrong]
+        self.tight.rho[good, : rho.shape[1]] = rho[~wrong]
+        self.result[good] = point[~wrong]
+        return np.concatenate([good, self.settle_each(todo[wrong])])
+
+    def settle_each(self, todo: Index) -> Index:
+        """Settle points by non-negative least squares; return those for which that went well."""
+        return np.array([g for g in todo if self._settle_one(g)], dtype=np.intp)
+
+    def _settle_one(self, g: int) -> bool:
+        rows, rho, number = self.tight.rows[g], self.tight.rho[g], self.tight.number[g]
+        T = self._cones.rows[rows[:number]] * self._cones.signs[self._cone[g], rows[:number], None]
+        least = _least(T, self._points[g])
+        found = rho[:number] if least is None else least  # or the point stays where it was
+        keep = np.flatnonzero(found)
+        kept = slice(0, keep.size)
+        rows[kept], rho[kept] = rows[keep], found[keep]
+        rows[keep.size :], rho[keep.size :] = -1, 0.0
+        self.tight.number[g] = keep.size
+        self.result[g] = self._points[g] + rho[kept] @ T[keep]
+        return least is not None
 
     def _multipliers(self, todo: Index, tight: Tight) -> tuple[Array, Array]:
         """Return the rho of any sign for which point + T^T rho is shortest, and that point.
@@ -402,3 +254,15 @@ class _Projections:
         rho -= np.linalg.solve(gram, T @ (points + transposed @ rho))
         point = points + transposed @ rho
         return np.asarray(rho[:, :, 0]), np.asarray(point[:, :, 0])
+
+
+def _least(T: Array, point: Array) -> Array | None:
+    """Return the rho >= 0 of least ||point + T^T rho||.
+
+    None if the search goes round in circles, or takes more rows than can be independent.
+    """
+    try:
+        rho, _ = nnls(T.T, -point, maxiter=30 * len(T) + 100)
+    except RuntimeError:
+        return None
+    return rho if np.count_nonzero(rho) <= T.shape[1] else None

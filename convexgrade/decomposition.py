@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from convexgrade.cones import project
+from convexgrade.cones import Cones, Tight
 from convexgrade.network import Network
 
 Array = NDArray[np.float64]
@@ -223,14 +223,15 @@ def _least(G: Array, need: Array, inside: Array) -> Array:
     the ray would be almost parallel to (0, 1) or to s = 0, and rounding would hide where.
     """
     unit = float(np.max(need / (G @ inside)))  # at first the length of the multiple of ``inside``
-    everywhere = np.ones(len(G), dtype=bool)
-    apex = np.append(np.zeros(G.shape[1]), 1.0)
-    w = apex[:-1]
+    everywhere = np.ones((len(G), 1), dtype=bool)
+    apex = np.append(np.zeros((1, G.shape[1])), [[1.0]], axis=1)
+    w = apex[0, :-1]
     for _ in range(_RESCALINGS):
         if unit <= 0.0:
             break
-        point = project(np.column_stack([G, -need / unit]), everywhere, apex).point
-        w = unit * point[:-1] / point[-1]
+        cone = Cones.of(np.column_stack([G, -need / unit]), everywhere)
+        point, _ = cone.project(np.zeros(1, dtype=np.intp), apex, Tight.none(*apex.shape))
+        w = unit * point[0, :-1] / point[0, -1]
         length = float(np.linalg.norm(w))
         if 0.1 * unit <= length <= 10.0 * unit:
             break

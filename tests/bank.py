@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from scipy.optimize import nnls
 from scipy.sparse import csc_array
 
 from convexgrade.losses import BinaryLogLoss, SoftmaxLogLoss, SquaredError
@@ -251,6 +252,12 @@ def assert_optimal(program, solution, *, tol=1e-6):
     scale = 1.0 / np.where(active, norms, 1.0)
     expected = program.alpha * blocks * scale[:, None]
     np.testing.assert_allclose(b[active], expected[active], atol=1e3 * tol)
+
+
+def projection(X, mask, b):
+    """The projection of b on a cone, by non-negative least squares on all rows."""
+    signed = np.where(mask, 1.0, -1.0)[:, None] * X
+    return b + signed.T @ nnls(signed.T, -b)[0]
 
 
 def brute_force_dual_norm(X, mask, b):

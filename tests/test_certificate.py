@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from convexgrade.certificate import Multipliers, certify_network, dual_point
-from convexgrade.cones import project
+from convexgrade.cones import Cones, Tight
 from convexgrade.network import from_blocks
 from convexgrade.patterns import Patterns, activation, enumerate_patterns, sample_patterns
 from convexgrade.solution import Status
@@ -20,22 +20,15 @@ def test_projection_norm_is_the_support_of_the_cone(seed):
     X = rng.integers(-2, 3, (n, d)).astype(float) if seed % 2 else rng.standard_normal((n, d))
     mask = activation(X, rng.standard_normal((d, 1)))[:, 0]
     b = rng.standard_normal(d)
-    found = project(X, mask, b)
-    assert found.norm == pytest.approx(brute_force_dual_norm(X, mask, b), abs=1e-10)
-    signed = np.where(mask, 1.0, -1.0)[:, None] * X
-    assert np.all(signed @ found.point >= -1e-12)
-    assert np.all(found.rho >= 0.0)
-    np.testing.assert_allclose(found.point, b + signed[found.rows].T @ found.rho, atol=1e-12)
-
-
-def test_projection_stopped_early_is_still_an_upper_bound():
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((40, 5))
-    mask = activation(X, rng.standard_normal((5, 1)))[:, 0]
-    b = rng.standard_normal(5)
-    exact = project(X, mask, b).norm
-    for enough in (0.0, 0.5 * exact, 1.1 * exact, 10.0):
-        assert project(X, mask, b, enough=enough).norm >= exact - 1e-12
+    cones, points, none = Cones.of(X, mask[:, None]), b[None], Tight.none(1, d)
+    found, tight = cones.project(np.zeros(1, dtype=np.intp), points, none)
+    assert np.linalg.norm(found) == pytest.approx(brute_force_dual_norm(X, mask, b), abs=1e-10)
+    signed = np.where(mask, 1.0, -1.0)[:, None] * cones.rows
+    assert np.all(signed @ found[0] >= -1e-12)
+    assert np.all(tight.rho >= 0.0)
+    used = tight.used[0]
+    lifted = b + signed[tight.rows[0, used]].T @ tight.rho[0, used]
+    np.testing.assert_allclose(found[0], lifted, atol=1e-12)
 
 
 def _network_at(program, blocks, unpenalised):

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.optimize import nnls
 from threadpoolctl import threadpool_limits
 
 from convexgrade import cones as cones_module
 from convexgrade import solvers
 from convexgrade.certificate import dual_point, lower_bound
-from convexgrade.cones import Cones, Tight, _Projections, project
+from convexgrade.cones import Cones, Tight
 from convexgrade.patterns import sample_patterns
 from convexgrade.program import Groups
 from convexgrade.solution import Start, Status
@@ -18,7 +19,7 @@ from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._operator import Operator
 from convexgrade.solvers._systems import Memory, System
-from tests.bank import KNOWN, assert_optimal, make_program
+from tests.bank import KNOWN, assert_optimal, make_program, projection
 from tests.benchmarks.datasets import load
 from tests.test_interior import FREE, LOSSES, assert_as_good, make_case, objective, scale
 
@@ -350,7 +351,7 @@ def test_projections_on_many_cones_are_those_on_each(shape):
     cone = rng.integers(masks.shape[1], size=60)
     points = rng.standard_normal((60, X.shape[1]))
     found, tight = cones.project(cone, points, Tight.none(*points.shape))
-    expected = [project(X, masks[:, c], b).point for c, b in zip(cone, points, strict=True)]
+    expected = [projection(X, masks[:, c], b) for c, b in zip(cone, points, strict=True)]
     np.testing.assert_allclose(found, expected, atol=1e-10)
     # The constraints of one point serve for another, near or far, and change nothing.
     for size in (1e-3, 10.0):
@@ -361,27 +362,44 @@ def test_projections_on_many_cones_are_those_on_each(shape):
 
 
 @pytest.mark.parametrize("kind", ["spread", "repeated rows", "thin cones"])
-def test_projections_in_many_dimensions_seek_their_constraints_in_pools(kind, monkeypatch):
+def test_projections_in_many_dimensions(kind):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((4000 if kind == "thin cones" else 400, 20))
     if kind == "repeated rows":
         X = np.round(X[rng.integers(40, size=400)])
     masks = (X @ rng.standard_normal((20, 12))) > 0.0
-    cones, cone = Cones.of(X, masks), np.arange(12)
     points = rng.standard_normal((12, 20))
-    failed, leap = [], _Projections.leap
-    monkeypatch.setattr(
-        _Projections, "leap", lambda work, todo: failed.append(leap(work, todo)) or failed[-1]
-    )
-    found, tight = cones.project(cone, points, Tight.none(12, 20))
+    found, tight = Cones.of(X, masks).project(np.arange(12), points, Tight.none(12, 20))
     assert tight.number.max() > 4
-    if kind == "thin cones":  # where several constraints are too many, they join one by one
-        assert any(places.size for places in failed)
-    expected = [project(X, mask, b).point for mask, b in zip(masks.T, points, strict=True)]
+    expected = [projection(X, mask, b) for mask, b in zip(masks.T, points, strict=True)]
     np.testing.assert_allclose(found, expected, atol=1e-9)
-    monkeypatch.setattr(cones_module, "_POOLED", 0)  # without pools
-    without, _ = cones.project(cone, points, Tight.none(12, 20))
-    np.testing.assert_allclose(found, without, atol=1e-9)
+
+
+def test_a_projection_that_goes_round_in_circles_stays_an_upper_bound(monkeypatch):
+    """Non-negative least squares may give up: what was found before counts, nothing else."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((400, 20))
+    masks, points = (X @ rng.standard_normal((20, 12))) > 0.0, rng.standard_normal((12, 20))
+    cones, cone, none = Cones.of(X, masks), np.arange(12), Tight.none(12, 20)
+    exact, _ = cones.project(cone, points, none)
+    calls = []
+
+    def gives_up(*args, **kwargs):
+        calls.append(args)
+        if len(calls) > 20:
+            raise RuntimeError("Maximum number of iterations reached.")
+        return nnls(*args, **kwargs)
+
+    monkeypatch.setattr(cones_module, "nnls", gives_up)
+    found, tight = cones.project(cone, points, none)
+    assert len(calls) > 20
+    longer = np.linalg.norm(found, axis=1) - np.linalg.norm(exact, axis=1)
+    assert longer.min() >= -1e-12
+    assert longer.max() > 1e-3
+    normals = cones.normals(cone, tight)
+    rho = tight.narrowed().rho
+    assert np.all(rho >= 0.0)
+    np.testing.assert_allclose(found, points + np.einsum("gk,gkd->gd", rho, normals), atol=1e-12)
 
 
 def test_a_projection_left_early_is_long_enough():

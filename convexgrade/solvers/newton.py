@@ -45,7 +45,7 @@ _WORKING = 100  # groups of a working set: so many of the highest price,
 _SPARE = 1.5  # or this many for each neuron
 _SIGMA = 0.001  # first sigma, in units of loss / alpha^2,
 _TINY = 1e-3  # but no smaller an alpha counts than this, in units of the highest price,
-_WARM = 0.1  # and that many times ||v||^2 / gap from a warm start
+_WARM = 0.1  # and from a warm start, however small alpha is: that many times ||v||^2 / gap
 _NEAREST = 1e-12  # gap below which no start is any nearer
 _GROWTH = 6.0  # of sigma from step to step
 _TAU = 1e4  # first tau, in units of the inverse curvature of an unpenalised column
@@ -286,11 +286,12 @@ class _Problem:
 
     def first_pace(self, start: Start | None, point: _Point, prices: Array) -> _Pace:
         """Return the first pace: small from nowhere, larger the nearer the start is."""
-        alpha = max(self.program.alpha, _TINY * float(prices.max(initial=0.0)))
-        sigma = _SIGMA * self.before / alpha**2
-        if start is not None:
+        if start is not None and point.v.any():
             gap = max(start.gap, _NEAREST) * self.before
-            sigma = max(sigma, _WARM * float(np.vdot(point.v, point.v)) / gap)
+            sigma = _WARM * float(np.vdot(point.v, point.v)) / gap
+        else:
+            alpha = max(self.program.alpha, _TINY * float(prices.max(initial=0.0)))
+            sigma = _SIGMA * self.before / alpha**2
         return _Pace(sigma, _TAU / self.curvatures)
 
     def working(self, prices: Array, active: Index) -> Index:
