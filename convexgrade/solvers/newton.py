@@ -55,7 +55,9 @@ _INNER, _EASY = 25, 8  # Newton steps in each, at most, and so few that the next
 _EXACT = 0.5  # error of a proximal step, relative to its proximal terms
 _LAST = 3.0  # gap that a step leaves, relative to the wanted one, at which it may be the last
 _ARMIJO = 1e-4
-_TRIALS = 40  # lengths of a Newton step that are tried, from this many times the last one
+_TURNED = 0.5  # slope uphill, relative to the one downhill at first, at which a step is too long
+_SHORTER = 0.1, 0.5  # shares of its length that are tried next: no less and no more,
+_TRIALS = 40  # so many times, at first with this many times the last length
 _LONGER = 4.0
 _ROUNDING = 1e-14  # of the merit function, relative to the loss before the grade
 _VIOLATED = 1e-8  # violation of the cones, in units of the targets, that is no rounding
@@ -156,9 +158,14 @@ class _Step:
             state.active, groups.sign, state.p, normals, self.program.alpha, self.pace.sigma
         )
 
+    def curvature(self, state: _State) -> Array:
+        """Return the Hessian of F at a state, shape (n_samples, n_outputs, n_outputs)."""
+        p = self.program
+        return np.asarray(p.weights[:, None, None] * p.loss.hessian(state.f, p.y))
+
     def error(self, state: _State, curvature: Array) -> float:
         """Return how far the step is from solved, as a part of the duality gap."""
-        return 0.5 * float(np.einsum("ik,ikl,il->", state.residual, curvature, state.residual))
+        return 0.5 * _slope(state, curvature, state.residual)
 
     def moved(self, state: _State) -> float:
         """Return the proximal terms |x - v|^2 / (2 sigma) + |c' - c|^2 / (2 tau)."""
@@ -191,11 +198,11 @@ class _Step:
         p = self.program
         before, length = p.mean_loss(p.offset), 1.0
         for taken in range(_INNER):
-            curvature = p.weights[:, None, None] * p.loss.hessian(state.f, p.y)
+            curvature = self.curvature(state)
             if self.error(state, curvature) <= self.allowed(state, before, tol):
                 return state, taken
             step = system.solve(self.faces(state), curvature, self.pace.tau, -state.residual)
-            slope = float(np.einsum("ik,ikl,il->", state.residual, curvature, step))
+            slope = _slope(state, curvature, step)
             if -slope > _ROUNDING * before:
                 found = self._search(state, step, slope, min(1.0, _LONGER * length))
             else:
@@ -221,15 +228,25 @@ class _Step:
     ) -> tuple[_State, float] | None:
         """Return a state along a step where the merit function is lower, and the length of the way.
 
-        Lengths are tried by halves from the given one. None if none is found.
+        And where it does not rise steeply again. Its slope is about linear in the length but for the
+        kinks where constraints join: the next length is where it vanishes by the slopes at both ends.
+        None if no length is found.
         """
         noise = _ROUNDING * self.program.mean_loss(self.program.offset)
         for _ in range(_TRIALS):
             trial = self.state(state.f + length * step, state.tight)
-            if trial.merit <= state.merit + _ARMIJO * length * slope + noise:
+            uphill = _slope(trial, self.curvature(trial), step)
+            lower = trial.merit <= state.merit + _ARMIJO * length * slope + noise
+            if lower and uphill <= -_TURNED * slope:
                 return trial, length
-            length *= 0.5
+            share = slope / (slope - uphill) if uphill > slope else np.inf
+            length *= min(max(share, _SHORTER[0]), _SHORTER[1])
         return None
+
+
+def _slope(state: _State, curvature: Array, step: Array) -> float:
+    """Return the slope of the merit function along a step: its gradient is the curvature times R."""
+    return float(np.einsum("ik,ikl,il->", state.residual, curvature, step))
 
 
 @dataclass(frozen=True)
