@@ -273,6 +273,6 @@ def test_a_fit_says_what_it_does(capsys):
 )
 def test_too_few_rows_to_hold_some_out_are_named(estimator, n, cause):
     X, _ = make_data(n=n)
-    named = f"early_stopping=True and validation_fraction=0.1 hold out a part of {n} distinct rows"
+    named = f"early_stopping=True and validation_fraction=0.1 hold out a part of {n} rows"
     with pytest.raises(ValueError, match=f"{named}.*{cause}"):
         small(estimator, early_stopping=True).fit(X, np.arange(n) % 3)

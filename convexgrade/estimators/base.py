@@ -126,12 +126,11 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """
         continues = self._continues()
         given = self._weighted(*self._validate(X, y, reset=not continues), sample_weight)
-        rows = distinct_rows(given)
         first_network = None if continues else self._first_network()
         if not continues:
-            self._learn_from(rows)
+            self._learn_from(distinct_rows(given))
             self._choose(given)
-        self._grow(rows, self._plan(first_network), continues)
+        self._grow(given, self._plan(first_network), continues)
         self._warn_unconverged()
         return self
 
@@ -253,9 +252,9 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _choose(self, given: Rows) -> None:
         """Choose parameters from the data, for estimators that do."""
 
-    def _grow(self, rows: Rows, plan: ChainPlan, continues: bool) -> None:
+    def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> None:
         """Fit the grades, setting out from those there are if the fit ``continues``."""
-        data = self._data(rows)
+        data = self._data(distinct_rows(given))
         start = self._progress if continues else self._begin(data)
         for progress in self._growing(start, data, plan):
             self._progress = progress
@@ -342,17 +341,28 @@ def checked_weights(sample_weight: ArrayLike | None, X: Array) -> Array:
     return np.asarray(weights)
 
 
+def sorted_rows(given: Rows) -> Rows:
+    """Return the rows of positive weight, sorted: whatever follows depends on no order of rows."""
+    rows = given.take(given.weights > 0.0)
+    return rows.take(np.lexsort((rows.weights, *_table(rows).T[::-1])))
+
+
 def distinct_rows(given: Rows) -> Rows:
     """Return the distinct rows of positive weight, sorted, with the weight of all their copies.
 
     A row of weight 0 must not shape patterns or scalings, and a row twice is a row of weight 2. The
     order of the rows then does not matter either: the search visits the same points whatever it was.
     """
-    X, y, weights = given.take(given.weights > 0.0)
-    _, code = np.unique(y, axis=0, return_inverse=True)
-    table = np.column_stack([X, code])
-    _, first, copy_of = np.unique(table, axis=0, return_index=True, return_inverse=True)
-    return Rows(X[first], y[first], np.bincount(copy_of, weights).astype(np.float64))
+    rows = given.take(given.weights > 0.0)
+    _, first, copy_of = np.unique(_table(rows), axis=0, return_index=True, return_inverse=True)
+    weights = np.bincount(copy_of, rows.weights).astype(np.float64)
+    return rows.take(first)._replace(weights=weights)
+
+
+def _table(rows: Rows) -> Array:
+    """Return one line for each row: its columns, and a number that stands for its target."""
+    _, code = np.unique(rows.y, axis=0, return_inverse=True)
+    return np.column_stack([rows.X, code])
 
 
 def _summary(progress: Progress) -> str:

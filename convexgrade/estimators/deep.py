@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from convexgrade.correction import METHODS, Limits, correct_chain, correct_progress, objective
 from convexgrade.energy import Energy
-from convexgrade.estimators.base import BaseChain, Rows, distinct_rows
+from convexgrade.estimators.base import BaseChain, Rows, distinct_rows, sorted_rows
 from convexgrade.estimators.targets import ClassifierTargets, RegressorTargets, probabilities
 from convexgrade.multigrade import ChainPlan, Data, Progress, staged_loss
 from convexgrade.network import Handover, Network
@@ -69,7 +69,7 @@ CROSS_VALIDATION: dict[str, list[Any]] = {
 }
 
 _SHARES = 1.0, 0.3  # of the usual penalty, that "auto" tries on rows held out
-_ENOUGH = 100  # distinct rows from which "auto" holds some out
+_ENOUGH = 100  # rows from which "auto" holds some out
 _JUDGES, _TIMES = 500, 5  # rows to judge by: fewer are held out up to so many times
 _FOLDS = 5  # of cross-validation, unless chosen;
 _TRIED, _MANY = 2, 5000  # all are tried up to so many rows, from there on so many folds
@@ -157,13 +157,14 @@ class ManyGrades(DeepChain):
     def _penalty(self) -> float:
         return self._alpha if isinstance(self.alpha, str) else float(self.alpha)
 
-    def _grow(self, rows: Rows, plan: ChainPlan, continues: bool) -> None:
+    def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> None:
+        rows = sorted_rows(given)
         if self._holds_out(rows):
             self._grow_as_deep_as_tried(rows, plan, continues)
             return
         super()._grow(rows, plan, continues)
         if self.correction != "none":
-            data = self._data(rows)
+            data = self._data(distinct_rows(rows))
             self._progress = self._corrected(self._progress, data, self.correction, Limits())
 
     def _grow_as_deep_as_tried(self, rows: Rows, plan: ChainPlan, continues: bool) -> None:
@@ -181,7 +182,7 @@ class ManyGrades(DeepChain):
             was = before is not None and before.chain.corrected
             corrects = was or corrected[-1] < losses[-1]
             losses = corrected if corrects else losses
-        data, plan = self._data(rows), replace(plan, n_grades=len(losses))
+        data, plan = self._data(distinct_rows(rows)), replace(plan, n_grades=len(losses))
         self._reporter(level=1)("All rows:")
         for whole in self._growing(before or self._begin(data), data, plan):
             held_out = losses[: len(whole.chain)]
@@ -260,7 +261,7 @@ class ManyGrades(DeepChain):
     def _held_out(self, rows: Rows) -> Iterator[Fold]:
         """Yield rows to train on and rows held out; several times where these are few.
 
-        What a few rows say of depth and penalty is mostly chance.
+        What few rows say is mostly chance. Copies of a row can be on both sides, as in rows to come.
         """
         held_out = max(1.0, self.validation_fraction * len(rows.X))
         kind = StratifiedShuffleSplit if is_classifier(self) else ShuffleSplit
@@ -274,11 +275,11 @@ class ManyGrades(DeepChain):
         except ValueError as error:  # too few rows, or too few of a class
             raise ValueError(
                 f"early_stopping={self.early_stopping} and validation_fraction="
-                f"{self.validation_fraction:g} hold out a part of {len(rows.X)} distinct rows, of "
-                f"classes some of each: {error}"
+                f"{self.validation_fraction:g} hold out a part of {len(rows.X)} rows, of classes "
+                f"some of each: {error}"
             ) from error
         for train, others in splits:
-            yield Fold(self._data(rows.take(train)), self._data(rows.take(others)))
+            yield Fold(self._data(distinct_rows(rows.take(train))), self._data(rows.take(others)))
 
 
 class CrossValidated(DeepChain):
@@ -347,9 +348,9 @@ class CrossValidated(DeepChain):
         return np.unique(given_penalties(self.alphas))
 
     def _folds(self, given: Rows) -> Iterator[Fold]:
-        """Yield the folds; by default of distinct rows, so that copies of a row stay together."""
+        """Yield the folds; where they are drawn here, of sorted rows."""
         if self._draws_folds:
-            given = distinct_rows(given)
+            given = sorted_rows(given)
         tried = _TRIED if self.cv is None and len(given.X) >= _MANY else None
         for train, held_out in islice(self._splitter().split(given.X, given.y), tried):
             rows, others = given.take(train), given.take(held_out)

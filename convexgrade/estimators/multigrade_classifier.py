@@ -72,8 +72,8 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         Solver of the convex program.
     early_stopping : bool or "auto", default="auto"
         Hold out rows, stratified, stop where a grade raises their loss by more than half a standard
-        error, and fit all rows so deep. ``"auto"`` does so from 100 distinct rows on, if there are
-        enough of each class.
+        error, and fit all rows so deep. ``"auto"`` does so from 100 rows on, if there are enough
+        of each class.
     validation_fraction : float, default=0.1
         Fraction held out, in (0, 1); up to five times where that is less than 500 rows.
     standardize : bool, default=True

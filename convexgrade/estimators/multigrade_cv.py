@@ -44,9 +44,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     alpha_decay : float, default=0.3
         Factor of alpha from each grade to the next, positive.
     cv : int, cross-validation generator or iterable, default=None
-        Folds: shuffled; None is 5, of which from 5000 distinct rows on the first 2 are tried. With a
-        number of folds, copies of a row stay in one fold; generators and iterables of (train, test)
-        rows are taken as they are.
+        Folds: shuffled; None is 5, of which from 5000 rows on the first 2 are tried. Generators and
+        iterables of (train, test) rows are taken as they are.
     passthrough : {"hidden", "output", "both"}, default="hidden"
         What a grade passes on to the next: its hidden features, the output of the chain so far, or
         both.
@@ -231,9 +230,8 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     alpha_decay : float, default=0.3
         Factor of alpha from each grade to the next, positive.
     cv : int, cross-validation generator or iterable, default=None
-        Folds: shuffled and stratified; None is 5, of which from 5000 distinct rows on the first 2 are
-        tried. With a number of folds, copies of a row stay in one fold; generators and iterables of
-        (train, test) rows are taken as they are.
+        Folds: shuffled and stratified; None is 5, of which from 5000 rows on the first 2 are tried.
+        Generators and iterables of (train, test) rows are taken as they are.
     passthrough : {"hidden", "output", "both"}, default="hidden"
         What a grade passes on to the next: its hidden features, the output of the chain so far, or
         both.

@@ -80,7 +80,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Solver of the convex program.
     early_stopping : bool or "auto", default="auto"
         Hold out rows, stop where a grade raises their loss by more than a standard error, and fit all
-        rows so deep. ``"auto"`` does so from 100 distinct rows on.
+        rows so deep. ``"auto"`` does so from 100 rows on.
     validation_fraction : float, default=0.1
         Fraction held out, in (0, 1); up to five times where that is less than 500 rows.
     extrapolation : float or None, default=0.25
