@@ -122,6 +122,30 @@ def test_neither_processes_nor_the_order_of_rows_nor_copies_change_the_choice(es
     np.testing.assert_allclose(weighted.predict(X), doubled.predict(X))
 
 
+def test_copies_of_a_row_in_other_classes_tell_their_shares():
+    """Held out together, the copies of one class leave those of the others to claim all of it."""
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 2, (600, 2)).astype(float)
+    share = np.array([[0.2, 0.4], [0.9, 0.3]])[X[:, 0].astype(int), X[:, 1].astype(int)]
+    y = rng.random(600) < share
+    counted, copy_of = np.unique(np.column_stack([X, y]), axis=0, return_inverse=True)
+    parameters = {"alphas": [0.1, 0.003], "n_grades": 1, "n_patterns": 20, "random_state": 0}
+    model = MultigradeClassifierCV(**parameters).fit(X, y)
+    assert model.alpha_ == 0.003
+    observed = np.array([y[(x == X).all(axis=1)].mean() for x in X])
+    np.testing.assert_allclose(model.predict_proba(X)[:, 1], observed, atol=0.06)
+    counts = MultigradeClassifierCV(**parameters)
+    counts.fit(counted[:, :2], counted[:, 2] > 0, sample_weight=np.bincount(copy_of))
+    np.testing.assert_allclose(
+        counts.cv_results_["mean_test_score"], model.cv_results_["mean_test_score"]
+    )
+    fractions = MultigradeClassifierCV(**parameters)
+    fractions.fit(X, y, sample_weight=np.full(600, 0.5))
+    assert fractions.alpha_ == 0.003
+    chain = MultigradeClassifier(n_patterns=20, random_state=0).fit(X, y)
+    np.testing.assert_allclose(chain.predict_proba(X)[:, 1], observed, atol=0.06)
+
+
 def test_the_path_ends_once_alpha_has_fallen_far_without_a_gain():
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((60, 3)), rng.standard_normal(60)  # nothing to learn

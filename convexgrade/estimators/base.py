@@ -42,6 +42,8 @@ from convexgrade.tails import AS_THEY_ARE, Tails
 
 Array = NDArray[np.float64]
 
+_SINGLE = 1e6  # rows up to which a weight is so many copies of a row, where some are drawn
+
 
 class Rows(NamedTuple):
     """Rows with uncoded targets and weights."""
@@ -341,10 +343,17 @@ def checked_weights(sample_weight: ArrayLike | None, X: Array) -> Array:
     return np.asarray(weights)
 
 
-def sorted_rows(given: Rows) -> Rows:
-    """Return the rows of positive weight, sorted: whatever follows depends on no order of rows."""
+def single_rows(given: Rows) -> Rows:
+    """Return the rows of positive weight, one by one: what is to be drawn from them depends on no order.
+
+    A row of weight 2 is the row twice, as long as weights are whole numbers and rows not too many.
+    """
     rows = given.take(given.weights > 0.0)
-    return rows.take(np.lexsort((rows.weights, *_table(rows).T[::-1])))
+    rows = rows.take(np.lexsort((rows.weights, *_table(rows).T[::-1])))
+    if rows.weights.sum() > _SINGLE or np.any(rows.weights % 1.0):
+        return rows
+    copies = rows.take(np.repeat(np.arange(len(rows.X)), rows.weights.astype(np.intp)))
+    return copies._replace(weights=np.ones(len(copies.X)))
 
 
 def distinct_rows(given: Rows) -> Rows:

@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from convexgrade.correction import METHODS, Limits, correct_chain, correct_progress, objective
 from convexgrade.energy import Energy
-from convexgrade.estimators.base import BaseChain, Rows, distinct_rows, sorted_rows
+from convexgrade.estimators.base import BaseChain, Rows, distinct_rows, single_rows
 from convexgrade.estimators.targets import ClassifierTargets, RegressorTargets, probabilities
 from convexgrade.multigrade import ChainPlan, Data, Progress, staged_loss
 from convexgrade.network import Handover, Network
@@ -158,7 +158,7 @@ class ManyGrades(DeepChain):
         return self._alpha if isinstance(self.alpha, str) else float(self.alpha)
 
     def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> None:
-        rows = sorted_rows(given)
+        rows = single_rows(given)
         if self._holds_out(rows):
             self._grow_as_deep_as_tried(rows, plan, continues)
             return
@@ -348,9 +348,9 @@ class CrossValidated(DeepChain):
         return np.unique(given_penalties(self.alphas))
 
     def _folds(self, given: Rows) -> Iterator[Fold]:
-        """Yield the folds; where they are drawn here, of sorted rows."""
+        """Yield the folds; where they are drawn here, of single rows."""
         if self._draws_folds:
-            given = sorted_rows(given)
+            given = single_rows(given)
         tried = _TRIED if self.cv is None and len(given.X) >= _MANY else None
         for train, held_out in islice(self._splitter().split(given.X, given.y), tried):
             rows, others = given.take(train), given.take(held_out)
