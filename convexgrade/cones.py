@@ -27,10 +27,8 @@ _DEPENDENT = 1e-14  # ridge of normal equations, whose diagonal is 1
 _ROUNDS = 10  # in which constraints join projections, for each dimension
 _MANY = 16  # dimensions from which on several constraints join at a time:
 _SHARE = 4  # one for so many dimensions
-_TOGETHER, _IN_CACHE = (
-    32,
-    1 << 17,
-)  # points whose responses are formed at a time, or so many of these
+_TOGETHER = 32  # points whose responses are formed at a time,
+_IN_CACHE = 1 << 17  # or as many as have so many of these: what stays in a processor's cache
 
 
 class Tight(NamedTuple):
@@ -69,15 +67,12 @@ class Tight(NamedTuple):
 
     def fitted(self, width: int) -> Tight:
         """Return a copy with room for so many constraints of each cone, none of which has more."""
-        rows, rho = (
-            np.full((len(self.rows), width), -1),
-            np.zeros((len(self.rows), width)),
-        )
+        copy = Tight.none(len(self.rows), width)
         fits = min(width, self.rows.shape[1])
-        rows[:, :fits], rho[:, :fits] = self.rows[:, :fits], self.rho[:, :fits]
-        return Tight(rows, rho, self.number.copy())
+        copy.put(slice(None), Tight(self.rows[:, :fits], self.rho[:, :fits], self.number))
+        return copy
 
-    def put(self, index: Index | Mask, other: Tight) -> None:
+    def put(self, index: Index | Mask | slice, other: Tight) -> None:
         """Replace the constraints of the cones at ``index``, none of which had more than fit."""
         width = other.rows.shape[1]
         self.rows[index, :width], self.rho[index, :width] = other.rows, other.rho
@@ -166,7 +161,7 @@ class Cones:
         return work.result, work.tight.fitted(d)
 
     def responses(self, cone: Index, points: Array) -> Iterator[tuple[slice, Array]]:
-        """Yield E x . v of all rows, for so few points at a time that it stays in the cache."""
+        """Yield E x . v of all rows, for a few points at a time."""
         step = max(_TOGETHER, _IN_CACHE // len(self.rows))
         for first in range(0, cone.size, step):
             some = slice(first, first + step)

@@ -349,7 +349,8 @@ def single_rows(given: Rows) -> Rows:
     A row of weight 2 is the row twice, as long as weights are whole numbers and rows not too many.
     """
     rows = given.take(given.weights > 0.0)
-    rows = rows.take(np.lexsort((rows.weights, *_table(rows).T[::-1])))
+    _, copy_of = np.unique(_table(rows), axis=0, return_inverse=True)
+    rows = rows.take(np.lexsort((rows.weights, copy_of)))
     if rows.weights.sum() > _SINGLE or np.any(rows.weights % 1.0):
         return rows
     copies = rows.take(np.repeat(np.arange(len(rows.X)), rows.weights.astype(np.intp)))
