@@ -42,7 +42,7 @@ from convexgrade.tails import AS_THEY_ARE, Tails
 
 Array = NDArray[np.float64]
 
-_SINGLE = 1e6  # rows up to which a weight is so many copies of a row, where some are drawn
+_SINGLE = 1e7  # numbers up to which a weight is so many copies of a row, where some are drawn
 
 
 class Rows(NamedTuple):
@@ -346,12 +346,12 @@ def checked_weights(sample_weight: ArrayLike | None, X: Array) -> Array:
 def single_rows(given: Rows) -> Rows:
     """Return the rows of positive weight, one by one: what is to be drawn from them depends on no order.
 
-    A row of weight 2 is the row twice, as long as weights are whole numbers and rows not too many.
+    A row of weight 2 is the row twice, as long as weights are whole and copies take little memory.
     """
     rows = given.take(given.weights > 0.0)
     _, copy_of = np.unique(_table(rows), axis=0, return_inverse=True)
     rows = rows.take(np.lexsort((rows.weights, copy_of)))
-    if rows.weights.sum() > _SINGLE or np.any(rows.weights % 1.0):
+    if rows.weights.sum() * rows.X.shape[1] > _SINGLE or np.any(rows.weights % 1.0):
         return rows
     copies = rows.take(np.repeat(np.arange(len(rows.X)), rows.weights.astype(np.intp)))
     return copies._replace(weights=np.ones(len(copies.X)))

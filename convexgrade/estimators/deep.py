@@ -162,9 +162,9 @@ class ManyGrades(DeepChain):
         if self._holds_out(rows):
             self._grow_as_deep_as_tried(rows, plan, continues)
             return
-        super()._grow(rows, plan, continues)
+        super()._grow(given, plan, continues)
         if self.correction != "none":
-            data = self._data(distinct_rows(rows))
+            data = self._data(distinct_rows(given))
             self._progress = self._corrected(self._progress, data, self.correction, Limits())
 
     def _grow_as_deep_as_tried(self, rows: Rows, plan: ChainPlan, continues: bool) -> None:
