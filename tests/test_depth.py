@@ -130,16 +130,21 @@ def test_two_corrected_grades_learn_what_one_of_as_many_neurons_does_not():
     X, y = make_depth_separation(600, d, random_state=0)
     X_test, y_test = make_depth_separation(4000, d, random_state=1)
     options = {"alpha": 1e-4, "n_patterns": 24, "max_iter": 1, "tol": 1e-2, "random_state": 0}
-    two = MultigradeRegressor(
-        n_grades=2,
-        alpha_decay=1.0,
-        passthrough="output",
-        keep_inputs=False,
-        standardize=False,
-        first_bias=False,
-        correction="backward",
-        **options,
-    ).fit(X, y)
+    starts = [
+        MultigradeRegressor(
+            n_grades=2,
+            alpha_decay=1.0,
+            passthrough="output",
+            keep_inputs=False,
+            standardize=False,
+            first_bias=False,
+            correction="backward",
+            **{**options, "random_state": seed},
+        ).fit(X, y)
+        for seed in range(3)
+    ]
+    # Corrections end in optima of their own: the best of some, by what they minimise.
+    two = min(starts, key=lambda model: model.objective_path_[-1])
     ones = [
         ConvexReLURegressor(standardize=False, **{**options, "n_patterns": 60, "alpha": alpha}).fit(
             X, y

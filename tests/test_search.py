@@ -97,15 +97,25 @@ def test_a_descent_goes_on_without_withered_neurons_and_ends_where_little_is_gai
 def test_gradient_of_the_descent_is_that_of_its_objective(loss, k):
     program = random_program(3, loss=loss, n=12, k=k)
     output = np.array([0, 1, 2, 0]) % k
-    objective = search._Balanced(program, output, np.empty((len(program.X), 4)))
+    objective = search._Balanced.of(program, output)
     rng = np.random.default_rng(0)
     d, q = program.X.shape[1], program.free.size
+
+    def balanced(flat):
+        u, a, c = flat[: 4 * d].reshape(d, 4), flat[4 * d :][:4], flat[4 * d + 4 :].reshape(q, k)
+        hidden = np.maximum(program.X @ u, 0.0) * a
+        f = program.offset + program.Z @ c
+        for neuron, to in enumerate(output):
+            f[:, to] += hidden[:, neuron]
+        return program.mean_loss(f) + 0.5 * program.alpha * (np.sum(u**2) + np.sum(a**2))
+
     flat = rng.standard_normal(d * 4 + 4 + q * k)
-    gradient = objective(flat)[1]
+    value, gradient = objective(flat)
+    assert value == pytest.approx(balanced(flat), rel=1e-6)
     for i in range(flat.size):
         step = 1e-6 * np.eye(flat.size)[i]
-        slope = (objective(flat + step)[0] - objective(flat - step)[0]) / 2e-6
-        assert gradient[i] == pytest.approx(slope, abs=1e-7)
+        slope = (balanced(flat + step) - balanced(flat - step)) / 2e-6
+        assert gradient[i] == pytest.approx(slope, abs=2e-6)
 
 
 def test_ascent_reaches_the_highest_price_where_all_patterns_are_known():
@@ -117,7 +127,7 @@ def test_ascent_reaches_the_highest_price_where_all_patterns_are_known():
     starts = np.random.default_rng(0).standard_normal((3, 64))
     found = search.ascend(program, theta, starts)
     prices = found.sign * search.price(program, theta, found.vectors)[0]
-    assert np.all(np.diff(prices) <= 1e-12)
+    assert np.all(np.diff(prices) <= 1e-6 * highest)  # prices are climbed in single precision
     assert prices[0] <= highest * (1.0 + 1e-9)
     assert prices[0] == pytest.approx(highest, rel=1e-4)
 
