@@ -8,21 +8,22 @@ a search ends differs less by that than by its random starts. All else is in dou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from scipy.optimize import OptimizeResult, minimize
 
 from convexgrade.network import Network
 from convexgrade.patterns import activation, centred_gates, distinct_columns
 from convexgrade.program import Program
+from convexgrade.quasi_newton import Iterate, Pairs, step
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
 Index = NDArray[np.intp]
+Mask = NDArray[np.bool_]
 
 _MEMORY = 20  # pairs of L-BFGS
 _STALLED = 1e-9  # gain of a step, relative to the loss before, at which a descent ends
@@ -103,6 +104,25 @@ class _Balanced:
         u, a, c = np.split(flat, [d * m, d * m + m])
         return u.reshape(d, m), a, c.reshape(self.program.free.size, self.program.n_outputs)
 
+    def join(self, neurons: Neurons, unpenalised: Array) -> Array:
+        """Return neurons, balanced, and the coefficients of the unpenalised columns in one vector."""
+        norms = np.sqrt(np.linalg.norm(neurons.vectors, axis=0))
+        u = neurons.vectors / np.maximum(norms, 1e-300)
+        return np.concatenate([u.ravel(), neurons.sign * norms, unpenalised.ravel()])
+
+    def alive(self, flat: Array) -> Mask:
+        """Return which neurons have not withered."""
+        u, a, _ = self.split(flat)
+        size = np.linalg.norm(u * a, axis=0)
+        return np.asarray(size > _WITHERED * size.max(initial=0.0))
+
+    def without(self, alive: Mask) -> tuple[_Balanced, Mask]:
+        """Return the objective of some of the neurons, and which variables are theirs."""
+        d, free = self.program.X.shape[1], self.program.free.size * self.program.n_outputs
+        kept = np.concatenate([np.tile(alive, d), alive, np.ones(free, dtype=bool)])
+        work = self.work[:, : np.count_nonzero(alive)]
+        return replace(self, output=self.output[alive], work=np.empty_like(work, order="C")), kept
+
     def __call__(self, flat: Array) -> tuple[float, Array]:
         """Return value and gradient at ``flat``.
 
@@ -131,34 +151,6 @@ class _Balanced:
         return value, np.concatenate([grad_u.ravel(), grad_a, grad_c.ravel()])
 
 
-class _Watch:
-    """Ends a descent early: where many neurons have withered, or where little is gained."""
-
-    def __init__(self, objective: _Balanced, settled: float) -> None:
-        self._objective, self._settled = objective, settled
-        self._last = np.inf
-        self.iterations = 0
-        self.shed = False
-
-    def __call__(self, intermediate_result: OptimizeResult) -> None:
-        """Look at every so many iterations."""
-        self.iterations += 1
-        if self.iterations % _LOOK:
-            return
-        value = float(intermediate_result.fun)
-        u, a, _ = self._objective.split(intermediate_result.x)
-        self.shed = bool(_alive(u * a).mean() <= 1.0 - _SHED)
-        if self.shed or self._last - value <= self._settled * value:
-            raise StopIteration
-        self._last = value
-
-
-def _alive(vectors: Array) -> NDArray[np.bool_]:
-    """Return which neurons have not withered."""
-    size = np.linalg.norm(vectors, axis=0)
-    return np.asarray(size > _WITHERED * size.max(initial=0.0))
-
-
 def descend(
     program: Program,
     start: Neurons,
@@ -167,38 +159,37 @@ def descend(
     max_iter: int,
     settled: float = 0.0,
 ) -> tuple[Neurons, Array]:
-    """Descend on the balanced network with L-BFGS.
+    """Descend on the balanced network with limited-memory BFGS.
 
-    Where a share of the neurons has withered it begins anew without them: what is left costs less.
-    (Without such a reason it does not, as the curvature it has learnt is lost.) It ends after
-    ``max_iter`` steps, or where `_LOOK` of them gain less than ``settled``, relative.
+    Where a share of the neurons has withered it goes on without them: what is left costs less. It
+    ends after ``max_iter`` steps, where one of them gains next to nothing, or where `_LOOK` of them
+    gain less than ``settled``, relative.
 
     Returns the neurons that have not withered, and the coefficients of the unpenalised columns.
     """
-    neurons, shed = start, True
-    while shed and max_iter > 0:
-        objective = _Balanced.of(program, neurons.output)
-        watch = _Watch(objective, settled)
-        norms = np.sqrt(np.linalg.norm(neurons.vectors, axis=0))
-        u = neurons.vectors / np.maximum(norms, 1e-300)
-        result = minimize(
-            objective,
-            np.concatenate([u.ravel(), neurons.sign * norms, unpenalised.ravel()]),
-            jac=True,
-            method="L-BFGS-B",
-            callback=watch,
-            options={
-                "maxiter": max_iter,
-                "maxfun": 2 * max_iter,
-                "maxcor": _MEMORY,
-                "ftol": _STALLED * program.mean_loss(program.offset),
-            },
-        )
-        u, a, unpenalised = objective.split(result.x)
-        neurons = Neurons(u * np.abs(a), np.where(a >= 0.0, 1.0, -1.0), neurons.output)
-        neurons = neurons.take(_alive(neurons.vectors))
-        max_iter, shed = max_iter - watch.iterations, watch.shed
-    return neurons, unpenalised
+    objective = _Balanced.of(program, start.output)
+    point = Iterate.of(objective, objective.join(start, unpenalised))
+    pairs, last = Pairs(point.x.size, _MEMORY), np.inf
+    least = _STALLED * program.mean_loss(program.offset)
+    for taken in range(1, max_iter + 1):
+        found = step(objective, point, pairs)
+        if found is None:
+            break
+        gain, point = point.value - found.value, found
+        if gain <= least:
+            break
+        if taken % _LOOK == 0:
+            if last - point.value <= settled * point.value:
+                break
+            last = point.value
+            alive = objective.alive(point.x)
+            if alive.mean() <= 1.0 - _SHED:
+                objective, kept = objective.without(alive)
+                pairs = pairs.restricted(kept)
+                point = Iterate.of(objective, point.x[kept])
+    u, a, unpenalised = objective.split(point.x)
+    neurons = Neurons(u * np.abs(a), np.where(a >= 0.0, 1.0, -1.0), objective.output)
+    return neurons.take(objective.alive(point.x)), unpenalised
 
 
 def price(program: Program, theta: Array, gates: Array) -> Array:

@@ -1,0 +1,145 @@
+"""Limited-memory BFGS whose variables may leave on the way.
+
+scipy's L-BFGS-B takes more time for its bounds, of which there are none here, than a search for its
+function; and it has to begin anew, without what it has learnt, when a neuron withers. This is the
+method in its compact form (Byrd, Nocedal & Schnabel 1994): all in products of matrices, from which the
+rows of variables that leave can be struck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg.lapack import dtrtrs
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Objective = Callable[[Array], tuple[float, Array]]
+
+_LOWER, _FLATTER = 1e-4, 0.9  # Wolfe's conditions: fall of the value, and of the slope
+_CURVED = 1e-6  # cosine between s and y above which they say something
+_TRIALS = 30  # lengths of one step that are tried
+
+
+class Iterate(NamedTuple):
+    """A point, and the objective's value and gradient there."""
+
+    x: Array
+    value: float
+    gradient: Array
+
+    @classmethod
+    def of(cls, objective: Objective, x: Array) -> Iterate:
+        """Evaluate an objective."""
+        return cls(x, *objective(x))
+
+
+class Pairs:
+    """The last steps s, the changes y of the gradient along them, and their inner products.
+
+    In single precision: they only have to lead downhill.
+
+    Parameters
+    ----------
+    size : int
+        Number of variables.
+    memory : int
+        Pairs that are kept: the last ones.
+    """
+
+    def __init__(self, size: int, memory: int) -> None:
+        self._memory = memory
+        self._pairs = np.zeros((2 * memory, size), dtype=np.float32)  # all s, then all y
+        self._sy, self._yy = np.zeros((memory, memory)), np.zeros((memory, memory))
+        self._order: list[int] = []  # of the places that are taken, oldest first
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def clear(self) -> None:
+        """Forget all pairs."""
+        self._order = []
+
+    def add(self, s: Array, y: Array) -> None:
+        """Remember a pair, in place of the oldest if there is no other; only one with s . y > 0."""
+        if not s @ y > _CURVED * np.sqrt((s @ s) * (y @ y)):
+            return
+        at = len(self._order) if len(self._order) < self._memory else self._order.pop(0)
+        self._pairs[at], self._pairs[self._memory + at] = s, y
+        self._order.append(at)
+        products = self._pairs @ self._pairs[[at, self._memory + at]].T
+        with_s, with_y = products[:, 0], products[:, 1]
+        self._sy[at], self._sy[:, at] = with_s[self._memory :], with_y[: self._memory]
+        self._yy[at] = self._yy[:, at] = with_y[self._memory :]
+
+    def restricted(self, variables: Mask) -> Pairs:
+        """Return the pairs without the other variables; only those whose s . y stays positive."""
+        kept, pairs = (
+            Pairs(int(np.count_nonzero(variables)), self._memory),
+            self._pairs[:, variables],
+        )
+        for at in self._order:
+            kept.add(pairs[at], pairs[self._memory + at])
+        return kept
+
+    def direction(self, gradient: Array) -> Array:
+        """Return -H g, with the inverse Hessian's approximation H of the pairs.
+
+        With R the upper triangle of S Y^T, D its diagonal and gamma = s . y / y . y of the last pair,
+
+            H = gamma I + [S^T, gamma Y^T] [R^-T (D + gamma Y Y^T) R^-1, -R^-T; -R^-1, 0] [S; gamma Y].
+        """
+        if not self._order:
+            return -gradient
+        of_s, last = np.array(self._order), self._order[-1]
+        of_y, grid = self._memory + of_s, np.ix_(of_s, of_s)
+        sy, yy = self._sy[grid], self._yy[grid]
+        gamma = self._sy[last, last] / self._yy[last, last]
+        along = (self._pairs @ gradient.astype(np.float32)).astype(float)
+        R = np.asfortranarray(np.triu(sy))
+        a, _ = dtrtrs(R, along[of_s])
+        b, _ = dtrtrs(R, np.diagonal(sy) * a + gamma * (yy @ a - along[of_y]), trans=1)
+        weights = np.zeros(len(self._pairs), dtype=np.float32)
+        weights[of_s], weights[of_y] = -b, gamma * a
+        return np.asarray(weights @ self._pairs - gamma * gradient)
+
+
+def step(objective: Objective, point: Iterate, pairs: Pairs) -> Iterate | None:
+    """Take a step of the method, and remember it; None where no step lowers the objective.
+
+    The length is bracketed until both of Wolfe's conditions hold, which needs no smoothness (Lewis &
+    Overton 2013). Where the pairs lead nowhere, they are forgotten.
+    """
+    for _ in range(2):
+        way = pairs.direction(point.gradient)
+        slope = float(way @ point.gradient)
+        if slope < 0.0:
+            length = 1.0 if len(pairs) else 1.0 / np.sqrt(-slope)
+            found = _search(objective, point, way, slope, length)
+            if found is not None:
+                pairs.add(found.x - point.x, found.gradient - point.gradient)
+                return found
+        if not len(pairs):
+            break
+        pairs.clear()
+    return None
+
+
+def _search(
+    objective: Objective, point: Iterate, way: Array, slope: float, length: float
+) -> Iterate | None:
+    low, high, found = 0.0, np.inf, None
+    for _ in range(_TRIALS):
+        trial = Iterate.of(objective, point.x + length * way)
+        if not trial.value <= point.value + _LOWER * length * slope:
+            high = length
+        else:
+            found = trial
+            if trial.gradient @ way >= _FLATTER * slope:
+                break
+            low = length
+        length = 0.5 * (low + high) if high < np.inf else 2.0 * low
+    return found
