@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Objective = Callable[[Array], tuple[float, Array]]
 
-_LOWER, _FLATTER = 1e-4, 0.9  # Wolfe's conditions: fall of the value, and of the slope
+_LOWER, _FLATTER = 1e-4, 0.5  # Wolfe's conditions: fall of the value, and of the slope
 _CURVED = 1e-6  # cosine between s and y above which they say something
 _TRIALS = 30  # lengths of one step that are tried
 
@@ -40,7 +40,8 @@ class Iterate(NamedTuple):
 class Pairs:
     """The last steps s, the changes y of the gradient along them, and their inner products.
 
-    In single precision: they only have to lead downhill.
+    In single precision, as they only have to lead downhill; and each divided by (|s| |y|)^1/2, which
+    changes no direction and keeps their squares in its range.
 
     Parameters
     ----------
@@ -65,10 +66,11 @@ class Pairs:
 
     def add(self, s: Array, y: Array) -> None:
         """Remember a pair, in place of the oldest if there is no other; only one with s . y > 0."""
-        if not s @ y > _CURVED * np.sqrt((s @ s) * (y @ y)):
+        size = float(np.linalg.norm(s)) * float(np.linalg.norm(y))
+        if not s @ y > _CURVED * size:
             return
         at = len(self._order) if len(self._order) < self._memory else self._order.pop(0)
-        self._pairs[at], self._pairs[self._memory + at] = s, y
+        self._pairs[at], self._pairs[self._memory + at] = s / np.sqrt(size), y / np.sqrt(size)
         self._order.append(at)
         products = self._pairs @ self._pairs[[at, self._memory + at]].T
         with_s, with_y = products[:, 0], products[:, 1]

@@ -32,7 +32,7 @@ _SMALL = 3e-3  # and below which a solver that does not select groups goes on wi
 _CLOSE = 0.01  # accuracy of a first solution, relative to the tolerance of prices,
 _EXACT = 1e-9  # and of the last, relative to the loss before the grade
 _ENOUGH = 0.1, 0.01  # but these, relative to tolerance and objective, one by one, where a point
-_LARGE = 5e7  # has more than so many numbers on all rows,
+_LARGE = 2e7  # has more than so many numbers on all rows, times the outputs,
 _LOOSE = 1e-3  # or the tolerance is greater than this,
 _PROVED = 0.5  # until it has proved a gap of so much of the tolerance
 _EQUAL = 1e-8  # rise of the objective, relative to the loss before, that is the solver's rounding
@@ -217,7 +217,7 @@ def _solved_closely(full: Program, start: Point, every: Index, *, solver: str, t
     for, before a large program is solved any closer.
     """
     own = full.groups.locate(start.groups) if len(start.groups) else every
-    if tol <= _LOOSE and full.X.size * len(start.groups) <= _LARGE:
+    if tol <= _LOOSE and full.X.size * len(start.groups) * full.n_outputs <= _LARGE:
         return _generate(full, start, own, solver=solver, tol=_SETTLED, accuracy=_EXACT)
     point, before = start, full.mean_loss(full.offset) or 1.0
     for working, enough in zip((own, every), _ENOUGH, strict=True):

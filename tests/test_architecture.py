@@ -19,6 +19,7 @@ LAYERS = [
         "lattice",
         "losses",
         "patterns",
+        "quasi_newton",
         "refinement",
         "solution",
         "solvers._*",
