@@ -113,7 +113,8 @@ def step(objective: Objective, point: Iterate, pairs: Pairs) -> Iterate | None:
     """Take a step of the method, and remember it; None where no step lowers the objective.
 
     The length is bracketed until both of Wolfe's conditions hold, which needs no smoothness (Lewis &
-    Overton 2013). Where the pairs lead nowhere, they are forgotten.
+    Overton 2013); what is not finite counts as higher. Where the pairs lead nowhere, they are
+    forgotten.
     """
     for _ in range(2):
         way = pairs.direction(point.gradient)

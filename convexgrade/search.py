@@ -89,14 +89,15 @@ class _Balanced:
 
     program: Program
     output: Index
-    rows: Single  # X, rounded
+    rows: Single  # X / scale
+    scale: float
     work: Single  # (n_samples, m), written over by every call
 
     @classmethod
     def of(cls, program: Program, output: Index) -> _Balanced:
         """Return the objective of neurons that go to these outputs."""
         work = np.empty((len(program.X), output.size), dtype=np.float32)
-        return cls(program, output, program.X.astype(np.float32), work)
+        return cls(program, output, *_rounded(program.X), work)
 
     def split(self, flat: Array) -> tuple[Array, Array, Array]:
         """Return u (d, m), a (m,) and c (q, n_outputs)."""
@@ -131,7 +132,7 @@ class _Balanced:
         """
         p = self.program
         u, a, c = self.split(flat)
-        work = np.matmul(self.rows, u.astype(np.float32), out=self.work)
+        work = np.matmul(self.rows, (self.scale * u).astype(np.float32), out=self.work)
         np.maximum(work, 0.0, out=work)
         routing = np.zeros((a.size, p.n_outputs), dtype=np.float32)
         routing[np.arange(a.size), self.output] = a
@@ -140,10 +141,11 @@ class _Balanced:
         rounded = residual.astype(np.float32)
         np.greater(work, 0.0, out=work)
         if p.n_outputs == 1 and p.X.shape[1] < a.size:
-            g = ((rounded * self.rows).T @ work).astype(np.float64)
+            g = (rounded * self.rows).T @ work
         else:
             work *= rounded[:, self.output]
-            g = (self.rows.T @ work).astype(np.float64)
+            g = self.rows.T @ work
+        g = self.scale * g.astype(np.float64)
         grad_u = a * g + p.alpha * u
         grad_a = np.einsum("ij,ij->j", u, g) + p.alpha * a
         grad_c = p.Z.T @ residual
@@ -151,6 +153,13 @@ class _Balanced:
         return value, np.concatenate([grad_u.ravel(), grad_a, grad_c.ravel()])
 
 
+def _rounded(array: Array) -> tuple[Single, float]:
+    """Return an array divided by its largest size, in single precision, and that size."""
+    scale = float(np.abs(array).max(initial=0.0)) or 1.0
+    return (array / scale).astype(np.float32), scale
+
+
+@np.errstate(over="ignore", invalid="ignore")  # a step may leave the range of single precision
 def descend(
     program: Program,
     start: Neurons,
@@ -228,8 +237,9 @@ def ascend(
     Neurons
         The unit vectors reached, with the sign of theirs; by decreasing price, as it was climbed.
     """
+    (rows, _), (slopes, _) = _rounded(program.X), _rounded(theta)
     columns = Parallel(n_jobs=n_jobs, prefer="threads")(
-        delayed(_climb)(program.X, sign * theta[:, k], starts, n_steps)
+        delayed(_climb)(rows, sign * slopes[:, k], starts, n_steps)
         for k in range(program.n_outputs)
         for sign in (1.0, -1.0)
     )
@@ -244,15 +254,15 @@ def ascend(
     return neurons.take(np.argsort(-np.concatenate(prices), kind="stable"))
 
 
-def _climb(X: Array, theta: Array, starts: Array, n_steps: int) -> tuple[Array, Array]:
+def _climb(X: Single, theta: Single, starts: Array, n_steps: int) -> tuple[Array, Array]:
     u = starts / np.maximum(np.linalg.norm(starts, axis=0), 1e-300)
     step = np.ones(u.shape[1])
-    rows, weighted = X.astype(np.float32), (theta[:, None] * X).T.astype(np.float32)
+    weighted = (theta[:, None] * X).T
     work = np.empty((len(X), u.shape[1]), dtype=np.float32)
 
     def gradient(u: Array) -> tuple[Array, Array]:
         """Return X^T D_u theta, and the height theta . (X u)_+, which is u times that."""
-        np.matmul(rows, u.astype(np.float32), out=work)
+        np.matmul(X, u.astype(np.float32), out=work)
         g = (weighted @ np.greater(work, 0.0, out=work)).astype(np.float64)
         return g, np.einsum("ij,ij->j", u, g)
 

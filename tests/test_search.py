@@ -116,6 +116,22 @@ def test_gradient_of_the_descent_is_that_of_its_objective(loss, k):
         assert gradient[i] == pytest.approx(slope, abs=2e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1e20, 1e45])
+def test_scales_beyond_single_precision_are_searched_as_well(scale):
+    rng = np.random.default_rng(0)
+    H = rng.standard_normal((60, 2))
+    y = np.abs(H[:, :1]) - 1.0
+    settings = Settings(n_patterns=20, hidden_bias=False)
+
+    def least(scale):
+        alpha, weights = 0.01 * scale, np.full(60, 1.0 / 60.0)
+        args = (scale * H, y, np.zeros_like(y), weights, SquaredError(), alpha, settings)
+        return fit_grade(state_program(*args), settings, (0, 0)).certificate.primal
+
+    assert least(1.0) < 0.1
+    assert least(scale) == pytest.approx(least(1.0), rel=1e-3)
+
+
 def test_ascent_reaches_the_highest_price_where_all_patterns_are_known():
     program = wide_program()
     null = null_point(program, program.patterns)
