@@ -159,6 +159,17 @@ def _rounded(array: Array) -> tuple[Single, float]:
     return (array / scale).astype(np.float32), scale
 
 
+def _without_withered(
+    objective: _Balanced, point: Iterate, pairs: Pairs
+) -> tuple[_Balanced, Iterate, Pairs]:
+    """Return the state of a descent without its withered neurons, where they are a share of all."""
+    alive = objective.alive(point.x)
+    if alive.mean() > 1.0 - _SHED:
+        return objective, point, pairs
+    objective, kept = objective.without(alive)
+    return objective, Iterate.of(objective, point.x[kept]), pairs.restricted(kept)
+
+
 @np.errstate(over="ignore", invalid="ignore")  # a step may leave the range of single precision
 def descend(
     program: Program,
@@ -191,11 +202,7 @@ def descend(
             if last - point.value <= settled * point.value:
                 break
             last = point.value
-            alive = objective.alive(point.x)
-            if alive.mean() <= 1.0 - _SHED:
-                objective, kept = objective.without(alive)
-                pairs = pairs.restricted(kept)
-                point = Iterate.of(objective, point.x[kept])
+            objective, point, pairs = _without_withered(objective, point, pairs)
     u, a, unpenalised = objective.split(point.x)
     neurons = Neurons(u * np.abs(a), np.where(a >= 0.0, 1.0, -1.0), objective.output)
     return neurons.take(objective.alive(point.x)), unpenalised

@@ -6,6 +6,7 @@ small, and mostly used without being formed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, pairwise
@@ -151,6 +152,11 @@ class Columns:
     def row_factor(self, S: Array) -> tuple[Array, bool]:
         """Return the Cholesky factor of I + S K K^T S, (k n, k n), as `cho_solve` wants it."""
         n, k = S.shape[:2]
+        if k == 1:
+            matrix = self.outer(self.faces[0])
+            matrix *= S[:, 0]
+            matrix *= S[:, 0, 0]
+            return factor(matrix)
         blocks = np.zeros((k, n, k, n))
         for m, face in enumerate(self.faces):
             outer = self.outer(face)
@@ -171,28 +177,29 @@ class Columns:
         total = free @ free.T
         channel = op.channel[face.active]
         if face.dimensions <= _lacking(face):
-            self._add_outer(total, *face.roots, channel, 1.0)
+            for product in self._outers(*face.roots, channel):
+                total += product
             return np.asarray(total)
         inside = np.sqrt(face.sigma * (1.0 - face.kappa))
         masks = inside * op.masks[:, channel]
         total += (op.X @ op.X.T) * (masks @ masks.T)
         along = np.sqrt(face.sigma * face.kappa)[:, None] * face.q
         every = np.ones((len(channel), 1), dtype=bool)
-        self._add_outer(total, along[:, :, None], every, channel, 1.0)
+        for product in self._outers(along[:, :, None], every, channel):
+            total += product
         held = np.arange(face.complement.shape[2]) < face.held[:, None]
-        self._add_outer(total, inside[:, None, None] * face.complement, held, channel, -1.0)
+        for product in self._outers(inside[:, None, None] * face.complement, held, channel):
+            total -= product
         return np.asarray(total)
 
-    def _add_outer(
-        self, total: Array, vectors: Array, used: Mask, channel: Index, sign: float
-    ) -> None:
-        """Add, in place, the outer products of D_g X times the used columns of ``vectors``."""
+    def _outers(self, vectors: Array, used: Mask, channel: Index) -> Iterator[Array]:
+        """Yield the outer products of D_g X times the used columns of ``vectors``, some at a time."""
         op, d = self.operator, self.operator.X.shape[1]
         for some in chunks(len(channel), len(op.X) * max(1, used.shape[1]), most=_PANEL):
             flat = vectors[some].transpose(1, 0, 2).reshape(d, -1)[:, used[some].ravel()]
-            where = np.repeat(channel[some], used[some].sum(axis=1))
-            panel = (op.X @ flat) * op.masks[:, where]
-            total += sign * (panel @ panel.T)
+            panel = op.X @ flat
+            panel *= op.masks[:, np.repeat(channel[some], used[some].sum(axis=1))]
+            yield panel @ panel.T
 
     def formed(self, H: Array) -> Array:
         """Return K^T H K, from some rows of K at a time."""
