@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.blas import dsyrk
 
 from convexgrade.solvers._faces import Face
-from convexgrade.solvers._operator import Operator, Outputs, cholesky, chunks
+from convexgrade.solvers._operator import Operator, Outputs, chunks, factored
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -33,8 +34,8 @@ def row_panel(columns: int) -> int:
 
 def factor(matrix: Array) -> tuple[Array, bool]:
     """Return the Cholesky factor of I + matrix, which is overwritten, as `cho_solve` wants it."""
-    matrix[np.diag_indices_from(matrix)] += 1.0
-    return cholesky(matrix).T, False
+    np.einsum("ii->i", matrix)[...] += 1.0
+    return factored(matrix)
 
 
 class Roots(NamedTuple):
@@ -153,53 +154,54 @@ class Columns:
         """Return the Cholesky factor of I + S K K^T S, (k n, k n), as `cho_solve` wants it."""
         n, k = S.shape[:2]
         if k == 1:
-            matrix = self.outer(self.faces[0])
+            matrix = self.lower(self.faces[0])
             matrix *= S[:, 0]
             matrix *= S[:, 0, 0]
             return factor(matrix)
         blocks = np.zeros((k, n, k, n))
         for m, face in enumerate(self.faces):
-            outer = self.outer(face)
+            lower = self.lower(face)
+            outer = lower + np.tril(lower, -1).T
             for a, b in np.ndindex(k, k):
                 blocks[a, :, b, :] += S[:, a, m, None] * outer * S[:, m, b]
         return factor(blocks.reshape(k * n, k * n))
 
-    def outer(self, face: Face) -> Array:
-        """Return K K^T of one output, from some columns at a time.
+    def lower(self, face: Face) -> Array:
+        """Return the lower triangle of K K^T of one output, from some columns at a time.
 
         Where the faces are most of the space, from what they lack: with U_g = ``complement``,
 
             sum_g D_g X J_g X^T D_g = X X^T o sum_g (1 - kappa_g) D_g 1 1^T D_g
                                       + sum_g D_g X (kappa_g q q^T - (1 - kappa_g) U U^T) X^T D_g.
         """
-        op = self.operator
+        op, channel = self.operator, self.operator.channel[face.active]
         free = np.sqrt(self.tau) * op.Z
-        total = free @ free.T
-        channel = op.channel[face.active]
         if face.dimensions <= _lacking(face):
-            for product in self._outers(*face.roots, channel):
-                total += product
-            return np.asarray(total)
+            total = _squared(free)
+            for panel in self._panels(*face.roots, channel):
+                total = _squared(panel, 1.0, total)
+            return total
         inside = np.sqrt(face.sigma * (1.0 - face.kappa))
-        masks = inside * op.masks[:, channel]
-        total += (op.X @ op.X.T) * (masks @ masks.T)
+        total = _squared(op.X)
+        total *= _squared(inside * op.masks[:, channel])
+        total = _squared(free, 1.0, total)
         along = np.sqrt(face.sigma * face.kappa)[:, None] * face.q
         every = np.ones((len(channel), 1), dtype=bool)
-        for product in self._outers(along[:, :, None], every, channel):
-            total += product
+        for panel in self._panels(along[:, :, None], every, channel):
+            total = _squared(panel, 1.0, total)
         held = np.arange(face.complement.shape[2]) < face.held[:, None]
-        for product in self._outers(inside[:, None, None] * face.complement, held, channel):
-            total -= product
-        return np.asarray(total)
+        for panel in self._panels(inside[:, None, None] * face.complement, held, channel):
+            total = _squared(panel, -1.0, total)
+        return total
 
-    def _outers(self, vectors: Array, used: Mask, channel: Index) -> Iterator[Array]:
-        """Yield the outer products of D_g X times the used columns of ``vectors``, some at a time."""
+    def _panels(self, vectors: Array, used: Mask, channel: Index) -> Iterator[Array]:
+        """Yield D_g X times the used columns of ``vectors``, some at a time."""
         op, d = self.operator, self.operator.X.shape[1]
         for some in chunks(len(channel), len(op.X) * max(1, used.shape[1]), most=_PANEL):
             flat = vectors[some].transpose(1, 0, 2).reshape(d, -1)[:, used[some].ravel()]
             panel = op.X @ flat
             panel *= op.masks[:, np.repeat(channel[some], used[some].sum(axis=1))]
-            yield panel @ panel.T
+            yield panel
 
     def formed(self, H: Array) -> Array:
         """Return K^T H K, from some rows of K at a time."""
@@ -225,6 +227,15 @@ class Columns:
         channel = np.repeat(op.channel[part.active], part.used.sum(axis=1))
         free = np.sqrt(self.tau) * op.Z[rows][:, : self.tau.size]  # without any, none
         return np.concatenate([free, (op.X[rows] @ flat) * op.masks[rows][:, channel]], axis=1)
+
+
+def _squared(panel: Array, sign: float = 1.0, total: Array | None = None) -> Array:
+    """Return the lower triangle of sign * panel panel^T, added to a total that it may write over."""
+    if panel.shape[1] == 0:
+        return np.zeros((len(panel),) * 2, order="F") if total is None else total
+    if total is None:
+        return np.asarray(dsyrk(sign, panel.T, trans=1, lower=1))
+    return np.asarray(dsyrk(sign, panel.T, beta=1.0, c=total, trans=1, lower=1, overwrite_c=1))
 
 
 def _times(matrices: Array, vectors: Array) -> Array:

@@ -45,7 +45,7 @@ _WORKING = 100  # groups of a working set: so many of the highest price,
 _SPARE = 1.5  # or this many for each neuron
 _SIGMA = 0.001  # first sigma, in units of loss / alpha^2,
 _TINY = 1e-3  # but no smaller an alpha counts than this, in units of the highest price,
-_WARM = 0.1  # and from a warm start, however small alpha is: that many times ||v||^2 / gap
+_WARM = 1.0  # and from a warm start, however small alpha is: that many times ||v||^2 / gap
 _NEAREST = 1e-12  # gap below which no start is any nearer
 _GROWTH = 6.0  # of sigma from step to step
 _TAU = 1e4  # first tau, in units of the inverse curvature of an unpenalised column
@@ -301,11 +301,11 @@ class _Problem:
         """Return theta = -grad F(f)."""
         return -self.program.weights[:, None] * self.program.loss.gradient(f, self.program.y)
 
-    def first_pace(self, start: Start | None, point: _Point, prices: Array) -> _Pace:
+    def first_pace(self, point: _Point, gap: float, prices: Array) -> _Pace:
         """Return the first pace: small from nowhere, larger the nearer the start is."""
-        if start is not None and point.v.any():
-            gap = max(start.gap, _NEAREST) * self.before
-            sigma = _WARM * float(np.vdot(point.v, point.v)) / gap
+        if point.v.any():
+            distance = max(gap, _NEAREST) * self.before
+            sigma = _WARM * float(np.vdot(point.v, point.v)) / distance
         else:
             alpha = max(self.program.alpha, _TINY * float(prices.max(initial=0.0)))
             sigma = _SIGMA * self.before / alpha**2
@@ -403,11 +403,14 @@ def _follow(problem: _Problem, start: Start | None, tol: float, max_iter: int) -
     p = problem.program
     point = problem.begin(start)
     f = p.predict(point.v, point.c)
-    pricing = problem.price(problem.dual(f), Tight.none(*point.v.shape))
+    theta = problem.dual(f)
+    pricing = problem.price(theta, Tight.none(*point.v.shape))
     active = np.flatnonzero(point.v.any(axis=1))
+    gap = problem.gap(point, active, pricing, theta)
     working = problem.working(pricing.prices, active)
     best = _Best(point, np.inf, 0, pricing.tight)
-    pace = problem.first_pace(start, point, pricing.prices)
+    gap = gap if start is None else min(gap, start.gap)
+    pace = problem.first_pace(point, gap, pricing.prices)
     memory = Memory()
     for step in range(1, max_iter + 1):
         try:
