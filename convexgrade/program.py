@@ -17,6 +17,7 @@ the (n_samples, n_groups * d) matrix behind them is never formed here.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +108,7 @@ class Program:
     patterns: Patterns
     groups: Groups
 
-    @property
+    @cached_property
     def Z(self) -> Array:
         """Unpenalised columns, shape (n_samples, q); the last column of X counts as 1 among them."""
         return np.where(self.free == self.X.shape[1] - 1, 1.0, self.X[:, self.free])

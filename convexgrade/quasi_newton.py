@@ -101,7 +101,7 @@ class Pairs:
         sy, yy = self._sy[grid], self._yy[grid]
         gamma = self._sy[last, last] / self._yy[last, last]
         along = (self._pairs @ gradient.astype(np.float32)).astype(float)
-        R = np.asfortranarray(np.triu(sy))
+        R = np.asfortranarray(sy)  # of which its upper triangle is read
         a, _ = dtrtrs(R, along[of_s])
         b, _ = dtrtrs(R, np.diagonal(sy) * a + gamma * (yy @ a - along[of_y]), trans=1)
         weights = np.zeros(len(self._pairs), dtype=np.float32)

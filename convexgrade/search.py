@@ -102,7 +102,7 @@ class _Balanced:
     def split(self, flat: Array) -> tuple[Array, Array, Array]:
         """Return u (d, m), a (m,) and c (q, n_outputs)."""
         d, m = self.program.X.shape[1], self.output.size
-        u, a, c = np.split(flat, [d * m, d * m + m])
+        u, a, c = flat[: d * m], flat[d * m : (d + 1) * m], flat[(d + 1) * m :]
         return u.reshape(d, m), a, c.reshape(self.program.free.size, self.program.n_outputs)
 
     def join(self, neurons: Neurons, unpenalised: Array) -> Array:
