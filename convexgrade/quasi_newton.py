@@ -79,10 +79,8 @@ class Pairs:
 
     def restricted(self, variables: Mask) -> Pairs:
         """Return the pairs without the other variables; only those whose s . y stays positive."""
-        kept, pairs = (
-            Pairs(int(np.count_nonzero(variables)), self._memory),
-            self._pairs[:, variables],
-        )
+        pairs = self._pairs[:, variables]
+        kept = Pairs(pairs.shape[1], self._memory)
         for at in self._order:
             kept.add(pairs[at], pairs[self._memory + at])
         return kept
