@@ -25,7 +25,7 @@ from convexgrade.working_set import Point, null_point, point_of
 Array = NDArray[np.float64]
 
 _DESCENTS = 2  # descents of one round,
-_DESCENT_STEPS = 250  # each of so many quasi-Newton steps,
+_DESCENT_STEPS = 400  # each of so many quasi-Newton steps,
 _SETTLED = 3e-5  # or until some gain less than this, relative,
 _SKETCH_STEPS = 150  # quasi-Newton steps of a sketch,
 _SMALL = 0.01  # and norm of a neuron, relative to the largest, below which it does without it
