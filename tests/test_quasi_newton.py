@@ -92,9 +92,7 @@ def test_variables_that_leave_take_their_part_of_every_pair_along(n_pairs):
     restricted = pairs.restricted(kept)
     assert len(restricted) == len(fewer)
     np.testing.assert_allclose(restricted.direction(gradient), fewer.direction(gradient), rtol=1e-5)
-    restricted.add(
-        np.ones(fewer.direction(gradient).size), np.ones(gradient.size)
-    )  # and they go on
+    restricted.add(np.ones(gradient.size), np.ones(gradient.size))  # and they go on
     assert len(restricted) == min(n_pairs + 1, memory)
 
 
