@@ -1,23 +1,18 @@
 """Alpha and depth of a chain by rows held out.
 
 At one alpha, chains that have not seen some of the rows grow grade by grade, until the loss of these
-rows rises by more than its noise (`deepen`). Cross-validation follows a decreasing path of alpha:
-
-    for alpha from large to small:
-        grow the chains of all folds grade by grade, until the mean validation loss rises by more than
-        its noise
-    stop when alpha is ``_FAR`` times smaller than where it was best
-
-Every depth up to the last comes with one chain a fold, and the first grade of a chain is searched from
-the neurons it had at the alpha before: that is what a search over a grid of chains does not know. Nor
-does it know that chains which only judge need not be fitted closely.
+rows rises by more than its noise (`deepen`). Cross-validation follows a decreasing path of alpha, and
+ends when alpha is ``_FAR`` times smaller than where it was best. Every depth up to the last comes with
+one chain a fold, and the first grade of a chain is searched from the neurons it had at the alpha
+before: that is what a search over a grid of chains does not know. Nor does it know that chains which
+only judge need not be fitted closely.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -33,6 +28,8 @@ Array = NDArray[np.float64]
 _LARGEST = 1e-2  # penalty, unless chosen: at most this,
 _OF_NOISE = 0.1  # and at most so much of the price of noise
 _NOISE, _NOISE_OF_CLASSES = 1.0, 0.5  # standard errors up to which a rise of a loss may be none
+_JUDGES, _TIMES = 1000, 5  # rows to judge by: where fewer are held out, up to so many times
+_TIE = 0.25  # standard errors up to which losses tell two penalties hardly apart
 _FAR = 30.0  # fall of alpha without a gain after which the path ends
 
 
@@ -62,6 +59,10 @@ class Tried(NamedTuple):
         The chains.
     losses : tuple of float
         Mean loss of the rows held out after each grade.
+    by_fold : tuple of tuple of float
+        Their means of each fold; after a grade that was dropped, too.
+    least : ndarray of shape (n_held_out,)
+        Losses of the single rows, fold by fold, after the grade of least mean loss.
     verdict : str
         Why they ended, empty while they grow.
     """
@@ -69,57 +70,24 @@ class Tried(NamedTuple):
     alpha: float
     chains: tuple[Progress, ...]
     losses: tuple[float, ...] = ()
+    by_fold: tuple[tuple[float, ...], ...] = ()
+    least: Array = np.empty(0)
     verdict: str = ""
 
 
 class Trial(NamedTuple):
-    """Validation losses at one alpha, shape (n_grades_tried, n_folds)."""
+    """Mean validation losses at one alpha, by depth and fold, shape (n_grades_tried, n_folds)."""
 
     alpha: float
     losses: Array
 
-    @property
-    def mean(self) -> Array:
-        """Mean over the folds, for each depth."""
-        return self.losses.mean(axis=1)
 
-    def depth(self, noise: float) -> int:
-        """Return the largest depth whose rise above the least loss is within so many standard errors.
+class Selection(NamedTuple):
+    """What cross-validation has tried, in the order of the path, and what it has chosen."""
 
-        More rows bear a deeper chain, and that of the choice has more than those of the folds.
-        """
-        best = np.argmin(self.mean)
-        rise = self.losses - self.losses[best]
-        n_folds = rise.shape[1]
-        error = rise.std(axis=1, ddof=1) / np.sqrt(n_folds) if n_folds > 1 else 0.0
-        near = rise.mean(axis=1) < noise * error
-        near[best] = True
-        return int(np.flatnonzero(near)[-1]) + 1
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What cross-validation has tried.
-
-    Attributes
-    ----------
-    noise : float
-        Standard errors of a mean loss that count for nothing.
-    trials : tuple of Trial
-        In the order of the path.
-    """
-
-    noise: float
-    trials: tuple[Trial, ...] = ()
-
-    def best(self) -> tuple[float, int]:
-        """Return the alpha of least mean validation loss, and the depth that is best there."""
-        trial = min(self.trials, key=lambda t: float(t.mean.min()))
-        return trial.alpha, trial.depth(self.noise)
-
-    def exhausted(self) -> bool:
-        """Return whether alpha has fallen far without a gain."""
-        return self.trials[-1].alpha * _FAR <= self.best()[0]
+    trials: tuple[Trial, ...]
+    alpha: float
+    depth: int
 
 
 def usual_penalty(n_rows: float, n_columns: int) -> float:
@@ -165,19 +133,49 @@ def given_penalties(alphas: ArrayLike) -> Array:
     return np.sort(values)
 
 
+def parts_held_out(labels: NDArray[Any], fraction: float, seed: int) -> list[NDArray[np.intp]]:
+    """Return disjoint parts of the rows, each to be held out once: several where these are few.
+
+    What few rows say is mostly chance. Every label lies evenly along a random order of the rows, and the
+    parts are cut from it in turn: each has about its share of every label, however rare.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_samples,)
+        Labels.
+    fraction : float
+        Size of a part, in (0, 1).
+    seed : int
+        Seed of the order.
+    """
+    n_rows = len(labels)
+    size = max(1, round(fraction * n_rows))
+    order = np.random.default_rng(seed).permutation(n_rows)
+    grouped = order[np.argsort(labels[order], kind="stable")]
+    _, count = np.unique(labels, return_counts=True)
+    rank = np.concatenate([(np.arange(m) + 0.5) / m for m in count])
+    spread = grouped[np.argsort(rank, kind="stable")]
+    times = min(_TIMES, n_rows // size, int(np.ceil(_JUDGES / size)))
+    return [np.sort(part) for part in spread[: times * size].reshape(times, size)]
+
+
 def noise_of(loss: Loss) -> float:
     """Return by how many standard errors a mean loss may rise and be taken for noise."""
     return _NOISE if loss.quadratic else _NOISE_OF_CLASSES
 
 
 def deepen(
-    folds: Sequence[Fold], plan: ChainPlan, handover: Handover, *, least: int = 0
+    folds: Sequence[Fold],
+    plan: ChainPlan,
+    handover: Handover,
+    *,
+    least: int = 0,
+    starts: Sequence[Network | None] = (),
+    run: Callable[..., list[Judged]] | None = None,
 ) -> Iterator[Tried]:
     """Grow chains until a grade raises the mean loss of the rows held out by more than its noise.
 
-    A squared error by more than the noise of one fold, however many there are: what is fitted to all
-    rows, and closely, bears more grades than what judges. A generator, so that grades already finished
-    survive an interruption; the last yield has a verdict.
+    A generator, so that grades already finished survive an interruption; the last yield has a verdict.
 
     Parameters
     ----------
@@ -189,24 +187,33 @@ def deepen(
         What grades hand on.
     least : int, default=0
         Grades that stay whatever they bring.
+    starts : sequence of Network or None, default=()
+        What the search of the first grade of each fold starts from as well.
+    run : Parallel, optional
+        What shares out the folds.
     """
     empty = [Progress.begin(plan.loss, fold.train, handover) for fold in folds]
-    weights = np.concatenate([fold.validation.weights for fold in folds]) / len(folds)
-    tried, stages = Tried(plan.alpha, tuple(empty)), []
-    starts, run = [plan.first_network] * len(folds), Parallel(n_jobs=1)
-    noise = noise_of(plan.loss) * (np.sqrt(len(folds)) if plan.loss.quadratic else 1.0)
-    for depth, judged in enumerate(_deepened(empty, folds, plan, starts, run), start=1):
+    tried, weights, noise = Tried(plan.alpha, tuple(empty)), _weights(folds), noise_of(plan.loss)
+    starts = starts or [plan.first_network] * len(folds)
+    grown = _deepened(empty, folds, plan, starts, run or Parallel(n_jobs=1))
+    for depth, judged in enumerate(grown, start=1):
         chains = tuple(one.progress for one in judged)
         deepest = max(chains, key=lambda progress: len(progress.chain))
         if len(deepest.chain) < depth:
             yield tried._replace(verdict=deepest.verdict)
             return
-        stages.append(np.concatenate([one.losses for one in judged]))
-        if depth > least and _is_worse(stages, weights, noise):
+        losses = np.concatenate([one.losses for one in judged])
+        tried = tried._replace(by_fold=(*tried.by_fold, tuple(one.mean for one in judged)))
+        if depth > max(1, least) and not _are_near(losses, tried.least, weights, noise):
             yield tried._replace(verdict=_UNIMPROVED.format(index=depth))
             return
-        losses = (*tried.losses, float(weights @ stages[-1]))
-        tried = Tried(plan.alpha, chains, losses)
+        mean = float(weights @ losses)
+        better = mean < min(tried.losses, default=np.inf)
+        tried = tried._replace(
+            chains=chains,
+            losses=(*tried.losses, mean),
+            least=losses if better else tried.least,
+        )
         yield tried
     yield tried._replace(verdict=f"All {plan.n_grades} grades were fitted.")
 
@@ -214,17 +221,16 @@ def deepen(
 _UNIMPROVED = "Grade {index} raised the validation loss by more than its noise and was dropped."
 
 
-def _is_worse(stages: Sequence[Array], weights: Array, noise: float) -> bool:
-    """Return whether the last losses of rows are above the least before by more than their mean's noise.
+def _weights(folds: Sequence[Fold]) -> Array:
+    """Return the weights of all rows held out, fold by fold."""
+    return np.concatenate([fold.validation.weights for fold in folds]) / len(folds)
 
-    Chains that overfit grow ever surer, which costs a log loss most: there, less counts as noise.
-    """
-    if len(stages) < 2:
-        return False
-    best = min(stages[:-1], key=lambda losses: float(weights @ losses))
-    rise = stages[-1] - best
+
+def _are_near(losses: Array, least: Array, weights: Array, noise: float) -> bool:
+    """Return whether losses of rows are above others by no more than so many errors of their mean."""
+    rise = losses - least
     mean = float(weights @ rise)
-    return mean > noise * float(np.linalg.norm(weights * (rise - mean)))
+    return mean <= noise * float(np.linalg.norm(weights * (rise - mean)))
 
 
 def select(
@@ -232,10 +238,13 @@ def select(
     plan: ChainPlan,
     handover: Handover,
     alphas: Array,
+    usual: float,
     n_jobs: int | None,
     report: Report,
 ) -> Selection:
-    """Try depths 1 to ``plan.n_grades`` at each alpha, in decreasing order, on all folds.
+    """Choose alpha, as tried in decreasing order on all folds, and how deep a chain gets with it.
+
+    Of penalties that the rows held out can hardly tell apart, the one nearest to the usual.
 
     Parameters
     ----------
@@ -247,30 +256,40 @@ def select(
         What grades hand on.
     alphas : ndarray of shape (n_alphas,)
         Penalties of the first grade.
+    usual : float
+        The usual one.
     n_jobs : int or None
         Processes; the folds are shared out.
     report : callable
-        Called with a line of text for every alpha and depth.
+        Called with a line of text for every alpha and grade.
     """
-    selection, rough = Selection(noise_of(plan.loss)), replace(plan, settings=plan.settings.rough())
-    starts: list[Network | None] = [None] * len(folds)
+    tried: list[Tried] = []
+    rough, starts = replace(plan, settings=plan.settings.rough()), list[Network | None]()
     with Parallel(n_jobs=n_jobs) as run:
         for alpha in np.sort(alphas)[::-1]:
             here = replace(rough, alpha=float(alpha))
-            empty = [Progress.begin(plan.loss, fold.train, handover) for fold in folds]
-            losses = []
-            for judged in _deepened(empty, folds, here, starts, run):
-                losses.append([one.mean for one in judged])
-                report(_line(alpha, losses))
-                if len(losses) == 1:
-                    starts = [one.progress.chain.grades[0].network for one in judged]
-                trial = Trial(float(alpha), np.array(losses))
-                if trial.depth(selection.noise) < len(losses):
-                    break
-            selection = replace(selection, trials=(*selection.trials, trial))
-            if selection.exhausted():
+            report(f"alpha={alpha:.3g}:")
+            for one in deepen(folds, here, handover, starts=starts, run=run):
+                report(line(one))
+            starts = [progress.chain.grades[0].network for progress in one.chains]
+            tried.append(one._replace(chains=()))
+            best = min(tried, key=_least)
+            if alpha * _FAR <= best.alpha:
                 break
-    return selection
+    weights = _weights(folds)
+    near = [one for one in tried if _are_near(one.least, best.least, weights, _TIE)]
+    chosen = min(near, key=lambda one: abs(np.log(one.alpha / usual)))
+    trials = tuple(Trial(one.alpha, np.array(one.by_fold)) for one in tried)
+    return Selection(trials, chosen.alpha, len(chosen.losses))
+
+
+def _least(tried: Tried) -> float:
+    return min(tried.losses)
+
+
+def line(tried: Tried) -> str:
+    """Return what is to be said after a grade of chains that judge."""
+    return tried.verdict or f"Grade {len(tried.losses)}: validation loss {tried.losses[-1]:.6g}."
 
 
 def _deepened(
@@ -296,7 +315,3 @@ def _deeper(chain: Progress, fold: Fold, plan: ChainPlan) -> Judged:
     output = plan.span.apply(grown.chain.output(fold.validation.X))
     losses = plan.loss.value(output, fold.validation.y)
     return Judged(grown, losses, float(fold.validation.weights @ losses))
-
-
-def _line(alpha: float, losses: list[list[float]]) -> str:
-    return f"alpha={alpha:.3g}, {len(losses)} grades: validation loss {np.mean(losses[-1]):.6g}"

@@ -17,9 +17,11 @@ from convexgrade import (
     MultigradeRegressorCV,
     alpha_path,
     certify,
+    selection,
 )
 from convexgrade.estimators import deep
-from convexgrade.selection import Trial, usual_penalty
+from convexgrade.multigrade import Data
+from convexgrade.selection import Tried, usual_penalty
 from tests.test_estimators import make_data, targets
 
 CROSS_VALIDATED = [MultigradeRegressorCV, MultigradeClassifierCV]
@@ -157,10 +159,14 @@ def test_the_path_ends_once_alpha_has_fallen_far_without_a_gain():
     assert model.alpha_ > 0.05
 
 
-def test_verbose_prints_a_line_for_every_alpha_and_depth(capsys):
+def test_verbose_prints_a_line_for_every_alpha_and_grade(capsys):
     X, y = make_data(30)
-    MultigradeRegressorCV(alphas=[0.1], n_grades=1, verbose=1, **SMALL).fit(X, y)
-    assert "alpha=0.1, 1 grades: validation loss" in capsys.readouterr().out
+    MultigradeRegressorCV(alphas=[0.1, 0.2], n_grades=1, verbose=1, **SMALL).fit(X, y)
+    lines = capsys.readouterr().out.splitlines()
+    for first, alpha in ((0, 0.2), (3, 0.1)):
+        assert lines[first] == f"alpha={alpha}:"
+        assert lines[first + 1].startswith("Grade 1: validation loss 0.")
+        assert lines[first + 2] == "All 1 grades were fitted."
 
 
 @pytest.mark.parametrize(
@@ -298,18 +304,39 @@ def test_validation_losses_are_those_of_predictions():
     assert -model.cv_results_["mean_test_score"][0] <= 0.5 * ((high - low) / y.std()) ** 2
 
 
+def selected(losses, alphas, usual, monkeypatch):
+    """Return what is chosen if chains of one grade have these losses of rows held out."""
+    X, y = make_data(20)
+    model = MultigradeRegressorCV(alphas=[0.1], n_grades=1, **SMALL).fit(X, y)
+    rows = Data(X[:4], y[:4, None], np.full(4, 0.25))
+    chain = model._progress
+
+    def deepen(folds, plan, *args, **kwargs):
+        at = np.array(losses[alphas.index(plan.alpha)], dtype=float)
+        yield Tried(plan.alpha, (chain,), (at.mean(),), ((at.mean(),),), at, "Enough.")
+
+    monkeypatch.setattr(selection, "deepen", deepen)
+    folds = [selection.Fold(rows, rows)]
+    plan, handover = model._plan(), model._handover()
+    return selection.select(folds, plan, handover, np.array(alphas), usual, None, lambda line: None)
+
+
 @pytest.mark.parametrize(
-    ("losses", "noise", "depth"),
+    ("losses", "usual", "alpha"),
     [
-        ([[4.0, 4.0]], 1.0, 1),
-        ([[4.0, 4.0], [3.0, 3.0], [2.0, 2.0]], 1.0, 3),
-        ([[4.0, 4.0], [4.0, 4.0]], 1.0, 1),  # both folds without another grade
-        ([[4.0, 4.0], [5.0, 3.2]], 1.0, 2),  # 0.1 more, standard error 0.9
-        ([[4.0, 4.0], [4.2, 4.1]], 1.0, 1),  # 0.15 more, standard error 0.05
-        ([[4.0, 4.0], [5.0, 4.0]], 0.5, 1),  # 0.5 more, standard error 0.5
-        ([[4.0, 4.0], [5.0, 5.0], [4.9, 3.3]], 1.0, 3),  # than the best before, not the last
-        ([[4.0], [4.1]], 1.0, 1),  # a single fold knows of no noise
+        ([[5, 5, 5, 5], [4, 4, 4, 4]], 0.1, 0.01),
+        ([[4, 4, 4, 4], [4, 4, 4, 4]], 0.05, 0.1),  # nearest by its factor
+        ([[4, 4, 4, 4], [4, 4, 4, 4]], 0.02, 0.01),
+        ([[4.55, 3.55, 4.55, 3.55], [4, 4, 4, 4]], 0.1, 0.1),  # 0.05 more, standard error 0.25
+        ([[4.55, 3.55, 4.55, 3.55], [4, 4, 4, 4]], 0.01, 0.01),
+        ([[4.6, 3.6, 4.6, 3.6], [4, 4, 4, 4]], 0.1, 0.01),  # 0.1 more
+        ([[4, 4, 4, 4], [4.55, 3.55, 4.55, 3.55]], 0.01, 0.01),
     ],
 )
-def test_the_depth_is_the_largest_within_the_noise_of_the_least_loss(losses, noise, depth):
-    assert Trial(0.1, np.array(losses)).depth(noise) == depth
+def test_what_rows_can_hardly_tell_apart_goes_to_the_usual_penalty(
+    losses, usual, alpha, monkeypatch
+):
+    chosen = selected(losses, [0.1, 0.01], usual, monkeypatch)
+    assert chosen.alpha == alpha
+    assert chosen.depth == 1
+    assert [trial.alpha for trial in chosen.trials] == [0.1, 0.01]

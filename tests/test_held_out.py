@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.base import clone
-from sklearn.model_selection import ShuffleSplit
 
 from convexgrade import (
     MultigradeClassifier,
@@ -16,7 +15,7 @@ from convexgrade import (
 )
 from convexgrade.estimators.base import distinct_rows
 from convexgrade.losses import BinaryLogLoss, SquaredError
-from convexgrade.selection import noise_of, usual_penalty
+from convexgrade.selection import parts_held_out, usual_penalty
 from convexgrade.solution import Status
 
 CHAINS = [MultigradeRegressor, MultigradeClassifier]
@@ -90,11 +89,31 @@ def test_all_rows_are_fitted_as_deep_as_the_rows_held_out_say(estimator):
         assert again.primal == pytest.approx(stored.primal, rel=1e-12)
 
 
+def grown_to(stages, weights, loss, monkeypatch):
+    """Return what is kept of chains that have these losses of the rows held out, in two folds."""
+    X, y = make_data(n=10)
+    data = multigrade.Data(X, y[:, None], np.full(10, 0.1))
+    half = len(weights) // 2
+    rows = multigrade.Data(X[:half], y[:half, None], np.full(half, 1.0 / half))
+    chain = multigrade.Progress.begin(loss, data, small(MultigradeRegressor)._handover())
+    model = small(MultigradeRegressor, alpha=0.1, n_grades=len(stages)).fit(X, y)
+    judged = []
+    for depth, stage in enumerate(stages, start=1):
+        grown = replace(chain, chain=replace(chain.chain, links=depth * (None,)))
+        parts = stage[:half], stage[half:]
+        judged.append([selection.Judged(grown, part, float(part.mean())) for part in parts])
+    monkeypatch.setattr(selection, "_deepened", lambda *args: iter(judged))
+    folds = 2 * [selection.Fold(data, rows)]
+    plan = replace(model._plan(), loss=loss)
+    return list(selection.deepen(folds, plan, model._handover()))[-1]
+
+
 @pytest.mark.parametrize(
     ("losses", "worse", "worse_for_classes"),
     [
         ([[5, 5, 5, 5]], False, False),
         ([[5, 5, 5, 5], [4, 4, 4, 4]], False, False),
+        ([[5, 5, 5, 5], [4, 4, 4, 4], [4.6, 3.6, 4.6, 3.6], [3, 3, 3, 3]], False, False),
         ([[5, 5, 5, 5], [5, 5, 5, 5]], False, False),
         ([[5, 5, 5, 5], [6.2, 4.2, 6.2, 4.2]], False, False),  # 0.2 more, standard error 0.5
         ([[5, 5, 5, 5], [6.4, 4.4, 6.4, 4.4]], False, True),  # 0.4 more
@@ -102,21 +121,28 @@ def test_all_rows_are_fitted_as_deep_as_the_rows_held_out_say(estimator):
         ([[5, 5, 5, 5], [4, 4, 4, 4], [4.5, 4.5, 4.5, 4.5]], True, True),  # than the best before
     ],
 )
-def test_a_grade_is_dropped_for_a_rise_that_is_no_noise(losses, worse, worse_for_classes):
+def test_a_grade_is_dropped_for_a_rise_that_is_no_noise(
+    losses, worse, worse_for_classes, monkeypatch
+):
     stages, weights = np.array(losses, dtype=float), np.full(4, 0.25)
-    of_numbers, of_classes = noise_of(SquaredError()), noise_of(BinaryLogLoss())
-    assert selection._is_worse(stages, weights, of_numbers) == worse
-    assert selection._is_worse(stages, weights, of_classes) == worse_for_classes
+    for loss, expected in ((SquaredError(), worse), (BinaryLogLoss(), worse_for_classes)):
+        tried = grown_to(stages, weights, loss, monkeypatch)
+        assert len(tried.losses) == len(stages) - expected
+        assert len(tried.by_fold) == len(stages)
+        assert tried.losses == pytest.approx(stages.mean(axis=1)[: len(tried.losses)])
+        np.testing.assert_array_equal(tried.least, stages[np.argmin(tried.losses)])
+        assert ("was dropped" in tried.verdict) == expected
 
 
 def test_validation_losses_are_of_chains_that_have_not_seen_the_rows():
-    """Rows are held out ten at a time, five times: grades on the others, sketched, and their losses."""
+    """Rows are held out twenty at a time, five times: grades on the others, sketched, their losses."""
     X, y = make_data(n=100)
     model = small(MultigradeRegressor, alpha=0.01).fit(X, y)
     rows, plan = rows_of(model, X, y), model._plan()
     plan = replace(plan, settings=plan.settings.rough())
     losses = []
-    for some in ShuffleSplit(5, test_size=0.1, random_state=model._seed).split(X):
+    for part in parts_held_out(np.zeros(100), 0.2, model._seed):
+        some = np.setdiff1d(np.arange(100), part), part
         train, held_out = (model._data(distinct_rows(rows.take(index))) for index in some)
         *_, grown = multigrade.grow(model._begin(train), train, plan)
         losses.append(multigrade.staged_loss(grown.chain, held_out, plan.loss, plan.span))
@@ -126,31 +152,54 @@ def test_validation_losses_are_of_chains_that_have_not_seen_the_rows():
     np.testing.assert_array_equal(half.predict(X), model.predict(X))
 
 
-@pytest.mark.parametrize("estimator", CHAINS)
 @pytest.mark.parametrize(
-    ("n", "fraction", "times"), [(100, 0.1, 5), (1500, 0.1, 4), (1500, 0.35, 1), (5000, 0.1, 1)]
+    ("n", "fraction", "size", "times"),
+    [
+        (2, 0.2, 1, 2),
+        (100, 0.2, 20, 5),
+        (100, 0.1, 10, 5),
+        (100, 0.3, 30, 3),
+        (100, 0.6, 60, 1),
+        (1500, 0.2, 300, 4),
+        (5000, 0.2, 1000, 1),
+    ],
 )
-def test_few_rows_are_held_out_several_times(estimator, n, fraction, times):
-    X, y = make_data(n=n)
-    y = targets(estimator, y)
-    model = small(estimator, validation_fraction=fraction, n_grades=1).fit(X[:100], y[:100])
-    folds = list(model._held_out(rows_of(model, X, y)))
-    assert len(folds) == times
+@pytest.mark.parametrize("n_labels", [1, 2, 7])
+def test_few_rows_are_held_out_several_times_each_once(n, fraction, size, times, n_labels):
+    rng = np.random.default_rng(0)
+    labels = np.floor(n_labels * rng.uniform(size=n) ** 3)  # of very different numbers
+    parts = parts_held_out(labels, fraction, seed=1)
+    assert [part.size for part in parts] == [size] * times
+    assert np.unique(np.concatenate(parts)).size == size * times
+    for label, number in zip(*np.unique(labels, return_counts=True), strict=True):
+        for part in parts:
+            off = np.sum(labels[part] == label) - number * size / n
+            assert abs(off) <= 1.0 + n_labels * number / n
+    again, other = parts_held_out(labels, fraction, 1), parts_held_out(labels, fraction, 2)
+    np.testing.assert_array_equal(parts, again)
+    assert n < 100 or not np.array_equal(parts, other)
+
+
+@pytest.mark.parametrize("estimator", CHAINS)
+def test_chains_judged_by_rows_are_fitted_to_all_others(estimator):
+    X, y = make_data(n=100)
+    model = small(estimator, n_grades=1).fit(X, targets(estimator, y))
+    folds = list(model._held_out(rows_of(model, X, targets(estimator, y))))
+    assert len(folds) == 5
     for train, held_out in folds:
-        assert len(held_out.X) == pytest.approx(fraction * n)
+        assert len(held_out.X) == 20
         both = np.concatenate([train.X, held_out.X])
         np.testing.assert_array_equal(np.unique(both, axis=0), np.unique(X, axis=0))
-    assert len({fold.validation.X.tobytes() for fold in folds}) == times
 
 
 @pytest.mark.parametrize(
     ("n", "n_grades", "early_stopping", "held_out"),
     [
-        (99, 2, "auto", False),
-        (100, 2, "auto", True),
-        (100, 1, "auto", False),
-        (100, 1, True, True),
-        (40, 2, True, True),
+        (39, 2, "auto", False),
+        (40, 2, "auto", True),
+        (40, 1, "auto", False),
+        (40, 1, True, True),
+        (2, 2, True, True),
         (120, 2, False, False),
     ],
 )
@@ -160,13 +209,16 @@ def test_when_rows_are_held_out(n, n_grades, early_stopping, held_out):
     assert (model.fit(X, y).validation_loss_.size > 0) == held_out
 
 
-@pytest.mark.parametrize(("rare", "held_out"), [(9, False), (10, True)])
-def test_no_rows_are_held_out_where_a_class_has_few(rare, held_out):
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_rows_are_held_out_even_where_a_class_has_one(n_classes):
+    """Two classes: where it is held out, there is nothing to learn from the others."""
     X, _ = make_data()
-    y = np.zeros(120, dtype=int)
-    y[np.argsort(X[:, 0])[:rare]] = 1
+    y = np.arange(120) % (n_classes - 1)
+    y[X[:, 0].argmax()] = n_classes - 1
     model = small(MultigradeClassifier).fit(X, y)
-    assert (model.validation_loss_.size > 0) == held_out
+    assert model.validation_loss_.size > 0
+    assert np.all(np.isfinite(model.validation_loss_))
+    assert model.predict_proba(X).shape == (120, n_classes)
 
 
 def test_adding_grades_is_the_same_as_fitting_them_at_once():
@@ -185,19 +237,22 @@ def test_adding_grades_is_the_same_as_fitting_them_at_once():
 @pytest.mark.parametrize(
     ("estimator", "n", "noise", "share"),
     [
-        (MultigradeRegressor, 120, 0.01, 0.3),
-        (MultigradeRegressor, 120, 1.0, 1.0),
-        (MultigradeClassifier, 200, 0.0, 0.3),
-        (MultigradeClassifier, 200, 3.0, 1.0),
+        (MultigradeRegressor, 400, 0.01, 0.3),
+        (MultigradeRegressor, 120, 0.1, 1.0),
+        (MultigradeRegressor, 200, 1.0, 3.0),
+        (MultigradeRegressor, 120, 3.0, 10.0),
+        (MultigradeClassifier, 400, 0.0, 0.3),
+        (MultigradeClassifier, 200, 0.1, 1.0),
+        (MultigradeClassifier, 120, 3.0, 3.0),
     ],
 )
-def test_alpha_auto_is_the_better_of_two_on_the_rows_held_out(estimator, n, noise, share):
+def test_alpha_auto_is_the_best_of_four_on_the_rows_held_out(estimator, n, noise, share):
     X, y = make_data(n=n, noise=noise)
     y = targets(estimator, y)
     model = small(estimator).fit(X, y)
     given = {
         share: small(estimator, alpha=share * usual_penalty(*X.shape)).fit(X, y)
-        for share in (1.0, 0.3)
+        for share in (0.3, 1.0, 3.0, 10.0)
     }
     losses = {share: chain.validation_loss_.min() for share, chain in given.items()}
     assert min(losses, key=losses.get) == share
@@ -209,7 +264,7 @@ def test_alpha_auto_is_the_better_of_two_on_the_rows_held_out(estimator, n, nois
 def interrupted_fit(X, y, grades_before, monkeypatch):
     """Return a chain of two grades whose fit was interrupted after so many of all grades it fits.
 
-    That are two of the five chains under each of two penalties, and two of all rows.
+    That are two of the five chains under each of four penalties, and two of all rows.
     """
     original, calls = multigrade.fit_grade, []
 
@@ -229,7 +284,7 @@ def interrupted_fit(X, y, grades_before, monkeypatch):
 
 @pytest.mark.parametrize(
     ("grades_before", "kept", "sketched"),
-    [(5, 1, True), (9, 1, True), (10, 2, True), (15, 2, True), (20, 2, True), (21, 1, False)],
+    [(5, 1, True), (9, 1, True), (10, 2, True), (15, 2, True), (40, 2, True), (41, 1, False)],
 )
 def test_an_interrupted_fit_keeps_finished_grades_or_the_first_chain_that_was_tried(
     grades_before, kept, sketched, monkeypatch
@@ -245,11 +300,11 @@ def test_an_interrupted_fit_keeps_finished_grades_or_the_first_chain_that_was_tr
 def test_a_fit_goes_on_with_finished_grades_but_not_with_sketches(monkeypatch):
     X, y = make_data()
     anew = small(MultigradeRegressor).fit(X, y)
-    for grades_before in (10, 21):
+    for grades_before in (10, 41):
         model = interrupted_fit(X, y, grades_before, monkeypatch)
         first = model.grades_[0]
         model.set_params(warm_start=True).fit(X, y)
-        assert (model.grades_[0] is first) == (grades_before == 21)
+        assert (model.grades_[0] is first) == (grades_before == 41)
         np.testing.assert_array_equal(model.predict(X), anew.predict(X))
         np.testing.assert_array_equal(model.validation_loss_, anew.validation_loss_)
 
@@ -258,7 +313,7 @@ def test_a_fit_says_what_it_does(capsys):
     X, y = make_data()
     small(MultigradeRegressor, verbose=1).fit(X, y)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "12 of 120 rows held out, 5 times:"
+    assert lines[0] == "24 of 120 rows held out, 5 times:"
     assert lines[1] == "alpha=0.01:"
     assert lines[2].startswith("Grade 1: validation loss 0.")
     assert lines[lines.index("alpha=0.003:") + 1].startswith("Grade 1: validation loss 0.")
@@ -266,14 +321,16 @@ def test_a_fit_says_what_it_does(capsys):
 
 
 @pytest.mark.parametrize(
-    ("estimator", "n", "cause"),
+    ("estimator", "n", "fraction"),
     [
-        (MultigradeClassifier, 12, "number of classes = 3"),
-        (MultigradeRegressor, 1, "n_samples=1"),
+        (MultigradeRegressor, 1, 0.2),
+        (MultigradeRegressor, 10, 0.97),
+        (MultigradeClassifier, 10, 0.97),
     ],
 )
-def test_too_few_rows_to_hold_some_out_are_named(estimator, n, cause):
-    X, _ = make_data(n=n)
-    named = f"early_stopping=True and validation_fraction=0.1 hold out a part of {n} rows"
-    with pytest.raises(ValueError, match=f"{named}.*{cause}"):
-        small(estimator, early_stopping=True).fit(X, np.arange(n) % 3)
+def test_holding_out_all_rows_is_an_error(estimator, n, fraction):
+    X, y = make_data(n=n)
+    model = small(estimator, early_stopping=True, validation_fraction=fraction)
+    named = f"early_stopping=True and validation_fraction={fraction} hold out all of {n} rows"
+    with pytest.raises(ValueError, match=named):
+        model.fit(X, targets(estimator, y))

@@ -11,13 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import is_classifier
-from sklearn.model_selection import (
-    KFold,
-    ShuffleSplit,
-    StratifiedKFold,
-    StratifiedShuffleSplit,
-    check_cv,
-)
+from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -33,6 +27,8 @@ from convexgrade.selection import (
     Tried,
     deepen,
     given_penalties,
+    line,
+    parts_held_out,
     penalty_path,
     select,
     usual_penalty,
@@ -68,9 +64,8 @@ CROSS_VALIDATION: dict[str, list[Any]] = {
     "cv": ["cv_object"],
 }
 
-_SHARES = 1.0, 0.3  # of the usual penalty, that "auto" tries on rows held out
-_ENOUGH = 100  # rows from which "auto" holds some out
-_JUDGES, _TIMES = 500, 5  # rows to judge by: fewer are held out up to so many times
+_SHARES = 1.0, 0.3, 3.0, 10.0  # of the usual penalty, that "auto" tries where rows are held out
+_ENOUGH = 40  # rows from which "auto" holds some out
 _FOLDS = 5  # of cross-validation, unless chosen;
 _TRIED, _MANY = 2, 5000  # all are tried up to so many rows, from there on so many folds
 
@@ -208,7 +203,7 @@ class ManyGrades(DeepChain):
             here = replace(plan, alpha=share * plan.alpha, settings=rough)
             self._reporter(level=1)(f"alpha={here.alpha:.3g}:")
             for tried in deepen(folds, here, self._handover(), least=least):
-                self._reporter(level=1)(_line(tried))
+                self._reporter(level=1)(line(tried))
                 if best is None and before is None:
                     chain, held_out = tried.chains[0], tried.losses
                     self._progress = replace(chain, validation_loss=held_out[: len(chain.chain)])
@@ -229,15 +224,10 @@ class ManyGrades(DeepChain):
         return tuple(np.mean(losses, axis=0).tolist())
 
     def _holds_out(self, rows: Rows) -> bool:
-        """Return whether some rows are held out; "auto": where depth is to be found, and rows are many.
-
-        Of classes, rows have to be so many that some of each are held out.
-        """
+        """Return whether rows are held out; "auto": where depth is to be found, and rows are many."""
         if not isinstance(self.early_stopping, str):
             return bool(self.early_stopping)
-        smallest = np.unique(rows.y, return_counts=True)[1].min() if is_classifier(self) else np.inf
-        enough = len(rows.X) >= _ENOUGH and smallest * self.validation_fraction >= 1.0
-        return self.n_grades > 1 and bool(enough)
+        return self.n_grades > 1 and len(rows.X) >= _ENOUGH
 
     def _continues(self) -> bool:
         if not (self.warm_start and self.__sklearn_is_fitted__()):
@@ -259,27 +249,20 @@ class ManyGrades(DeepChain):
         return True
 
     def _held_out(self, rows: Rows) -> Iterator[Fold]:
-        """Yield rows to train on and rows held out; several times where these are few.
+        """Yield rows to train on and rows held out, of classes some of each where they are not rare.
 
-        What few rows say is mostly chance. Copies of a row can be on both sides, as in rows to come.
+        Copies of a row can be on both sides, as in rows to come.
         """
-        held_out = max(1.0, self.validation_fraction * len(rows.X))
-        kind = StratifiedShuffleSplit if is_classifier(self) else ShuffleSplit
-        splitter = kind(
-            min(_TIMES, int(np.ceil(_JUDGES / held_out))),
-            test_size=self.validation_fraction,
-            random_state=self._seed,
-        )
-        try:
-            splits = list(splitter.split(rows.X, rows.y))
-        except ValueError as error:  # too few rows, or too few of a class
-            raise ValueError(
-                f"early_stopping={self.early_stopping} and validation_fraction="
-                f"{self.validation_fraction:g} hold out a part of {len(rows.X)} rows, of classes "
-                f"some of each: {error}"
-            ) from error
-        for train, others in splits:
-            yield Fold(self._data(distinct_rows(rows.take(train))), self._data(rows.take(others)))
+        labels = rows.y if is_classifier(self) else np.zeros(len(rows.X))
+        for part in parts_held_out(labels, float(self.validation_fraction), self._seed):
+            train = np.setdiff1d(np.arange(len(rows.X)), part)
+            if train.size == 0:
+                raise ValueError(
+                    f"early_stopping={self.early_stopping} and validation_fraction="
+                    f"{self.validation_fraction:g} hold out all of {len(rows.X)} rows; at least one "
+                    f"must be left to train on."
+                )
+            yield Fold(self._data(distinct_rows(rows.take(train))), self._data(rows.take(part)))
 
 
 class CrossValidated(DeepChain):
@@ -294,9 +277,9 @@ class CrossValidated(DeepChain):
 
     @property
     def alpha_(self) -> float:
-        """The alpha of least mean validation loss."""
+        """The alpha that was chosen."""
         check_is_fitted(self)
-        return self._selection.best()[0]
+        return self._selection.alpha
 
     @property
     def alphas_(self) -> Array:
@@ -328,23 +311,17 @@ class CrossValidated(DeepChain):
     def _choose(self, given: Rows) -> None:
         plan = super()._plan()
         plan = replace(plan, n_grades=int(self.n_grades), settings=replace(plan.settings, n_jobs=1))
-        alphas, folds = self._penalties(given, plan), list(self._folds(given))
+        usual = usual_penalty(float(given.weights.sum()), self.n_features_in_)
+        alphas, folds = self._penalties(given, plan, usual), list(self._folds(given))
         if not folds:
             raise ValueError(f"cv={self.cv!r} has no folds.")
-        self._selection = select(
-            folds,
-            plan,
-            self._handover(),
-            alphas,
-            self.n_jobs,
-            self._reporter(level=1),
-        )
+        handover, report = self._handover(), self._reporter(level=1)
+        self._selection = select(folds, plan, handover, alphas, usual, self.n_jobs, report)
 
-    def _penalties(self, given: Rows, plan: ChainPlan) -> Array:
+    def _penalties(self, given: Rows, plan: ChainPlan, usual: float) -> Array:
         if self.alphas is None:
-            rows = distinct_rows(given)
-            usual = usual_penalty(float(rows.weights.sum()), self.n_features_in_)
-            return penalty_path(self._data(rows), plan, int(self.n_alphas), float(self.eps), usual)
+            data = self._data(distinct_rows(given))
+            return penalty_path(data, plan, int(self.n_alphas), float(self.eps), usual)
         return np.unique(given_penalties(self.alphas))
 
     def _folds(self, given: Rows) -> Iterator[Fold]:
@@ -378,8 +355,8 @@ class CrossValidated(DeepChain):
         return 1.0  # any: `_choose` and `_plan` replace it
 
     def _plan(self, first_network: Network | None = None) -> ChainPlan:
-        alpha, depth = self._selection.best()
-        return replace(super()._plan(first_network), alpha=alpha, n_grades=depth)
+        chosen = self._selection
+        return replace(super()._plan(first_network), alpha=chosen.alpha, n_grades=chosen.depth)
 
 
 class StagedRegressor(RegressorTargets):
@@ -444,7 +421,3 @@ class StagedClassifier(ClassifierTargets):
         """
         for output in self._outputs(X):
             yield probabilities(output)
-
-
-def _line(tried: Tried) -> str:
-    return tried.verdict or f"Grade {len(tried.losses)}: validation loss {tried.losses[-1]:.6g}."

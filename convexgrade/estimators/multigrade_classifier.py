@@ -32,8 +32,8 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     alpha : float or "auto", default="auto"
         Penalty of the first grade, positive. ``"auto"`` is min(0.01, 0.1 sqrt(d / n)) for d columns and
         n rows, counted by their weights: a tenth of the price that noise alone would give to a
-        neuron, where that is less than 0.01; or 0.3 times that, where rows are held out and it does
-        better on them.
+        neuron, where that is less than 0.01. Where rows are held out, it is the one of 0.3, 1, 3 and 10
+        times that which does best on them.
     n_grades : int, default=3
         Most grades.
     alpha_decay : float, default=0.3
@@ -72,10 +72,10 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         Solver of the convex program.
     early_stopping : bool or "auto", default="auto"
         Hold out rows, stratified, stop where a grade raises their loss by more than half a standard
-        error, and fit all rows so deep. ``"auto"`` does so from 100 rows on, if there are enough
-        of each class.
-    validation_fraction : float, default=0.1
-        Fraction held out, in (0, 1); up to five times where that is less than 500 rows.
+        error, and fit all rows so deep. ``"auto"`` does so from 40 rows on.
+    validation_fraction : float, default=0.2
+        Fraction held out at a time, in (0, 1): up to five times, other rows each time, where that is
+        less than 1000 rows.
     standardize : bool, default=True
         Standardise the columns of X.
     log_tails : bool, default=True
@@ -169,7 +169,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         class_weight: dict[Any, float] | str | None = None,
         solver: str = "auto",
         early_stopping: bool | str = "auto",
-        validation_fraction: float = 0.1,
+        validation_fraction: float = 0.2,
         standardize: bool = True,
         log_tails: bool = True,
         fit_intercept: bool = True,

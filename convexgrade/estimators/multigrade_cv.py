@@ -96,7 +96,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     Attributes
     ----------
     alpha_ : float
-        The alpha of least mean validation loss.
+        The alpha of least mean validation loss; or of those within a quarter of its standard error the
+        one nearest to ``alpha="auto"`` of a chain without rows held out.
     alphas_ : ndarray
         The values that were tried, decreasing; the path ends early, once alpha has fallen by a
         factor of 30 without a gain.
@@ -281,7 +282,8 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     Attributes
     ----------
     alpha_ : float
-        The alpha of least mean validation loss.
+        The alpha of least mean validation loss; or of those within a quarter of its standard error the
+        one nearest to ``alpha="auto"`` of a chain without rows held out.
     alphas_ : ndarray
         The values that were tried, decreasing; the path ends early, once alpha has fallen by a
         factor of 30 without a gain.

@@ -39,8 +39,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     alpha : float or "auto", default="auto"
         Penalty of the first grade, positive; unitless, since targets are standardised. ``"auto"`` is
         min(0.01, 0.1 sqrt(d / n)) for d columns and n rows, counted by their weights: a tenth of the
-        price that noise alone would give to a neuron, where that is less than 0.01; or 0.3 times that,
-        where rows are held out and it does better on them.
+        price that noise alone would give to a neuron, where that is less than 0.01. Where rows are held
+        out, it is the one of 0.3, 1, 3 and 10 times that which does best on them.
     n_grades : int, default=4
         Most grades.
     alpha_decay : float, default=0.3
@@ -80,9 +80,10 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Solver of the convex program.
     early_stopping : bool or "auto", default="auto"
         Hold out rows, stop where a grade raises their loss by more than a standard error, and fit all
-        rows so deep. ``"auto"`` does so from 100 rows on.
-    validation_fraction : float, default=0.1
-        Fraction held out, in (0, 1); up to five times where that is less than 500 rows.
+        rows so deep. ``"auto"`` does so from 40 rows on.
+    validation_fraction : float, default=0.2
+        Fraction held out at a time, in (0, 1): up to five times, other rows each time, where that is
+        less than 1000 rows.
     extrapolation : float or None, default=0.25
         How far predictions may lie outside the range of the training targets, in units of its width.
         Of rows unlike all training rows, a chain would predict whatever its steepest slopes lead to.
@@ -190,7 +191,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         loss: str = "squared_error",
         solver: str = "auto",
         early_stopping: bool | str = "auto",
-        validation_fraction: float = 0.1,
+        validation_fraction: float = 0.2,
         extrapolation: float | None = 0.25,
         standardize: bool = True,
         log_tails: bool = True,
