@@ -38,6 +38,7 @@ def fit(X, y, weights=None, **parameters):
         "alpha": 0.003,
         "alpha_decay": 1.0,
         "n_grades": 3,
+        "early_stopping": False,
         "random_state": 0,
         "n_patterns": 40,
     }

@@ -156,11 +156,11 @@ def test_training_loss_never_rises_and_bounds_hold(estimator):
 def test_warm_start_adds_grades_without_touching_the_old(estimator):
     X, y = make_data()
     y = targets(estimator, y)
-    model = small(estimator, n_grades=1, warm_start=True).fit(X, y)
+    model = small(estimator, n_grades=1, warm_start=True, early_stopping=False).fit(X, y)
     first = model.grades_[0]
     model.set_params(n_grades=3).fit(X, y)
     assert model.grades_[0] is first
-    cold = small(estimator, n_grades=3).fit(X, y)
+    cold = small(estimator, n_grades=3, early_stopping=False).fit(X, y)
     np.testing.assert_allclose(model.predict(X), cold.predict(X))
     np.testing.assert_allclose(model.train_loss_, cold.train_loss_)
     with pytest.raises(ValueError, match=r"n_grades=2 must be at least the 3 grades"):
@@ -243,7 +243,8 @@ def test_early_stopping_keeps_the_grades_that_helped(estimator):
 
 def test_no_validation_loss_without_early_stopping():
     X, y = make_data()
-    assert small(MultigradeRegressor).fit(X, y).validation_loss_.size == 0
+    model = small(MultigradeRegressor, early_stopping=False).fit(X, y)
+    assert model.validation_loss_.size == 0
 
 
 def test_an_interrupted_fit_keeps_finished_grades(monkeypatch):
@@ -259,7 +260,7 @@ def test_an_interrupted_fit_keeps_finished_grades(monkeypatch):
         return original(*args)
 
     monkeypatch.setattr(multigrade, "fit_grade", interrupted)
-    model = small(MultigradeRegressor, n_grades=5)
+    model = small(MultigradeRegressor, n_grades=5, early_stopping=False)
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, y)
     assert model.n_grades_ == 2
