@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python -m tests.benchmarks.shrinkage [sets]
 
 A grade's output times a step of at most 1 lowers the training loss as well, by convexity, and leaves
-more to the grades after it; gradient boosting lives by that. For both penalties that ``alpha="auto"``
-tries: the mean loss on the rows held out after each grade, with whole grades, with halves, and with the
+more to the grades after it; gradient boosting lives by that. For the usual penalty and three tenths of
+it: the mean loss on the rows held out after each grade, with whole grades, with halves, and with the
 steps that make it least (in brackets; chosen on the very rows, it is a little better than it is on
 others). Takes a few minutes.
 """
