@@ -96,7 +96,7 @@ def grown_to(stages, weights, loss, monkeypatch):
     half = len(weights) // 2
     rows = multigrade.Data(X[:half], y[:half, None], np.full(half, 1.0 / half))
     chain = multigrade.Progress.begin(loss, data, small(MultigradeRegressor)._handover())
-    model = small(MultigradeRegressor, alpha=0.1, n_grades=len(stages)).fit(X, y)
+    model = small(MultigradeRegressor, alpha=0.1, n_grades=1).fit(X, y)
     judged = []
     for depth, stage in enumerate(stages, start=1):
         grown = replace(chain, chain=replace(chain.chain, links=depth * (None,)))
@@ -104,7 +104,7 @@ def grown_to(stages, weights, loss, monkeypatch):
         judged.append([selection.Judged(grown, part, float(part.mean())) for part in parts])
     monkeypatch.setattr(selection, "_deepened", lambda *args: iter(judged))
     folds = 2 * [selection.Fold(data, rows)]
-    plan = replace(model._plan(), loss=loss)
+    plan = replace(model._plan(), loss=loss, n_grades=len(stages))
     return list(selection.deepen(folds, plan, model._handover()))[-1]
 
 
@@ -261,10 +261,13 @@ def test_alpha_auto_is_the_best_of_four_on_the_rows_held_out(estimator, n, noise
     np.testing.assert_array_equal(model.predict(X), given[share].predict(X))
 
 
+HALF = {"validation_fraction": 0.5}  # rows are held out twice
+
+
 def interrupted_fit(X, y, grades_before, monkeypatch):
     """Return a chain of two grades whose fit was interrupted after so many of all grades it fits.
 
-    That are two of the five chains under each of four penalties, and two of all rows.
+    That are two of both chains under each of four penalties, and two of all rows.
     """
     original, calls = multigrade.fit_grade, []
 
@@ -274,7 +277,7 @@ def interrupted_fit(X, y, grades_before, monkeypatch):
         calls.append(args)
         return original(*args)
 
-    model = small(MultigradeRegressor).fit(X[:110], y[:110])
+    model = small(MultigradeRegressor, **HALF).fit(X[:110], y[:110])
     with monkeypatch.context() as patch:
         patch.setattr(multigrade, "fit_grade", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -284,7 +287,7 @@ def interrupted_fit(X, y, grades_before, monkeypatch):
 
 @pytest.mark.parametrize(
     ("grades_before", "kept", "sketched"),
-    [(5, 1, True), (9, 1, True), (10, 2, True), (15, 2, True), (40, 2, True), (41, 1, False)],
+    [(2, 1, True), (3, 1, True), (4, 2, True), (6, 2, True), (16, 2, True), (17, 1, False)],
 )
 def test_an_interrupted_fit_keeps_finished_grades_or_the_first_chain_that_was_tried(
     grades_before, kept, sketched, monkeypatch
@@ -299,12 +302,12 @@ def test_an_interrupted_fit_keeps_finished_grades_or_the_first_chain_that_was_tr
 
 def test_a_fit_goes_on_with_finished_grades_but_not_with_sketches(monkeypatch):
     X, y = make_data()
-    anew = small(MultigradeRegressor).fit(X, y)
-    for grades_before in (10, 41):
+    anew = small(MultigradeRegressor, **HALF).fit(X, y)
+    for grades_before in (4, 17):
         model = interrupted_fit(X, y, grades_before, monkeypatch)
         first = model.grades_[0]
         model.set_params(warm_start=True).fit(X, y)
-        assert (model.grades_[0] is first) == (grades_before == 41)
+        assert (model.grades_[0] is first) == (grades_before == 17)
         np.testing.assert_array_equal(model.predict(X), anew.predict(X))
         np.testing.assert_array_equal(model.validation_loss_, anew.validation_loss_)
 
