@@ -61,7 +61,7 @@ class Tried(NamedTuple):
         Mean loss of the rows held out after each grade.
     by_fold : tuple of tuple of float
         Their means of each fold; after a grade that was dropped, too.
-    least : ndarray of shape (n_held_out,)
+    rows : ndarray of shape (n_held_out,)
         Losses of the single rows, fold by fold, after the grade of least mean loss.
     verdict : str
         Why they ended, empty while they grow.
@@ -71,7 +71,7 @@ class Tried(NamedTuple):
     chains: tuple[Progress, ...]
     losses: tuple[float, ...] = ()
     by_fold: tuple[tuple[float, ...], ...] = ()
-    least: Array = np.empty(0)
+    rows: Array = np.empty(0)
     verdict: str = ""
 
 
@@ -160,7 +160,10 @@ def parts_held_out(labels: NDArray[Any], fraction: float, seed: int) -> list[NDA
 
 
 def noise_of(loss: Loss) -> float:
-    """Return by how many standard errors a mean loss may rise and be taken for noise."""
+    """Return by how many standard errors a mean loss may rise and be taken for noise.
+
+    Chains that overfit grow ever surer, which costs a log loss most: there, less counts as noise.
+    """
     return _NOISE if loss.quadratic else _NOISE_OF_CLASSES
 
 
@@ -204,7 +207,7 @@ def deepen(
             return
         losses = np.concatenate([one.losses for one in judged])
         tried = tried._replace(by_fold=(*tried.by_fold, tuple(one.mean for one in judged)))
-        if depth > max(1, least) and not _are_near(losses, tried.least, weights, noise):
+        if depth > max(1, least) and not _are_near(losses, tried.rows, weights, noise):
             yield tried._replace(verdict=_UNIMPROVED.format(index=depth))
             return
         mean = float(weights @ losses)
@@ -212,7 +215,7 @@ def deepen(
         tried = tried._replace(
             chains=chains,
             losses=(*tried.losses, mean),
-            least=losses if better else tried.least,
+            rows=losses if better else tried.rows,
         )
         yield tried
     yield tried._replace(verdict=f"All {plan.n_grades} grades were fitted.")
@@ -226,9 +229,9 @@ def _weights(folds: Sequence[Fold]) -> Array:
     return np.concatenate([fold.validation.weights for fold in folds]) / len(folds)
 
 
-def _are_near(losses: Array, least: Array, weights: Array, noise: float) -> bool:
-    """Return whether losses of rows are above others by no more than so many errors of their mean."""
-    rise = losses - least
+def _are_near(losses: Array, others: Array, weights: Array, noise: float) -> bool:
+    """Return whether losses exceed others by at most so many standard errors of the mean difference."""
+    rise = losses - others
     mean = float(weights @ rise)
     return mean <= noise * float(np.linalg.norm(weights * (rise - mean)))
 
@@ -277,7 +280,7 @@ def select(
             if alpha * _FAR <= best.alpha:
                 break
     weights = _weights(folds)
-    near = [one for one in tried if _are_near(one.least, best.least, weights, _TIE)]
+    near = [one for one in tried if _are_near(one.rows, best.rows, weights, _TIE)]
     chosen = min(near, key=lambda one: abs(np.log(one.alpha / usual)))
     trials = tuple(Trial(one.alpha, np.array(one.by_fold)) for one in tried)
     return Selection(trials, chosen.alpha, len(chosen.losses))

@@ -130,7 +130,7 @@ def test_a_grade_is_dropped_for_a_rise_that_is_no_noise(
         assert len(tried.losses) == len(stages) - expected
         assert len(tried.by_fold) == len(stages)
         assert tried.losses == pytest.approx(stages.mean(axis=1)[: len(tried.losses)])
-        np.testing.assert_array_equal(tried.least, stages[np.argmin(tried.losses)])
+        np.testing.assert_array_equal(tried.rows, stages[np.argmin(tried.losses)])
         assert ("was dropped" in tried.verdict) == expected
 
 
