@@ -74,9 +74,10 @@ class Settings:
 
         A search by fewer neurons, and a solution no closer than losses on other rows can tell; of ReLU
         grades that search for their patterns, whatever a descent reaches. The losses on other rows are
-        much the same, in a few per cent to a tenth of the time.
+        much the same, in a few per cent to a tenth of the time. On one core: it is the folds that are
+        shared out.
         """
-        rough = replace(self, tol=max(self.tol, _TOL_TO_JUDGE), max_iter=1)
+        rough = replace(self, tol=max(self.tol, _TOL_TO_JUDGE), max_iter=1, n_jobs=1)
         if self.patterns != "adaptive":
             return rough
         width = min(self.n_patterns, _WIDTH_TO_JUDGE)

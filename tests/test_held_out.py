@@ -312,6 +312,16 @@ def test_a_fit_goes_on_with_finished_grades_but_not_with_sketches(monkeypatch):
         np.testing.assert_array_equal(model.validation_loss_, anew.validation_loss_)
 
 
+@pytest.mark.parametrize("estimator", CHAINS)
+def test_folds_are_shared_out_without_a_difference(estimator):
+    X, y = make_data(n=60)
+    y = targets(estimator, y)
+    alone = small(estimator, alpha=0.01).fit(X, y)
+    shared_out = small(estimator, alpha=0.01, n_jobs=2).fit(X, y)
+    np.testing.assert_array_equal(shared_out.validation_loss_, alone.validation_loss_)
+    np.testing.assert_array_equal(shared_out.predict(X), alone.predict(X))
+
+
 def test_a_fit_says_what_it_does(capsys):
     X, y = make_data()
     small(MultigradeRegressor, verbose=1).fit(X, y)

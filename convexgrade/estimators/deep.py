@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+from joblib import Parallel
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import is_classifier
 from sklearn.model_selection import KFold, StratifiedKFold, check_cv
@@ -199,16 +200,19 @@ class ManyGrades(DeepChain):
         rough, least = plan.settings.rough(), 0 if before is None else len(before.chain)
         chooses = before is None and isinstance(self.alpha, str)
         best: Tried | None = None
-        for share in _SHARES if chooses else (1.0,):
-            here = replace(plan, alpha=share * plan.alpha, settings=rough)
-            self._reporter(level=1)(f"alpha={here.alpha:.3g}:")
-            for tried in deepen(folds, here, self._handover(), least=least):
-                self._reporter(level=1)(line(tried))
-                if best is None and before is None:
-                    chain, held_out = tried.chains[0], tried.losses
-                    self._progress = replace(chain, validation_loss=held_out[: len(chain.chain)])
-            if best is None or min(tried.losses) < min(best.losses):
-                best, self._alpha = tried, tried.alpha
+        with Parallel(n_jobs=self.n_jobs) as run:
+            for share in _SHARES if chooses else (1.0,):
+                here = replace(plan, alpha=share * plan.alpha, settings=rough)
+                self._reporter(level=1)(f"alpha={here.alpha:.3g}:")
+                for tried in deepen(folds, here, self._handover(), least=least, run=run):
+                    self._reporter(level=1)(line(tried))
+                    if best is None and before is None:
+                        chain, held_out = tried.chains[0], tried.losses
+                        self._progress = replace(
+                            chain, validation_loss=held_out[: len(chain.chain)]
+                        )
+                if best is None or min(tried.losses) < min(best.losses):
+                    best, self._alpha = tried, tried.alpha
         assert best is not None
         return best, replace(plan, alpha=self._alpha)
 
@@ -310,7 +314,7 @@ class CrossValidated(DeepChain):
 
     def _choose(self, given: Rows) -> None:
         plan = super()._plan()
-        plan = replace(plan, n_grades=int(self.n_grades), settings=replace(plan.settings, n_jobs=1))
+        plan = replace(plan, n_grades=int(self.n_grades))
         usual = usual_penalty(float(given.weights.sum()), self.n_features_in_)
         alphas, folds = self._penalties(given, plan, usual), list(self._folds(given))
         if not folds:

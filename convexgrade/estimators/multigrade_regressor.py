@@ -110,7 +110,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     verbose : int, default=0
         1 prints a line a grade, 2 a line a round.
     n_jobs : int or None, default=None
-        Threads of the search for better neurons. The result does not depend on it.
+        Processes that chains on rows held out are shared out to, and threads of the search for better
+        neurons. The result does not depend on it.
 
     Attributes
     ----------
