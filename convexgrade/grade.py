@@ -72,17 +72,20 @@ class Settings:
     def rough(self) -> Settings:
         """Return how grades are fitted that only judge a penalty or a depth.
 
-        A search by fewer neurons, and a solution no closer than losses on other rows can tell; of ReLU
-        grades that search for their patterns, whatever a descent reaches. The losses on other rows are
-        much the same, in a few per cent to a tenth of the time. On one core: it is the folds that are
-        shared out.
+        Fewer patterns or neurons to search from, and a solution no closer than losses on other rows can
+        tell; of ReLU grades that search for their patterns, whatever a descent reaches. The losses on
+        other rows are much the same, in a few per cent to a tenth of the time. On one core: it is the
+        folds that are shared out.
         """
-        rough = replace(self, tol=max(self.tol, _TOL_TO_JUDGE), max_iter=1, n_jobs=1)
-        if self.patterns != "adaptive":
-            return rough
-        width = min(self.n_patterns, _WIDTH_TO_JUDGE)
-        source = "sketched" if self.activation == "relu" else "adaptive"
-        return replace(rough, n_patterns=width, patterns=source)
+        sketches = self.patterns == "adaptive" and self.activation == "relu"
+        return replace(
+            self,
+            patterns="sketched" if sketches else self.patterns,
+            n_patterns=min(self.n_patterns, _WIDTH_TO_JUDGE),
+            tol=max(self.tol, _TOL_TO_JUDGE),
+            max_iter=1,
+            n_jobs=1,
+        )
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ _SOLVE_WHOLE = 120  # groups up to which a program goes to the solver as it is
 _BATCH = 60  # groups that join a working set at a time
 _DROP = 1e-7  # norm of a block, relative to the largest, below which it is no neuron
 _SMALL = 3e-3  # and below which a solver that does not select groups goes on without it
+_OFF_ZERO = 1e-6, 1e-5, 1e-4, 1e-3, 1e-2  # and which one can have that is zero at the optimum
 _CLOSE = 0.01  # accuracy of a first solution, relative to the tolerance of prices,
 _EXACT = 1e-9  # and of the last, relative to the loss before the grade
 _ENOUGH = 0.1, 0.01  # but these, relative to tolerance and objective, one by one, where a point
@@ -324,14 +325,18 @@ def _violated(full: Program, outside: Index, point: Point, tol: float) -> Index:
 
 
 def _clean(program: Program, solution: Solution) -> Point:
-    """Drop blocks that are zero up to solver accuracy; put the others exactly into their cones."""
+    """Drop blocks that are zero up to solver accuracy; put the others exactly into their cones.
+
+    Interior points leave every block a little off zero, the farther the less close the solve: small ones
+    go as long as the objective is lower without.
+    """
     norms = np.linalg.norm(solution.blocks, axis=1)
     keep = np.flatnonzero(norms > _DROP * norms.max(initial=0.0))
     groups = program.groups.take(keep)
     blocks = solution.blocks[keep]
     if program.cones:
         blocks = _projected(program, groups.pattern, blocks)
-    return Point(
+    point = Point(
         patterns=program.patterns,
         groups=groups,
         blocks=blocks,
@@ -340,6 +345,14 @@ def _clean(program: Program, solution: Solution) -> Point:
         status=solution.status,
         n_before=keep.size,
     )
+    for share in _OFF_ZERO:
+        large = np.flatnonzero(norms[keep] > share * norms.max(initial=0.0))
+        if large.size < keep.size:
+            fewer = replace(_take(program, point, large), n_before=large.size)
+            if fewer.objective >= point.objective:
+                break
+            point, keep = fewer, keep[large]
+    return point
 
 
 def _projected(program: Program, cone: Index, points: Array, *, enough: float = 0.0) -> Array:
