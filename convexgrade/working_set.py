@@ -293,7 +293,7 @@ def solve_groups(
     solution = solvers.solve(restricted, solver=solver, start=first, accuracy=accuracy)
     rho = solution.multipliers
     return replace(
-        _clean(restricted, solution),
+        _thinned(restricted, _clean(restricted, solution)),
         gap=min(solution.gap, _FAR),
         multipliers=None if rho is None else Multipliers(groups, rho),
     )
@@ -325,18 +325,14 @@ def _violated(full: Program, outside: Index, point: Point, tol: float) -> Index:
 
 
 def _clean(program: Program, solution: Solution) -> Point:
-    """Drop blocks that are zero up to solver accuracy; put the others exactly into their cones.
-
-    Interior points leave every block a little off zero, the farther the less close the solve: small ones
-    go as long as the objective is lower without.
-    """
+    """Drop blocks that are zero up to solver accuracy; put the others exactly into their cones."""
     norms = np.linalg.norm(solution.blocks, axis=1)
     keep = np.flatnonzero(norms > _DROP * norms.max(initial=0.0))
     groups = program.groups.take(keep)
     blocks = solution.blocks[keep]
     if program.cones:
         blocks = _projected(program, groups.pattern, blocks)
-    point = Point(
+    return Point(
         patterns=program.patterns,
         groups=groups,
         blocks=blocks,
@@ -345,13 +341,21 @@ def _clean(program: Program, solution: Solution) -> Point:
         status=solution.status,
         n_before=keep.size,
     )
+
+
+def _thinned(program: Program, point: Point) -> Point:
+    """Drop small blocks as long as the objective is lower without.
+
+    Interior points leave every block a little off zero, the farther the less close the solve.
+    """
+    norms = np.linalg.norm(point.blocks, axis=1)
     for share in _OFF_ZERO:
-        large = np.flatnonzero(norms[keep] > share * norms.max(initial=0.0))
-        if large.size < keep.size:
+        large = np.flatnonzero(norms > share * norms.max(initial=0.0))
+        if large.size < norms.size:
             fewer = replace(_take(program, point, large), n_before=large.size)
             if fewer.objective >= point.objective:
                 break
-            point, keep = fewer, keep[large]
+            point, norms = fewer, norms[large]
     return point
 
 
