@@ -266,9 +266,13 @@ def _gap(over: Program, point: Point) -> float:
 def _pruned(full: Program, point: Point, share: float) -> Point:
     """Prune a point, and drop the neurons that are then smaller than a share of the largest."""
     blocks = prune(full.over(point.patterns, point.groups), point.blocks)
+    return _take(full, replace(point, blocks=blocks), _large(blocks, share))
+
+
+def _large(blocks: Array, share: float) -> Index:
+    """Return which blocks are larger than a share of the largest."""
     norms = np.linalg.norm(blocks, axis=1)
-    large = np.flatnonzero(norms > share * norms.max(initial=0.0))
-    return _take(full, replace(point, blocks=blocks), large)
+    return np.flatnonzero(norms > share * norms.max(initial=0.0))
 
 
 def _take(program: Program, point: Point, index: Index) -> Point:
@@ -326,8 +330,7 @@ def _violated(full: Program, outside: Index, point: Point, tol: float) -> Index:
 
 def _clean(program: Program, solution: Solution) -> Point:
     """Drop blocks that are zero up to solver accuracy; put the others exactly into their cones."""
-    norms = np.linalg.norm(solution.blocks, axis=1)
-    keep = np.flatnonzero(norms > _DROP * norms.max(initial=0.0))
+    keep = _large(solution.blocks, _DROP)
     groups = program.groups.take(keep)
     blocks = solution.blocks[keep]
     if program.cones:
@@ -348,14 +351,13 @@ def _thinned(program: Program, point: Point) -> Point:
 
     Interior points leave every block a little off zero, the farther the less close the solve.
     """
-    norms = np.linalg.norm(point.blocks, axis=1)
     for share in _OFF_ZERO:
-        large = np.flatnonzero(norms > share * norms.max(initial=0.0))
-        if large.size < norms.size:
+        large = _large(point.blocks, share)
+        if large.size < len(point.blocks):
             fewer = replace(_take(program, point, large), n_before=large.size)
             if fewer.objective >= point.objective:
                 break
-            point, norms = fewer, norms[large]
+            point = fewer
     return point
 
 

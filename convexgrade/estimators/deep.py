@@ -313,8 +313,7 @@ class CrossValidated(DeepChain):
         }
 
     def _choose(self, given: Rows) -> None:
-        plan = super()._plan()
-        plan = replace(plan, n_grades=int(self.n_grades))
+        plan = replace(super()._plan(), n_grades=int(self.n_grades))
         usual = usual_penalty(float(given.weights.sum()), self.n_features_in_)
         alphas, folds = self._penalties(given, plan, usual), list(self._folds(given))
         if not folds:
