@@ -37,8 +37,7 @@ _LARGE = 2e7  # has more than so many numbers on all rows, times the outputs,
 _LOOSE = 1e-3  # or the tolerance is greater than this,
 _PROVED = 0.5  # until it has proved a gap of so much of the tolerance
 _EQUAL = 1e-8  # rise of the objective, relative to the loss before, that is the solver's rounding
-_SETTLED = 1e-7  # gap, relative to the loss before, of a point that needs no further solve,
-# and excess of a price, relative to alpha, that makes no greater one
+_SETTLED = 1e-7  # gap, relative to the loss before, of a point that needs no further solve
 _FEW = 400  # groups up to which iterations are no slower than a solution found at once,
 _AT_ONCE = 0.01  # and gap, relative to the tolerance of prices, up to which that needs no other
 _FAR = 0.01  # gap of a point that no solver has seen, relative to the loss before
@@ -213,13 +212,13 @@ def solve_over(
 def _solved_closely(full: Program, start: Point, every: Index, *, solver: str, tol: float) -> Point:
     """Solve as closely as can be; or, where that takes long, until the gap is proved.
 
-    Over the groups of the start first: others than a descent's own rarely matter. What a solver stops
-    short of, a certificate may see the root of, how much depends on the program: so the gap is asked
-    for, before a large program is solved any closer.
+    That over the groups of the start first: others than a descent's own rarely matter. What a solver
+    stops short of, a certificate may see the root of, how much depends on the program: so the gap is
+    asked for, before a large program is solved any closer.
     """
-    own = full.groups.locate(start.groups) if len(start.groups) else every
     if tol <= _LOOSE and full.X.size * len(start.groups) * full.n_outputs <= _LARGE:
-        return _generate(full, start, own, solver=solver, tol=_SETTLED, accuracy=_EXACT)
+        return _generate(full, start, every, solver=solver, tol=tol, accuracy=_EXACT)
+    own = full.groups.locate(start.groups) if len(start.groups) else every
     point, before = start, full.mean_loss(full.offset) or 1.0
     for working, enough in zip((own, every), _ENOUGH, strict=True):
         accuracy = max(_EXACT, enough * tol * min(1.0, start.objective / before))

@@ -10,7 +10,13 @@ from convexgrade.patterns import activation, sample_patterns
 from convexgrade.search import Neurons, descend, random_neurons
 from convexgrade.solution import Status
 from convexgrade.solvers import cvx
-from convexgrade.working_set import null_point, point_of, solve_groups, solve_over
+from convexgrade.working_set import (
+    null_point,
+    point_of,
+    solve_groups,
+    solve_groups_within,
+    solve_over,
+)
 from tests.bank import make_program, random_program
 
 KINDS = [("squared_error", 1), ("squared_error", 2), ("binary", 1), ("softmax", 3)]
@@ -231,3 +237,28 @@ def test_a_solver_that_fails_outright_leaves_the_start(monkeypatch):
     point = solve_over(program, program.patterns, None, solver="native", tol=1e-6)
     assert not point.status.converged
     assert point.objective <= null_point(program, program.patterns).objective * (1.0 + 1e-12)
+
+
+def test_small_blocks_leave_a_solution_but_where_residuals_are_capped(monkeypatch):
+    """Without them the objective is lower: no reason to break a cap that they may help to keep."""
+    program = random_program(9, n=15, d=2)
+    cap = np.abs(program.y - program.offset) + 1.0
+
+    def roughly(solve):
+        def solved(program, *args, **options):
+            solution = solve(program, *args, **options)
+            gates = program.patterns.gates[:, program.groups.pattern].T
+            zero = np.linalg.norm(solution.blocks, axis=1) < 1e-7
+            blocks = np.where(zero[:, None], 1e-4 * gates, solution.blocks)
+            return replace(solution, blocks=blocks)
+
+        return solved
+
+    monkeypatch.setattr(solvers, "solve", roughly(solvers.solve))
+    monkeypatch.setattr(solvers, "solve_within", roughly(solvers.solve_within))
+    start = null_point(program, program.patterns)
+    free = solve_groups(program, start, program.groups, solver="native")
+    assert 0 < len(free.groups) < len(program.groups)
+    capped = solve_groups_within(program, start, program.groups, cap, solver="clarabel")
+    assert len(capped.groups) == len(program.groups)
+    assert free.objective < capped.objective
