@@ -7,10 +7,11 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from convexgrade import solvers
+from convexgrade.patterns import sample_patterns
 from convexgrade.solution import Start, Status
 from convexgrade.solvers import _systems, active, cvx, interior, newton
 from convexgrade.solvers._systems import Grams
-from tests.bank import KNOWN, assert_optimal
+from tests.bank import KNOWN, assert_optimal, make_program
 from tests.test_interior import FREE, assert_as_good, make_case, objective, scale
 from tests.test_newton import real_program
 
@@ -133,6 +134,19 @@ def test_it_suits_no_cones_no_coupled_outputs_no_signs_and_few_columns(loss, con
     assert not active.suits(replace(program, X=np.tile(program.X, 10)))
     signed = replace(program.groups, sign=-program.groups.sign)
     assert not active.suits(replace(program, groups=signed))
+
+
+def test_it_suits_many_columns_where_all_variables_are_few():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((150, 24)), rng.standard_normal(150)
+    few, more = (sample_patterns(X, n, rng) for n in (6, 7))
+    program = make_program(X, y, alpha=0.1, cones=False, patterns=few)
+    program = replace(program, alpha=0.3 * program.alpha_max())
+    assert active.suits(program)
+    assert not active.suits(make_program(X, y, alpha=0.1, cones=False, patterns=more))
+    found, reference = active.solve(program), interior.solve(program, tol=1e-10)
+    assert found.gap <= 1e-9
+    assert_as_good(program, found, reference)
 
 
 def test_others_go_on_where_systems_become_too_large(monkeypatch):

@@ -20,11 +20,14 @@ Solver = Callable[[Program, Start | None, float], Solution]
 
 
 # Which native method is the faster one, by measurement (see the benchmarks). Without cones, Newton's on
-# the active groups; where outputs are coupled, interior points while their systems are small. With
-# cones, the proximal Newton method near an optimum and wherever few of many groups matter; but in many
-# dimensions, where each neuron can lean on many constraints, interior points, as long as their systems
-# take few operations: very few, if a start is near.
-_SMALL_SYSTEM = 1500  # rows or columns
+# the active groups; where that does not serve, the proximal Newton method, but for few columns and as
+# long as their systems are small interior points: for log losses, whose curvature can vanish, and where
+# many groups are known to be active. With cones, the proximal Newton method near an optimum and wherever
+# few of many groups matter; but in many dimensions, where each neuron can lean on many constraints,
+# interior points, as long as their systems take few operations: very few, if a start is near.
+_FEW_COLUMNS = 30  # of X, without cones,
+_SMALL_SYSTEM = 1500, 3000  # rows or columns, where outputs are not coupled, and where they are,
+_MANY = 0.2  # share of active groups
 _NEAR, _NEXT = 1e-2, 1e-3  # gaps of a start near an optimum, and next to it
 _DIMENSIONS = 10
 _OPERATIONS = 1e8, 4e9  # to form a system of interior points: for each dimension, and in all
@@ -38,14 +41,14 @@ def _native(program: Program, start: Start | None, accuracy: float) -> Solution:
 
     What the method for active groups leaves unfinished, the next one goes on with.
     """
-    methods = [newton.solve, interior.solve]
-    if _suits_interior_points(program, start):
-        methods.reverse()
     found = []
     if active.suits(program):
         found.append(active.solve(program, start=start, tol=accuracy))
         if found[0].gap < np.inf:
             start = Start(found[0].blocks, found[0].unpenalised, found[0].gap)
+    methods = [newton.solve, interior.solve]
+    if _suits_interior_points(program, start):
+        methods.reverse()
     for method in methods:
         if found and found[-1].gap <= max(accuracy, _GOOD):
             break
@@ -54,16 +57,26 @@ def _native(program: Program, start: Start | None, accuracy: float) -> Solution:
 
 
 def _suits_interior_points(program: Program, start: Start | None) -> bool:
-    n, d = program.X.shape
     if not program.cones:
-        columns = d * np.unique(program.groups.pattern).size
-        return bool(min(n, columns) * program.n_outputs <= _SMALL_SYSTEM)
+        return _suits_interior_points_without_cones(program, start)
+    n, d = program.X.shape
     gap = np.inf if start is None else start.gap
     if gap <= _NEXT:
         return False
     few = min(_OPERATIONS[0] * d, _OPERATIONS[1]) if gap > _NEAR else _VERY_FEW * d
     columns = d * len(program.groups)
     return d > _DIMENSIONS and n * columns * min(n, columns) <= few
+
+
+def _suits_interior_points_without_cones(program: Program, start: Start | None) -> bool:
+    n, d = program.X.shape
+    columns = d * np.unique(program.groups.pattern).size
+    rows, quadratic = min(n, columns) * program.n_outputs, program.loss.quadratic
+    coupled = program.n_outputs > 1 and not quadratic
+    if d > _FEW_COLUMNS or rows > _SMALL_SYSTEM[coupled]:
+        return False
+    active = 0.0 if start is None else start.blocks.any(axis=1).mean()
+    return not quadratic or bool(active >= _MANY)
 
 
 def _through_cvxpy(name: str) -> Solver:

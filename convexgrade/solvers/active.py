@@ -45,8 +45,10 @@ _ROUNDING = 1e-15  # rise of the objective, relative to the loss before the grad
 _PATIENCE = 8  # rounds without half the gap after which the method gives up
 _RIDGE = 1e-10  # of the diagonal: where groups can stand in for others, systems are singular
 _BEYOND = 1e-9  # where a vector reaches zero, how much longer a step is than the way there
-_COLUMNS = 1250  # of a system, or as many as there are rows
-_DIMENSIONS = 20  # of a program for this method
+_COLUMNS = 1250  # of a system, or as many as there are rows,
+_ANY, _A_ROW = 200, 2  # but where rows are few, no more than so many, or so many for each
+_DIMENSIONS = 20  # of a program for this method, unless all its columns
+_EVERY = 2500  # are no more than rows, and no more than so many
 
 
 class _Point(NamedTuple):
@@ -247,8 +249,9 @@ class _Problem:
 
     def too_large(self, point: _Point) -> bool:
         """Return whether a system over the active groups is one for other methods."""
-        n, d = self.program.X.shape
-        return point.active.size * d > max(_COLUMNS, n * self.program.n_outputs)
+        rows = len(self.program.X) * self.program.n_outputs
+        columns = point.active.size * self.program.X.shape[1]
+        return columns > max(rows, min(_COLUMNS, max(_ANY, _A_ROW * rows)))
 
 
 def suits(program: Program) -> bool:
@@ -256,7 +259,10 @@ def suits(program: Program) -> bool:
 
     And of few columns: where groups have many numbers, a few of them make systems too large.
     """
-    if program.cones or program.X.shape[1] > _DIMENSIONS or (program.groups.sign < 0.0).any():
+    if program.cones or (program.groups.sign < 0.0).any():
+        return False
+    n, d = program.X.shape
+    if d > _DIMENSIONS and d * len(program.groups) > min(_EVERY, n * program.n_outputs):
         return False
     return len(coupled(program.loss.hessian(program.offset, program.y))) == program.n_outputs
 
