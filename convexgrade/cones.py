@@ -193,10 +193,12 @@ class _Projections:
         return np.concatenate(joined) if joined else todo
 
     def _append(self, which: Index, response: Array, few: int) -> None:
+        """Let the rows of least response join; where they are several, those that are violated."""
         if few == 1:
-            rows = response.argmin(axis=1)[:, None]
-        else:
-            rows = np.argpartition(response, few - 1, axis=1)[:, :few]
+            self.tight.rows[which, self.tight.number[which]] = response.argmin(axis=1)
+            self.tight.number[which] += 1
+            return
+        rows = np.argpartition(response, few - 1, axis=1)[:, :few]
         violated = np.take_along_axis(response, rows, axis=1) < self._limit[which][:, None]
         place, column = np.nonzero(violated)
         at = self.tight.number[which][:, None] + np.cumsum(violated, axis=1) - 1
@@ -244,9 +246,10 @@ class _Projections:
         transposed = T.transpose(0, 2, 1)
         gram = T @ transposed
         np.einsum("gii->gi", gram)[...] += np.where(tight.used, _DEPENDENT, 1.0)
-        rho = -np.linalg.solve(gram, T @ points)
+        inverse = np.linalg.inv(gram)
+        rho = -(inverse @ (T @ points))
         # Once more, for the digits that the normal equations lose: they can decide a sign.
-        rho -= np.linalg.solve(gram, T @ (points + transposed @ rho))
+        rho -= inverse @ (T @ (points + transposed @ rho))
         point = points + transposed @ rho
         return np.asarray(rho[:, :, 0]), np.asarray(point[:, :, 0])
 

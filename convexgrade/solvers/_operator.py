@@ -52,8 +52,9 @@ class Operator:
         cls, X: Array, Z: Array, masks: NDArray[np.bool_], routing: Array, pattern: Index
     ) -> Operator:
         """Find the channels of groups with ``s_g`` in column ``k(g)`` of ``routing``."""
-        pairs = np.stack([np.argmax(np.abs(routing), axis=1), pattern])
-        (output, pattern), channel = np.unique(pairs, axis=1, return_inverse=True)
+        goes_to, n_patterns = np.argmax(np.abs(routing), axis=1), masks.shape[1]
+        pairs, channel = np.unique(goes_to * n_patterns + pattern, return_inverse=True)
+        output, pattern = np.divmod(pairs, n_patterns)
         order = np.argsort(channel, kind="stable")
         slot = np.empty_like(order)
         slot[order] = np.arange(order.size) - np.searchsorted(channel[order], channel[order])
@@ -66,7 +67,7 @@ class Operator:
             channel=channel,
             slot=slot,
             sign=routing.sum(axis=1),
-            output=np.argmax(np.abs(routing), axis=1),
+            output=goes_to,
         )
 
     def columns(self, outputs: Outputs) -> int:

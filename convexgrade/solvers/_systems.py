@@ -348,13 +348,23 @@ def _step(K: Columns, S: Array, right: Array, w: Array) -> Array:
 
     With an exact w both are the same. The latter has the error of w times K K^T in it.
     """
+    inverse, whole = _pseudo_inverse(S)
+    if whole:
+        return _scaled(inverse, w)
     step = right - K.applied(_scaled(S, w))
-    return step + _scaled(_pseudo_inverse(S), w - _scaled(S, step))
+    return step + _scaled(inverse, w - _scaled(S, step))
 
 
-def _pseudo_inverse(S: Array) -> Array:
-    """Return the inverses of the symmetric S_i, without the parts that are small beside the largest."""
-    values, vectors = np.linalg.eigh(S)
+def _pseudo_inverse(S: Array) -> tuple[Array, bool]:
+    """Return the inverses of the symmetric S_i, without the parts that are small beside the largest.
+
+    And whether there are no such parts.
+    """
+    if S.shape[1] == 1:
+        values, vectors = S[:, 0], np.ones_like(S)
+    else:
+        values, vectors = np.linalg.eigh(S)
     large = values > _NOTHING * values.max(initial=0.0)
     inverses = np.divide(1.0, values, out=np.zeros_like(values), where=large)
-    return np.asarray((vectors * inverses[:, None, :]) @ vectors.transpose(0, 2, 1))
+    inverse = (vectors * inverses[:, None, :]) @ vectors.transpose(0, 2, 1)
+    return np.asarray(inverse), bool(large.all())
