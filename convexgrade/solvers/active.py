@@ -13,8 +13,8 @@ After some steps all groups are priced. Those at zero whose price ||b_g||, b = -
 alpha join, the highest first, along (1 - alpha / ||b_g||) b_g, in which the objective falls. The method
 stops on the duality gap.
 
-A system has as many columns as active groups have numbers. Where these become more than a system over
-the rows would need, the method leaves the rest to others.
+A system has as many columns as active groups have numbers. Where these become many more than a system
+over the rows would have, the method leaves the rest to others.
 """
 
 from __future__ import annotations
@@ -257,7 +257,8 @@ class _Problem:
 def suits(program: Program) -> bool:
     """Return whether a program is one for this method: without cones or signs, outputs not coupled.
 
-    And of few columns: where groups have many numbers, a few of them make systems too large.
+    And of few columns, or of few variables in all: where groups have many numbers, a few of them make
+    systems too large.
     """
     if program.cones or (program.groups.sign < 0.0).any():
         return False
