@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
 from convexgrade.solvers import active, cvx, interior, line, newton
+from convexgrade.solvers._operator import coupled
 
 Array = NDArray[np.float64]
 Solver = Callable[[Program, Start | None, float], Solution]
@@ -71,12 +72,12 @@ def _suits_interior_points(program: Program, start: Start | None) -> bool:
 def _suits_interior_points_without_cones(program: Program, start: Start | None) -> bool:
     n, d = program.X.shape
     columns = d * np.unique(program.groups.pattern).size
-    rows, quadratic = min(n, columns) * program.n_outputs, program.loss.quadratic
-    coupled = program.n_outputs > 1 and not quadratic
-    if d > _FEW_COLUMNS or rows > _SMALL_SYSTEM[coupled]:
+    sets = coupled(program.loss.hessian(program.offset, program.y))
+    limit = _SMALL_SYSTEM[len(sets) < program.n_outputs]
+    if d > _FEW_COLUMNS or min(n, columns) * program.n_outputs > limit:
         return False
-    active = 0.0 if start is None else start.blocks.any(axis=1).mean()
-    return not quadratic or bool(active >= _MANY)
+    share = 0.0 if start is None else start.blocks.any(axis=1).mean()
+    return not program.loss.quadratic or bool(share >= _MANY)
 
 
 def _through_cvxpy(name: str) -> Solver:
