@@ -316,8 +316,9 @@ def _check_weights(network: DeepNetwork, n_inputs: int, n_classes: int) -> None:
                 f"The network does not fit {n_inputs} inputs and {n_classes} classes: "
                 f"an array of shape {array.shape} should have {shape} and be finite."
             )
-    low, high = network.tails.low, network.tails.high
-    if not (low.shape == high.shape and low.shape in ((), (n_inputs,)) and (low < high).all()):
+    low, high, unit = network.tails.low, network.tails.high, network.tails.unit
+    fits = low.shape == high.shape == unit.shape and low.shape in ((), (n_inputs,))
+    if not (fits and (low < high).all() and (unit > 0.0).all()):
         raise ValueError(
             f"The network does not fit {n_inputs} inputs: its tails are not intervals of them."
         )
@@ -406,7 +407,7 @@ def _read(content: bytes) -> TableModel:
         Network(*(arrays.pop(f"grade_{i}_{name}", None) for name in _WEIGHTS))
         for i in range(1, len(about["grades"]) + 1)
     )
-    tails = Tails(arrays.pop("tails_low"), arrays.pop("tails_high"))
+    tails = Tails(*(arrays.pop(f"tails_{name}") for name in ("low", "high", "unit")))
     handover = Handover(**about.pop("handover"))
     network = DeepNetwork(arrays.pop("baseline"), networks, handover, tails)
     if arrays:

@@ -1,8 +1,10 @@
-"""Columns with heavy tails: read as they are where most rows lie, on a logarithmic scale beyond.
+"""Columns with heavy tails, which are read on a logarithmic scale.
 
 A column whose few largest values are tens of standard deviations away leaves the others next to nothing
 of its scale, and a penalty of weights makes that dear. Robust estimates of the scale mend it, but what
-is far away then is farther still, and neurons grow with it; hence the logarithm.
+is far away then is farther still, and neurons grow with it; hence the logarithm. A column with a tail on
+one side alone, as counts, prices and areas have it, is read so from its other end on, as it is ratios
+that such columns tell; one with two tails, beyond where most rows lie.
 """
 
 from __future__ import annotations
@@ -14,45 +16,48 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-_STRAIGHT = 2.0  # standard deviations around the mean within which a column is read as it is
+_STRAIGHT = 2.0  # deviations around the mean within which a column with two tails is read as it is
 _HEAVY = (
     6.0  # those a value must be away for a column to have heavy tails: one in 10^8 normal values is
 )
+_SHORT = 3.0  # and within which a side has no tail at all
 _PASSES = 10  # means and standard deviations of what the last fence has left
 _CONSTANT = 1e-14  # spread, relative to the largest value, that rounding alone can make
 
 
 @dataclass(frozen=True)
 class Tails:
-    """Intervals of the input columns within which they are read as they are.
+    """How the input columns are read: as they are within an interval, logarithmically beyond.
 
-    Beyond an interval of half-width h, a value at the distance t reads as if at ``c log(1 + t / c)``,
-    with ``c = h / 2``: continuous, with a continuous slope, and strictly increasing.
+    At the distance t from its interval, a value reads as if at ``c log(1 + t / c)``: continuous, with a
+    continuous slope, and strictly increasing.
 
     Attributes
     ----------
     low, high : ndarray of shape (n_features,)
-        The intervals; infinite for columns without heavy tails.
+        The intervals; infinite on a side without a heavy tail.
+    unit : ndarray of shape (n_features,)
+        The distances c from which on logarithms grow slowly.
     """
 
     low: Array
     high: Array
+    unit: Array
 
     def apply(self, X: Array) -> Array:
         """Return X (n_samples, n_features) with tails drawn in; X itself if no column has them."""
-        heavy = np.flatnonzero(np.isfinite(self.low))
+        heavy = np.flatnonzero(np.isfinite(self.low) | np.isfinite(self.high))
         if heavy.size == 0:
             return X
-        low, high = self.low[heavy], self.high[heavy]
-        unit = (high - low) / (2.0 * _STRAIGHT)
-        near = np.clip(X[:, heavy], low, high)
+        unit = self.unit[heavy]
+        near = np.clip(X[:, heavy], self.low[heavy], self.high[heavy])
         beyond = (X[:, heavy] - near) / unit
         drawn_in = X.copy()
         drawn_in[:, heavy] = near + unit * np.copysign(np.log1p(np.abs(beyond)), beyond)
         return drawn_in
 
 
-AS_THEY_ARE = Tails(np.array(-np.inf), np.array(np.inf))
+AS_THEY_ARE = Tails(np.array(-np.inf), np.array(np.inf), np.array(1.0))
 
 
 def heavy_tails(X: Array, weights: Array) -> Tails:
@@ -61,7 +66,8 @@ def heavy_tails(X: Array, weights: Array) -> Tails:
     Mean and standard deviation are those of the column clipped to a fence of two standard deviations,
     again and again, as heavy tails draw the first fences far out. A column without a value six such
     deviations away is left alone, which columns of normal or uniform values are; so is one of two
-    values alone, an indicator that is rare.
+    values alone, an indicator that is rare. A column that ends within three deviations on its other
+    side has one tail, which begins at that end.
     """
     low, high = np.full(X.shape[1], -np.inf), np.full(X.shape[1], np.inf)
     for _ in range(_PASSES):
@@ -71,7 +77,15 @@ def heavy_tails(X: Array, weights: Array) -> Tails:
         low = np.maximum(low, center - _STRAIGHT * spread)
         high = np.minimum(high, center + _STRAIGHT * spread)
     least, most = X.min(axis=0), X.max(axis=0)
-    far = np.maximum(most - center, center - least) > _HEAVY * spread
+    below, above = center - least, most - center
+    far = np.maximum(below, above) > _HEAVY * spread
     varies = spread > _CONSTANT * np.maximum(np.abs(least), np.abs(most))
     heavy = far & varies & ((least < X) & (most > X)).any(axis=0)
-    return Tails(np.where(heavy, low, -np.inf), np.where(heavy, high, np.inf))
+    rising, falling = below <= _SHORT * spread, above <= _SHORT * spread
+    low = np.where(rising, -np.inf, np.where(falling, most, low))
+    high = np.where(falling, np.inf, np.where(rising, least, high))
+    return Tails(
+        low=np.where(heavy, low, -np.inf),
+        high=np.where(heavy, high, np.inf),
+        unit=np.where(heavy, spread, 1.0),
+    )

@@ -28,16 +28,16 @@ def heavy_data(n=80, seed=0, spread=2.5):
 
 
 def test_what_is_near_stays_and_what_is_far_is_drawn_in_logarithmically():
-    tails = Tails(np.array([-1.0, -np.inf]), np.array([3.0, np.inf]))
+    tails = Tails(np.array([-1.0, -np.inf]), np.array([3.0, np.inf]), np.ones(2))
     x = np.array([-1.0, 0.0, 3.0, 3.0 + np.e - 1.0, -1.0 - (np.e - 1.0), 1e9])
     read = tails.apply(np.column_stack([x, x]))
-    # half-width 2, unit 1: a distance of e - 1 reads as log(e) = 1
+    # a distance of e - 1 reads as log(e) = 1
     np.testing.assert_allclose(read[:, 0], [-1.0, 0.0, 3.0, 4.0, -2.0, 3.0 + np.log1p(1e9 - 3.0)])
     np.testing.assert_array_equal(read[:, 1], x)
 
 
 def test_reading_is_increasing_with_a_continuous_slope():
-    tails = Tails(np.array([-0.5]), np.array([1.5]))
+    tails = Tails(np.array([-0.5]), np.array([1.5]), np.array([0.5]))
     x = np.linspace(-20.0, 20.0, 4001)[:, None]
     slope = np.diff(tails.apply(x)[:, 0]) / np.diff(x[:, 0])
     assert slope.min() > 0.0
@@ -49,7 +49,7 @@ def test_reading_is_increasing_with_a_continuous_slope():
 
 def test_the_input_is_not_written_to():
     X = np.array([[1.0], [50.0]])
-    Tails(np.array([0.0]), np.array([2.0])).apply(X)
+    Tails(np.array([0.0]), np.array([2.0]), np.array([1.0])).apply(X)
     np.testing.assert_array_equal(X, [[1.0], [50.0]])
     assert AS_THEY_ARE.apply(X) is X
 
@@ -70,7 +70,8 @@ def test_columns_with_heavy_tails_are_found_and_drawn_in():
     one_outlier = np.append(rng.standard_normal(999), 1e6)
     X = np.column_stack([rng.standard_cauchy(1000), zeros, one_outlier, rng.standard_normal(1000)])
     tails = heavy_tails(X, ones(1000))
-    np.testing.assert_array_equal(np.isfinite(tails.low), [True, True, True, False])
+    np.testing.assert_array_equal(np.isfinite(tails.low), [True, False, True, False])
+    np.testing.assert_array_equal(np.isfinite(tails.high), [True, True, True, False])
     # two standard deviations of normal values, which clipping them makes a little less
     assert -2.0 < tails.low[2] < -1.7
     assert 1.7 < tails.high[2] < 2.0
@@ -80,6 +81,27 @@ def test_columns_with_heavy_tails_are_found_and_drawn_in():
     assert np.abs(X - X.mean(axis=0)).max(axis=0)[2] / X[:, 2].std() > 31.0
     for before, after in zip(X.T, read.T, strict=True):
         assert np.unique(after).size == np.unique(before).size
+
+
+def test_a_column_with_one_tail_is_read_from_its_other_end_on():
+    """Of two columns with the ratios of a factor, the one that falls is read as minus the other."""
+    rng = np.random.default_rng(0)
+    ratios = np.exp(2.0 * rng.standard_normal(500))
+    tails = heavy_tails(np.column_stack([ratios, 7.0 - ratios]), ones(500))
+    np.testing.assert_array_equal(tails.low, [-np.inf, (7.0 - ratios).max()])
+    np.testing.assert_array_equal(tails.high, [ratios.min(), np.inf])
+    unit = tails.unit[0]
+    # of most values: their own standard deviation is that of the few largest
+    assert 0.0 < unit < 0.2 * ratios.std()
+    new = np.array([-5.0, ratios.min(), ratios.min() + (np.e - 1.0) * unit, 1e6])
+    read = tails.apply(np.column_stack([new, 7.0 - new]))
+    np.testing.assert_allclose(read[:3, 0], [-5.0, ratios.min(), ratios.min() + unit])
+    np.testing.assert_allclose(read[:, 0] + read[:, 1], 7.0, rtol=1e-9)
+    skewness = [
+        ((z - z.mean()) ** 3).mean() / z.std() ** 3
+        for z in (ratios, tails.apply(np.column_stack([ratios, ratios]))[:, 0])
+    ]
+    assert abs(skewness[1]) < 0.2 * skewness[0]
 
 
 @pytest.mark.parametrize("scale", [1e-8, -3.0, 1e8])
@@ -94,8 +116,8 @@ def test_a_weight_of_two_is_the_row_twice():
     X, _ = heavy_data()
     weights = np.repeat([1.0, 2.0, 3.0], [30, 30, 20])
     tails, other = heavy_tails(X, weights), heavy_tails(X.repeat(weights.astype(int), 0), ones(150))
-    np.testing.assert_allclose(tails.low, other.low, rtol=1e-9)
-    np.testing.assert_allclose(tails.high, other.high, rtol=1e-9)
+    for name in ("low", "high", "unit"):
+        np.testing.assert_allclose(getattr(tails, name), getattr(other, name), rtol=1e-9)
 
 
 SMALL = {"n_patterns": 10, "n_grades": 2, "tol": 1e-2, "random_state": 0}
@@ -166,10 +188,10 @@ def test_files_hold_the_tails(tmp_path):
     np.testing.assert_array_equal(loaded.predict(frame), model.predict(frame))
     np.testing.assert_allclose(loaded.predict(frame), estimator.predict(X))
     arrays = dict(np.load(tmp_path / "model.npz"))
-    arrays["tails_low"] = arrays["tails_high"] + 1.0
-    np.savez(tmp_path / "model.npz", **arrays)
-    with pytest.raises(ValueError, match="its tails are not intervals of them"):
-        load_model(tmp_path / "model.npz")
+    for name, wrong in (("low", arrays["tails_high"] + 1.0), ("unit", np.zeros(2))):
+        np.savez(tmp_path / "model.npz", **(arrays | {f"tails_{name}": wrong}))
+        with pytest.raises(ValueError, match="its tails are not intervals of them"):
+            load_model(tmp_path / "model.npz")
 
 
 def test_log_tails_is_a_boolean():

@@ -91,10 +91,11 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     standardize : bool, default=True
         Standardise the columns of X.
     log_tails : bool, default=True
-        Read columns with heavy tails on a logarithmic scale where they are more than two standard
-        deviations from their mean. Both are those of clipped values, and a column has heavy tails if a
-        value is six such deviations away; others are read as they are. Without effect on
-        ``standardize=False``, which keeps all columns as they are.
+        Read columns with heavy tails on a logarithmic scale: those with one tail from their other end
+        on, those with two where they are more than two standard deviations from their mean. Both are
+        those of clipped values, and a column has heavy tails if a value is six such deviations away;
+        others are read as they are. Without effect on ``standardize=False``, which keeps all columns
+        as they are.
     fit_intercept : bool, default=True
         Fit an unpenalised intercept in every grade.
     linear_term : bool, default=False
