@@ -151,6 +151,36 @@ def test_numbers_that_are_not_finite_are_a_failure_not_an_exception():
     assert solution.status is Status.FAILED
 
 
+def test_a_slow_solve_is_left_after_the_trial_and_a_quick_one_is_not():
+    program = real_program("concrete", 400, 50, 1e-3)
+    quick = newton.solve(program, slow=np.inf)
+    same, left = newton.solve(program, slow=1.0), newton.solve(program, slow=0.0)
+    assert (same.gap, same.iterations) == (quick.gap, quick.iterations)
+    assert left.status is Status.INACCURATE
+    assert left.iterations < quick.iterations
+    assert 1e-9 < left.gap < 1.0
+
+
+@pytest.mark.parametrize("failing", [False, True], ids=["interior", "interior fails"])
+def test_what_the_newton_method_leaves_others_finish(failing, monkeypatch):
+    program = real_program("concrete", 400, 50, 1e-3)
+    expected = objective(program, newton.solve(program))
+    monkeypatch.setattr(solvers, "_SLOW", 0.0)
+    monkeypatch.setattr(solvers, "_DIMENSIONS", 1)
+    monkeypatch.setattr(solvers, "_REASONABLE", np.inf)
+    asked, solve = [], interior.solve
+
+    def recorded(program, *, start, tol):
+        asked.append(tol)
+        return solve(program, start=start, tol=tol, max_iter=1 if failing else 100)
+
+    monkeypatch.setattr(interior, "solve", recorded)
+    found = solvers.solve(program, solver="native")
+    assert asked == [1e-9]
+    assert found.status is Status.OPTIMAL
+    assert objective(program, found) == pytest.approx(expected, rel=1e-8)
+
+
 def test_the_iteration_limit_is_reported():
     assert newton.solve(make_case(), max_iter=1).status is Status.ITERATION_LIMIT
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,9 @@ Solver = Callable[[Program, Start | None, float], Solution]
 # long as their systems are small interior points: for log losses, whose curvature can vanish, and where
 # many groups are known to be active. With cones, the proximal Newton method near an optimum and wherever
 # few of many groups matter; but in many dimensions, where each neuron can lean on many constraints,
-# interior points, as long as their systems take few operations: very few, if a start is near.
+# interior points, as long as their systems take few operations: very few, if a start is near. Noise and
+# a small penalty let it lean on most of them: the proximal Newton method then comes closer but slowly,
+# and leaves the rest to interior points wherever their systems are of any reasonable size.
 _FEW_COLUMNS = 30  # of X, without cones,
 _SMALL_SYSTEM = 1500, 3000  # rows or columns, where outputs are not coupled, and where they are,
 _MANY = 0.2  # share of active groups
@@ -33,6 +36,8 @@ _NEAR, _NEXT = 1e-2, 1e-3  # gaps of a start near an optimum, and next to it
 _DIMENSIONS = 10
 _OPERATIONS = 2.5e7, 4e9  # to form a system of interior points: for each dimension, and in all
 _VERY_FEW = 2e6  # for each dimension
+_REASONABLE = 1e7  # for each dimension, squared, as the cost of a Newton step grows,
+_SLOW = 0.03  # and gap after thirty of these
 _GOOD = 1e-7  # gap at which a native method has done its work, whatever it was asked for
 _NOTHING = 1e-12  # loss, relative to that before the grade, that counts as none
 
@@ -47,26 +52,40 @@ def _native(program: Program, start: Start | None, accuracy: float) -> Solution:
         found.append(active.solve(program, start=start, tol=accuracy))
         if found[0].gap < np.inf:
             start = Start(found[0].blocks, found[0].unpenalised, found[0].gap)
-    methods = [newton.solve, interior.solve]
-    if _suits_interior_points(program, start):
-        methods.reverse()
-    for method in methods:
+    for method in _order(program, start):
         if found and found[-1].gap <= max(accuracy, _GOOD):
             break
         found.append(method(program, start=start, tol=accuracy))
     return min(found, key=lambda solution: solution.gap)
 
 
+def _order(program: Program, start: Start | None) -> list[Callable[..., Solution]]:
+    """Return the methods to be tried in turn."""
+    if _suits_interior_points(program, start):
+        return [interior.solve, newton.solve]
+    d = program.X.shape[1]
+    size = _system_of_interior_points(program)
+    if program.cones and d > _DIMENSIONS and size <= _REASONABLE * d**2:
+        return [partial(newton.solve, slow=_SLOW), interior.solve, newton.solve]
+    return [newton.solve, interior.solve]
+
+
 def _suits_interior_points(program: Program, start: Start | None) -> bool:
     if not program.cones:
         return _suits_interior_points_without_cones(program, start)
-    n, d = program.X.shape
+    d = program.X.shape[1]
     gap = np.inf if start is None else start.gap
     if gap <= _NEXT:
         return False
     few = min(_OPERATIONS[0] * d, _OPERATIONS[1]) if gap > _NEAR else _VERY_FEW * d
+    return d > _DIMENSIONS and _system_of_interior_points(program) <= few
+
+
+def _system_of_interior_points(program: Program) -> float:
+    """Return the operations that forming a system of interior points takes, with cones."""
+    n, d = program.X.shape
     columns = d * len(program.groups)
-    return d > _DIMENSIONS and n * columns * min(n, columns) <= few
+    return float(n) * columns * min(n, columns)
 
 
 def _suits_interior_points_without_cones(program: Program, start: Start | None) -> bool:

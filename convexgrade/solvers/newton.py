@@ -63,6 +63,7 @@ _ROUNDING = 1e-14  # of the merit function, relative to the loss before the grad
 _VIOLATED = 1e-8  # violation of the cones, in units of the targets, that is no rounding
 _LOST = 1.0  # gap to which a start has led that a method without does better
 _PATIENCE = 8  # proximal steps without a smaller gap after which the method gives up
+_TRIAL = 30  # Newton steps after which the gap tells a quick solve from a slow one
 
 
 class _Point(NamedTuple):
@@ -362,7 +363,12 @@ class _Problem:
 
 
 def solve(
-    program: Program, *, start: Start | None = None, tol: float = 1e-9, max_iter: int = _STEPS
+    program: Program,
+    *,
+    start: Start | None = None,
+    tol: float = 1e-9,
+    max_iter: int = _STEPS,
+    slow: float = np.inf,
 ) -> Solution:
     """Solve a program by proximal steps and semismooth Newton.
 
@@ -376,18 +382,21 @@ def solve(
         Largest duality gap, relative to the loss of the grade without neurons.
     max_iter : int, default=60
         Limit of proximal steps.
+    slow : float, default=inf
+        Largest gap after thirty Newton steps, relative as ``tol``, with which it is worth going on.
 
     Returns
     -------
     Solution
-        The best point met, with multipliers. Status ``FAILED`` if nothing finite and feasible was met;
+        The best point met, with multipliers. Status ``INACCURATE`` where the gap no longer fell, or
+        was too large to go on; ``FAILED`` if nothing finite and feasible was met;
         never an exception for a numerical failure.
     """
     problem = _Problem.of(program)
     with np.errstate(all="ignore"):  # what is not finite compares false
-        solution = _follow(problem, start, tol, max_iter)
+        solution = _follow(problem, start, tol, max_iter, slow)
         if start is not None and not solution.gap <= _LOST:
-            solution = _follow(problem, None, tol, max_iter)
+            solution = _follow(problem, None, tol, max_iter, slow)
         return solution
 
 
@@ -398,8 +407,10 @@ class _Best(NamedTuple):
     tight: Tight
 
 
-def _follow(problem: _Problem, start: Start | None, tol: float, max_iter: int) -> Solution:
-    """Take proximal steps until the gap is small, or no longer falls."""
+def _follow(
+    problem: _Problem, start: Start | None, tol: float, max_iter: int, slow: float
+) -> Solution:
+    """Take proximal steps until the gap is small, or falls slowly, or no longer."""
     p = problem.program
     point = problem.begin(start)
     f = p.predict(point.v, point.c)
@@ -411,7 +422,7 @@ def _follow(problem: _Problem, start: Start | None, tol: float, max_iter: int) -
     best = _Best(point, np.inf, 0, pricing.tight)
     gap = gap if start is None else min(gap, start.gap)
     pace = problem.first_pace(point, gap, pricing.prices)
-    memory = Memory()
+    memory, total = Memory(), 0
     for step in range(1, max_iter + 1):
         try:
             state, point, taken = problem.advance(
@@ -419,13 +430,15 @@ def _follow(problem: _Problem, start: Start | None, tol: float, max_iter: int) -
             )
         except np.linalg.LinAlgError:
             break
-        f = state.f
+        f, total = state.f, total + taken
         pricing = problem.price(state.theta, pricing.tight.replaced(working, state.tight))
         active = working[state.active]
         gap = problem.gap(point, active, pricing, state.theta)
         if gap < best.gap:
             best = _Best(point, gap, step, pricing.tight)
         if best.gap <= tol or step - best.step >= _PATIENCE:
+            break
+        if total >= _TRIAL and best.gap > slow:
             break
         working = problem.working(pricing.prices, active)
         pace = pace.after(taken, point, p.alpha)
