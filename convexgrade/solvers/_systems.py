@@ -82,7 +82,11 @@ class Grams:
         return self._matrix[np.ix_(columns, columns)]
 
     def _extend(self, new: list[int]) -> None:
-        """Add patterns: their products are sums of x_i x_i^T over the rows that two patterns share."""
+        """Add patterns: their products are sums of x_i x_i^T over the rows that two patterns share.
+
+        Which is symmetric in the two: a new one is multiplied with those that have a place before it.
+        """
+        before = len(self._place)
         for p in new:
             self._place[p] = len(self._place)
         d, q, old, every = self._X.shape[1], self._Z.shape[1], len(self._matrix), list(self._place)
@@ -95,9 +99,11 @@ class Grams:
             squares = X[:, upper[0]] * weighted[:, upper[1]]
             masks = self._masks[rows][:, every].astype(float)
             for a, mask in enumerate(self._masks[rows][:, new].T):
-                on = np.flatnonzero(mask)
-                shared[a] += masks[on].T @ squares[on]
+                on, known = np.flatnonzero(mask), before + a + 1
+                shared[a, :known] += masks[on, :known].T @ squares[on]
                 free[a] += weighted[on].T @ self._Z[rows][on]
+        among = shared[:, before:]
+        among += np.tril(among.transpose(2, 0, 1), -1).transpose(2, 1, 0)
         place = np.empty((d, d), dtype=np.intp)
         place[upper] = place.T[upper] = np.arange(upper[0].size)
         columns = shared[:, :, place].transpose(1, 2, 0, 3).reshape(len(every) * d, -1)

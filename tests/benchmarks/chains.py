@@ -42,7 +42,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without inputs": {"keep_inputs": False},
     "whitened": {"whiten": True},
     "linear term": {"linear_term": True},
-    "tails as they are": {"log_tails": False},
+    "alpha 0.003, tails as they are": {"alpha": 3e-3, "log_tails": False},
 }
 
 
