@@ -389,8 +389,8 @@ def solve(
     -------
     Solution
         The best point met, with multipliers. Status ``INACCURATE`` where the gap no longer fell, or
-        was too large to go on; ``FAILED`` if nothing finite and feasible was met;
-        never an exception for a numerical failure.
+        fell slowly; ``FAILED`` if nothing finite and feasible was met; never an exception for a
+        numerical failure.
     """
     problem = _Problem.of(program)
     with np.errstate(all="ignore"):  # what is not finite compares false
@@ -411,16 +411,14 @@ def _follow(
     problem: _Problem, start: Start | None, tol: float, max_iter: int, slow: float
 ) -> Solution:
     """Take proximal steps until the gap is small, or falls slowly, or no longer."""
-    p = problem.program
-    point = problem.begin(start)
+    p, point = problem.program, problem.begin(start)
     f = p.predict(point.v, point.c)
     theta = problem.dual(f)
     pricing = problem.price(theta, Tight.none(*point.v.shape))
     active = np.flatnonzero(point.v.any(axis=1))
-    gap = problem.gap(point, active, pricing, theta)
+    gap = min(problem.gap(point, active, pricing, theta), start.gap if start else np.inf)
     working = problem.working(pricing.prices, active)
     best = _Best(point, np.inf, 0, pricing.tight)
-    gap = gap if start is None else min(gap, start.gap)
     pace = problem.first_pace(point, gap, pricing.prices)
     memory, total = Memory(), 0
     for step in range(1, max_iter + 1):
@@ -434,22 +432,19 @@ def _follow(
         pricing = problem.price(state.theta, pricing.tight.replaced(working, state.tight))
         active = working[state.active]
         gap = problem.gap(point, active, pricing, state.theta)
-        if gap < best.gap:
-            best = _Best(point, gap, step, pricing.tight)
-        if best.gap <= tol or step - best.step >= _PATIENCE:
-            break
-        if total >= _TRIAL and best.gap > slow:
+        best = min(best, _Best(point, gap, step, pricing.tight), key=lambda found: found.gap)
+        lost, slowly = step - best.step >= _PATIENCE, total >= _TRIAL and best.gap > slow
+        if best.gap <= tol or lost or slowly:
             break
         working = problem.working(pricing.prices, active)
         pace = pace.after(taken, point, p.alpha)
     if p.violation(best.point.v) > _VIOLATED * (1.0 + np.abs(p.y).max()):
         best = best._replace(gap=np.inf)  # features of such scales that projections lose all digits
-    status = Status.INACCURATE
     if best.gap <= tol:
         status = Status.OPTIMAL
     elif not np.isfinite(best.gap):
         status = Status.FAILED
-    elif step == max_iter:
-        status = Status.ITERATION_LIMIT
+    else:
+        status = Status.ITERATION_LIMIT if step == max_iter else Status.INACCURATE
     rho = problem.multipliers(best.tight) if np.isfinite(best.gap) else None
     return Solution(best.point.v, best.point.c, rho, status, step, best.gap)
