@@ -167,7 +167,7 @@ def test_what_the_newton_method_leaves_others_finish(failing, monkeypatch):
     expected = objective(program, newton.solve(program))
     monkeypatch.setattr(solvers, "_SLOW", 0.0)
     monkeypatch.setattr(solvers, "_DIMENSIONS", 1)
-    monkeypatch.setattr(solvers, "_REASONABLE", np.inf)
+    monkeypatch.setattr(solvers, "_OPERATIONS", np.inf)
     asked, solve = [], interior.solve
 
     def recorded(program, *, start, tol):

@@ -24,20 +24,17 @@ Solver = Callable[[Program, Start | None, float], Solution]
 # Which native method is the faster one, by measurement (see the benchmarks). Without cones, Newton's on
 # the active groups; where that does not serve, the proximal Newton method, but for few columns and as
 # long as their systems are small interior points: for log losses, whose curvature can vanish, and where
-# many groups are known to be active. With cones, the proximal Newton method near an optimum and wherever
-# few of many groups matter; but in many dimensions, where each neuron can lean on many constraints,
-# interior points, as long as their systems take few operations: very few, if a start is near. Noise and
-# a small penalty let it lean on most of them: the proximal Newton method then comes closer but slowly,
-# and leaves the rest to interior points wherever their systems are of any reasonable size.
+# many groups are known to be active. With cones, the proximal Newton method. But in many dimensions,
+# noise and a small penalty let each neuron lean on many constraints, which it meets one by one: where
+# interior points are affordable, it has a trial, and leaves the program to them if it is slow.
 _FEW_COLUMNS = 30  # of X, without cones,
 _SMALL_SYSTEM = 1500, 3000  # rows or columns, where outputs are not coupled, and where they are,
 _MANY = 0.2  # share of active groups
-_NEAR, _NEXT = 1e-2, 1e-3  # gaps of a start near an optimum, and next to it
 _DIMENSIONS = 10
-_OPERATIONS = 2.5e7, 4e9  # to form a system of interior points: for each dimension, and in all
-_VERY_FEW = 2e6  # for each dimension
-_REASONABLE = 1e7  # for each dimension, squared, as the cost of a Newton step grows,
-_SLOW = 0.03  # and gap after thirty of these
+_OPERATIONS = (
+    1e7  # of a system of interior points, for each dimension, squared: Newton steps grow so
+)
+_SLOW = 0.03  # gap after a trial
 _GOOD = 1e-7  # gap at which a native method has done its work, whatever it was asked for
 _NOTHING = 1e-12  # loss, relative to that before the grade, that counts as none
 
@@ -61,42 +58,35 @@ def _native(program: Program, start: Start | None, accuracy: float) -> Solution:
 
 def _order(program: Program, start: Start | None) -> list[Callable[..., Solution]]:
     """Return the methods to be tried in turn."""
-    if _suits_interior_points(program, start):
-        return [interior.solve, newton.solve]
-    d = program.X.shape[1]
-    size = _system_of_interior_points(program)
-    if program.cones and d > _DIMENSIONS and size <= _REASONABLE * d**2:
+    if program.cones and _affords_interior_points(program):
         return [partial(newton.solve, slow=_SLOW), interior.solve, newton.solve]
+    if not program.cones and _suits_interior_points(program, start):
+        return [interior.solve, newton.solve]
     return [newton.solve, interior.solve]
 
 
-def _suits_interior_points(program: Program, start: Start | None) -> bool:
-    if not program.cones:
-        return _suits_interior_points_without_cones(program, start)
-    d = program.X.shape[1]
-    gap = np.inf if start is None else start.gap
-    if gap <= _NEXT:
-        return False
-    few = min(_OPERATIONS[0] * d, _OPERATIONS[1]) if gap > _NEAR else _VERY_FEW * d
-    return d > _DIMENSIONS and _system_of_interior_points(program) <= few
-
-
-def _system_of_interior_points(program: Program) -> float:
-    """Return the operations that forming a system of interior points takes, with cones."""
+def _affords_interior_points(program: Program) -> bool:
+    """Return whether interior points are worth waiting for in a program with cones."""
     n, d = program.X.shape
-    columns = d * len(program.groups)
-    return float(n) * columns * min(n, columns)
+    together = max(map(len, _coupled(program)))
+    rows, columns = float(n * together), d * len(program.groups)
+    return d > _DIMENSIONS and rows * columns * min(rows, columns) <= _OPERATIONS * d**2
 
 
-def _suits_interior_points_without_cones(program: Program, start: Start | None) -> bool:
+def _suits_interior_points(program: Program, start: Start | None) -> bool:
+    """Return whether interior points are the faster for a program without cones."""
     n, d = program.X.shape
     columns = d * np.unique(program.groups.pattern).size
-    sets = coupled(program.loss.hessian(program.offset, program.y))
-    limit = _SMALL_SYSTEM[len(sets) < program.n_outputs]
+    limit = _SMALL_SYSTEM[len(_coupled(program)) < program.n_outputs]
     if d > _FEW_COLUMNS or min(n, columns) * program.n_outputs > limit:
         return False
     share = 0.0 if start is None else start.blocks.any(axis=1).mean()
     return not program.loss.quadratic or bool(share >= _MANY)
+
+
+def _coupled(program: Program) -> list[tuple[int, ...]]:
+    """Return the outputs that the loss couples before a grade."""
+    return coupled(program.loss.hessian(program.offset, program.y))
 
 
 def _through_cvxpy(name: str) -> Solver:
