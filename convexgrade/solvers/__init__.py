@@ -31,9 +31,7 @@ _FEW_COLUMNS = 30  # of X, without cones,
 _SMALL_SYSTEM = 1500, 3000  # rows or columns, where outputs are not coupled, and where they are,
 _MANY = 0.2  # share of active groups
 _DIMENSIONS = 10
-_OPERATIONS = (
-    1e7  # of a system of interior points, for each dimension, squared: Newton steps grow so
-)
+_OPERATIONS = 1e7  # of a system of interior points, for each dimension, squared, as of Newton steps
 _SLOW = 0.03  # gap after a trial
 _GOOD = 1e-7  # gap at which a native method has done its work, whatever it was asked for
 _NOTHING = 1e-12  # loss, relative to that before the grade, that counts as none
@@ -68,9 +66,11 @@ def _order(program: Program, start: Start | None) -> list[Callable[..., Solution
 def _affords_interior_points(program: Program) -> bool:
     """Return whether interior points are worth waiting for in a program with cones."""
     n, d = program.X.shape
-    together = max(map(len, _coupled(program)))
-    rows, columns = float(n * together), d * len(program.groups)
-    return d > _DIMENSIONS and rows * columns * min(rows, columns) <= _OPERATIONS * d**2
+    if d <= _DIMENSIONS:
+        return False
+    rows = float(n * max(map(len, _coupled(program))))
+    columns = d * len(program.groups)
+    return rows * columns * min(rows, columns) <= _OPERATIONS * d**2
 
 
 def _suits_interior_points(program: Program, start: Start | None) -> bool:
