@@ -4,13 +4,23 @@ import numpy as np
 import pytest
 from scipy.linalg import cho_solve
 
-from convexgrade.solvers._columns import factor
-from convexgrade.solvers._operator import cholesky, factored
+from convexgrade.solvers._symmetric import (
+    cholesky,
+    diagonal,
+    factored,
+    factored_triangle,
+    square,
+    squared,
+    triangle,
+)
 
 
 def definite(n, seed=0):
     A = np.random.default_rng(seed).standard_normal((n, n + 2))
     return A @ A.T
+
+
+SIDES = [1, 2, 3, 6, 7]
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -20,13 +30,36 @@ def test_factors_solve_systems_in_either_order_of_memory(order):
     np.testing.assert_allclose(matrix @ found, right, atol=1e-10)
 
 
-def test_of_a_matrix_in_fortran_order_the_lower_triangle_alone_is_read():
-    matrix = definite(6)
-    half = np.array(np.tril(matrix), order="F") + np.triu(np.full((6, 6), 99.0), 1)
-    np.testing.assert_array_equal(
-        np.tril(factored(np.asfortranarray(half))[0]),
-        np.tril(factored(np.asfortranarray(matrix))[0]),
-    )
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("n", SIDES)
+def test_triangles_hold_a_matrix_in_half_the_numbers(n, order):
+    matrix = np.array(definite(n), order=order)
+    entries = triangle(matrix)
+    assert entries.shape == (n * (n + 1) // 2,)
+    np.testing.assert_array_equal(square(entries), np.tril(matrix) + np.tril(matrix, -1).T)
+    np.testing.assert_array_equal(entries[diagonal(entries)], np.diag(matrix))
+
+
+@pytest.mark.parametrize("n", SIDES)
+def test_products_of_panels_add_up_in_a_triangle(n):
+    rng = np.random.default_rng(n)
+    wide, narrow = rng.standard_normal((n, 4)), rng.standard_normal((n, 2))
+    total = squared(narrow, -1.0, squared(wide))
+    np.testing.assert_allclose(square(total), wide @ wide.T - narrow @ narrow.T, atol=1e-12)
+    np.testing.assert_array_equal(squared(np.empty((n, 0)), 1.0, total), total)
+    assert not squared(np.empty((n, 0))).any()
+
+
+@pytest.mark.parametrize("n", SIDES)
+def test_factors_of_triangles_solve_systems_with_one_right_side_and_with_several(n):
+    matrix = definite(n)
+    factor = factored_triangle(triangle(matrix))
+    for right in (np.arange(1.0, n + 1), np.arange(3.0 * n).reshape(n, 3)):
+        np.testing.assert_allclose(matrix @ factor.solve(right), right, atol=1e-9)
+    with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
+        factored_triangle(triangle(-matrix))
+    with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
+        factored_triangle(triangle(np.full((n, n), np.nan)))
 
 
 def test_factors_of_one_matrix_and_of_a_stack_are_lower_triangles():
@@ -41,13 +74,10 @@ def test_a_ridge_makes_up_for_rounding_and_no_more():
     singular = A @ A.T
     lower, _ = factored(singular.copy())
     np.testing.assert_allclose(np.tril(lower) @ np.tril(lower).T, singular, atol=1e-7)
+    factor = factored_triangle(triangle(singular))
+    assert np.isfinite(factor.solve(singular[0])).all()
+    np.testing.assert_allclose(singular @ factor.solve(singular[0]), singular[0], atol=1e-5)
     with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
         factored(-np.eye(3))
     with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
         factored(np.full((3, 3), np.nan))
-
-
-def test_one_is_added_to_the_diagonal_of_what_newton_systems_factor():
-    matrix = definite(4)
-    found = cho_solve(factor(matrix.copy()), np.ones(4))
-    np.testing.assert_allclose((np.eye(4) + matrix) @ found, 1.0, rtol=1e-12)

@@ -18,6 +18,7 @@ from convexgrade.solvers import _systems, cvx, interior, newton
 from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._operator import Operator
+from convexgrade.solvers._symmetric import square
 from convexgrade.solvers._systems import Memory, System
 from tests.bank import KNOWN, assert_optimal, make_program, projection
 from tests.benchmarks.datasets import load
@@ -319,8 +320,9 @@ def test_outer_products_of_faces_from_what_they_have_or_lack(held):
     for g, root in zip(active, face.roots[0], strict=True):
         columns = p.patterns.masks[:, p.groups.pattern[g], None] * (p.X @ root)
         expected += columns @ columns.T
-    found = np.tril(K.lower(face))
-    np.testing.assert_allclose(found, np.tril(expected), rtol=1e-10, atol=1e-10 * expected.max())
+    scale = rng.uniform(0.5, 2.0, (len(p.X), 1))
+    found, expected = square(K.outer(face, scale)), scale * expected * scale.T
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10 * expected.max())
 
 
 def test_constraints_that_follow_from_others_hold_nothing_more():

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.blas import dsyrk
 
+from convexgrade.solvers import _symmetric
 from convexgrade.solvers._faces import Face
-from convexgrade.solvers._operator import Operator, Outputs, chunks, factored
+from convexgrade.solvers._operator import Operator, Outputs, chunks
+from convexgrade.solvers._symmetric import Factor, squared
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -30,12 +31,6 @@ _ROWS = 256  # or so many of its rows, if they are longer
 def row_panel(columns: int) -> int:
     """Return the floats of some rows of K: of no fewer than make products efficient."""
     return max(_PANEL, _ROWS * columns)
-
-
-def factor(matrix: Array) -> tuple[Array, bool]:
-    """Return the Cholesky factor of I + matrix, which is overwritten, as `cho_solve` wants it."""
-    np.einsum("ii->i", matrix)[...] += 1.0
-    return factored(matrix)
 
 
 class Roots(NamedTuple):
@@ -150,57 +145,57 @@ class Columns:
         full[:, self.outputs] = theta
         return full
 
-    def row_factor(self, S: Array) -> tuple[Array, bool]:
-        """Return the Cholesky factor of I + S K K^T S, (k n, k n), as `cho_solve` wants it."""
+    def row_factor(self, S: Array) -> Factor:
+        """Return the Cholesky factor of I + S K K^T S, of the rows of one output after the other."""
         n, k = S.shape[:2]
         if k == 1:
-            matrix = self.lower(self.faces[0])
-            matrix *= S[:, 0]
-            matrix *= S[:, 0, 0]
-            return factor(matrix)
-        blocks = np.zeros((k, n, k, n))
-        for m, face in enumerate(self.faces):
-            lower = self.lower(face)
-            outer = lower + np.tril(lower, -1).T
-            for a, b in np.ndindex(k, k):
-                blocks[a, :, b, :] += S[:, a, m, None] * outer * S[:, m, b]
-        return factor(blocks.reshape(k * n, k * n))
+            matrix = self.outer(self.faces[0], S[:, 0])
+        else:
+            blocks = np.zeros((k, n, k, n))
+            for m, face in enumerate(self.faces):
+                outer = _symmetric.square(self.outer(face, np.ones((n, 1))))
+                for a, b in np.ndindex(k, k):
+                    blocks[a, :, b, :] += S[:, a, m, None] * outer * S[:, m, b]
+            matrix = _symmetric.triangle(blocks.reshape(k * n, k * n))
+        matrix[_symmetric.diagonal(matrix)] += 1.0
+        return _symmetric.factored_triangle(matrix)
 
-    def lower(self, face: Face) -> Array:
-        """Return the lower triangle of K K^T of one output, from some columns at a time.
+    def outer(self, face: Face, scale: Array) -> Array:
+        """Return the triangle of K K^T of one output, its rows times ``scale`` (n_samples, 1).
 
-        Where the faces are most of the space, from what they lack: with U_g = ``complement``,
+        From some columns at a time. Where the faces are most of the space, from what they lack: with
+        U_g = ``complement``,
 
             sum_g D_g X J_g X^T D_g = X X^T o sum_g (1 - kappa_g) D_g 1 1^T D_g
                                       + sum_g D_g X (kappa_g q q^T - (1 - kappa_g) U U^T) X^T D_g.
         """
         op, channel = self.operator, self.operator.channel[face.active]
-        free = np.sqrt(self.tau) * op.Z
+        X, free = scale * op.X, scale * np.sqrt(self.tau) * op.Z
         if face.dimensions <= _lacking(face):
-            total = _squared(free)
-            for panel in self._panels(*face.roots, channel):
-                total = _squared(panel, 1.0, total)
+            total = squared(free)
+            for panel in self._panels(X, *face.roots, channel):
+                total = squared(panel, 1.0, total)
             return total
         inside = np.sqrt(face.sigma * (1.0 - face.kappa))
-        total = _squared(op.X)
-        total *= _squared(inside * op.masks[:, channel])
-        total = _squared(free, 1.0, total)
+        total = squared(X)
+        total *= squared(inside * op.masks[:, channel])
+        total = squared(free, 1.0, total)
         along = np.sqrt(face.sigma * face.kappa)[:, None] * face.q
         every = np.ones((len(channel), 1), dtype=bool)
-        for panel in self._panels(along[:, :, None], every, channel):
-            total = _squared(panel, 1.0, total)
+        for panel in self._panels(X, along[:, :, None], every, channel):
+            total = squared(panel, 1.0, total)
         held = np.arange(face.complement.shape[2]) < face.held[:, None]
-        for panel in self._panels(inside[:, None, None] * face.complement, held, channel):
-            total = _squared(panel, -1.0, total)
+        for panel in self._panels(X, inside[:, None, None] * face.complement, held, channel):
+            total = squared(panel, -1.0, total)
         return total
 
-    def _panels(self, vectors: Array, used: Mask, channel: Index) -> Iterator[Array]:
+    def _panels(self, X: Array, vectors: Array, used: Mask, channel: Index) -> Iterator[Array]:
         """Yield D_g X times the used columns of ``vectors``, some at a time."""
-        op, d = self.operator, self.operator.X.shape[1]
-        for some in chunks(len(channel), len(op.X) * max(1, used.shape[1]), most=_PANEL):
+        n, d = X.shape
+        for some in chunks(len(channel), n * max(1, used.shape[1]), most=_PANEL):
             flat = vectors[some].transpose(1, 0, 2).reshape(d, -1)[:, used[some].ravel()]
-            panel = op.X @ flat
-            panel *= op.masks[:, np.repeat(channel[some], used[some].sum(axis=1))]
+            panel = X @ flat
+            panel *= self.operator.masks[:, np.repeat(channel[some], used[some].sum(axis=1))]
             yield panel
 
     def formed(self, H: Array) -> Array:
@@ -227,15 +222,6 @@ class Columns:
         channel = np.repeat(op.channel[part.active], part.used.sum(axis=1))
         free = np.sqrt(self.tau) * op.Z[rows][:, : self.tau.size]  # without any, none
         return np.concatenate([free, (op.X[rows] @ flat) * op.masks[rows][:, channel]], axis=1)
-
-
-def _squared(panel: Array, sign: float = 1.0, total: Array | None = None) -> Array:
-    """Return the lower triangle of sign * panel panel^T, added to a total that it may write over."""
-    if panel.shape[1] == 0:
-        return np.zeros((len(panel),) * 2, order="F") if total is None else total
-    if total is None:
-        return np.asarray(dsyrk(sign, panel.T, trans=1, lower=1))
-    return np.asarray(dsyrk(sign, panel.T, beta=1.0, c=total, trans=1, lower=1, overwrite_c=1))
 
 
 def _times(matrices: Array, vectors: Array) -> Array:

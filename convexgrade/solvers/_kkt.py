@@ -33,13 +33,13 @@ from convexgrade.solvers._operator import (
     MAX_FLOATS,
     Operator,
     Outputs,
-    cholesky,
     chunks,
     coupled,
     masked_adjoint,
     masked_sums,
     square_roots,
 )
+from convexgrade.solvers._symmetric import cholesky
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]

@@ -1,4 +1,4 @@
-"""The linear map of a program, and the linear algebra that systems over it share."""
+"""The linear map of a program, and what systems over it share."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dposv, dpotrf
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 Outputs = tuple[int, ...]
 
 MAX_FLOATS = 64_000_000  # size of the largest array that is ever formed: half a gigabyte
-_RIDGES = (0.0, 1e-16, 1e-15, 1e-14, 1e-12, 1e-10, 1e-8)  # tried in turn, relative to the diagonal
 
 
 @dataclass(frozen=True)
@@ -159,52 +157,3 @@ def chunks(length: int, floats: int, *, most: int | None = None) -> Iterator[sli
     step = max(1, (MAX_FLOATS // 4 if most is None else most) // max(1, floats))
     for first in range(0, length, step):
         yield slice(first, first + step)
-
-
-def cholesky(matrix: Array) -> Array:
-    """Return lower Cholesky factors of a matrix, or of a stack, with the least ridge that works."""
-    if matrix.ndim == 2:
-        return np.tril(factored(matrix)[0])
-    for ridged in _with_ridges(matrix):
-        try:
-            return np.asarray(np.linalg.cholesky(ridged), dtype=float)
-        except np.linalg.LinAlgError:
-            continue
-    raise np.linalg.LinAlgError("not positive definite")
-
-
-def factored(matrix: Array) -> tuple[Array, bool]:
-    """Return the Cholesky factor of one symmetric matrix as `cho_solve` wants it, with the least ridge.
-
-    Of a matrix in Fortran's order, the lower triangle alone is read. (numpy's takes twice as long.)
-    """
-    fortran = matrix.flags.f_contiguous
-    for ridged in _with_ridges(matrix):
-        found, info = dpotrf(ridged if fortran else ridged.T, lower=True, clean=False)
-        if info == 0 and np.isfinite(np.einsum("ii->i", found)).all():
-            return found, True
-    raise np.linalg.LinAlgError("not positive definite")
-
-
-def solved(matrix: Array, right: Array) -> Array:
-    """Return the solution of one symmetric system, with the least ridge that works.
-
-    In one call: for the few hundred columns of most systems, wrappers take as long as the rest.
-    """
-    for ridged in _with_ridges(matrix):
-        _, solution, info = dposv(ridged.T, right, lower=False)
-        if info == 0 and np.isfinite(solution).all():
-            return np.asarray(solution, dtype=float)
-    raise np.linalg.LinAlgError("not positive definite")
-
-
-def _with_ridges(matrix: Array) -> Iterator[Array]:
-    """Yield a matrix, or stack, with ever larger ridges, written over the one before.
-
-    Rounding can leave a matrix indefinite by as much; refinement makes up for the ridge.
-    """
-    entries = np.einsum("...ii->...i", matrix)
-    diagonal = entries.copy()
-    for ridge in _RIDGES:
-        entries[...] = (1.0 + ridge) * diagonal
-        yield matrix

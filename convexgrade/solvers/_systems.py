@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
-from convexgrade.solvers._columns import Columns, factor
+from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._operator import (
     MAX_FLOATS,
@@ -33,9 +33,9 @@ from convexgrade.solvers._operator import (
     Outputs,
     chunks,
     coupled,
-    solved,
     square_roots,
 )
+from convexgrade.solvers._symmetric import Factor, factored, solved
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -53,7 +53,7 @@ _CLOSE = 0.001  # error of their step, relative to what a whole one gains
 _SAMPLED = 8  # rows for one of the sample of a preconditioner,
 _SAMPLE = 256, 2048  # which has no fewer and no more
 _NOTHING = 1e-6  # part of a root of the curvature that says nothing, relative to the largest
-_KEPT = 5000  # rows up to which the factor of a system over them is kept,
+_KEPT = MAX_FLOATS  # floats up to which the factor of a system over the rows is kept,
 _REPAID = 3  # if it takes no longer than so many systems over the columns
 _GRAM = 2048  # columns of patterns whose products are kept
 _CACHED = 1 << 17  # floats that a processor's cache holds, 1 MB,
@@ -124,7 +124,7 @@ def _sample_size(n: int) -> int:
 class _Kept:
     """The factor of a system over the rows, and what products have been spent with it so far."""
 
-    factor: tuple[Array, bool]
+    factor: Factor
     spent: float = 0.0
 
 
@@ -170,7 +170,7 @@ class System:
         cost = min(over_columns, over_rows)
         by_gram = over_columns <= over_rows and self._keeps_gram(K.outputs, H)
         if cost >= _MANY and not by_gram:
-            if right.size <= _KEPT and over_rows <= _REPAID * over_columns:
+            if _floats(K, right.size) <= _KEPT and over_rows <= _REPAID * over_columns:
                 return self._by_kept(K, H, right, over_rows)
             limit = int(cost / _operations_sampled(K, right.size))
             if self._memory.sampled and limit > _FEW:
@@ -279,6 +279,11 @@ def _operations(K: Columns, rows: int) -> tuple[float, float]:
     return over_columns, over_rows
 
 
+def _floats(K: Columns, rows: int) -> int:
+    """Return the size of the largest array of a system over the rows: of several outputs, a square."""
+    return rows**2 if len(K.outputs) > 1 else rows * (rows + 1) // 2
+
+
 def _operations_sampled(K: Columns, rows: int) -> float:
     """Return how many such operations take as long as an iteration with a sample of the rows."""
     n = rows // len(K.outputs)
@@ -298,14 +303,16 @@ def _over_sample(K: Columns, H: Array) -> Callable[[Array], Array]:
     sample = K.on_rows(rows)
     weighted = H[rows] * (n / size)
     if K.number <= k * size:
-        columns = factor(sample.formed(weighted))
+        matrix = sample.formed(weighted)
+        matrix[np.diag_indices_from(matrix)] += 1.0
+        columns = factored(matrix)
         return lambda r: np.asarray(cho_solve(columns, r, check_finite=False))
     S = square_roots(weighted)
     over_rows = sample.row_factor(S)
 
     def inverse(r: Array) -> Array:
         scaled = _scaled(S, sample.forward(r))
-        inner = cho_solve(over_rows, scaled.T.ravel(), check_finite=False)
+        inner = over_rows.solve(scaled.T.ravel())
         return r - sample.adjoint(_scaled(S, inner.reshape(k, size).T))
 
     return inverse
@@ -315,18 +322,18 @@ def _scaled(S: Array, f: Array) -> Array:
     return np.einsum("iab,ib->ia", S, f)
 
 
-def _solved_by(over_rows: tuple[Array, bool], f: Array) -> Array:
-    inner = cho_solve(over_rows, f.T.ravel(), check_finite=False)
+def _solved_by(over_rows: Factor, f: Array) -> Array:
+    inner = over_rows.solve(f.T.ravel())
     return np.asarray(inner.reshape(f.shape[::-1]).T)
 
 
-def _over_rows(K: Columns, S: Array, right: Array, over_rows: tuple[Array, bool]) -> Array:
+def _over_rows(K: Columns, S: Array, right: Array, over_rows: Factor) -> Array:
     """Return the step that a factor of I + S K K^T S gives."""
     return _step(K, S, right, _solved_by(over_rows, _scaled(S, right)))
 
 
 def _by_factor(
-    K: Columns, S: Array, right: Array, over_rows: tuple[Array, bool], limit: int
+    K: Columns, S: Array, right: Array, over_rows: Factor, limit: int
 ) -> tuple[Array | None, int]:
     """Return a step by conjugate gradients over the rows, and how many iterations they took.
 

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from convexgrade.certificate import dual_point, lower_bound
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
-from convexgrade.solvers._operator import coupled, row_products, solved
+from convexgrade.solvers._operator import coupled, row_products
+from convexgrade.solvers._symmetric import solved
 from convexgrade.solvers._systems import Grams
 
 Array = NDArray[np.float64]
