@@ -27,7 +27,14 @@ from tests.test_estimators import make_data, targets
 CROSS_VALIDATED = [MultigradeRegressorCV, MultigradeClassifierCV]
 SMALL = {"n_patterns": 10, "cv": 3, "random_state": 0}
 # The contract is about the interface: the cheapest chain will do.
-QUICK = {"alphas": [0.05], "n_grades": 1, "cv": 2, "patterns": "sampled", "n_patterns": 5, "tol": 1e-2}
+QUICK = {
+    "alphas": [0.05],
+    "n_grades": 1,
+    "cv": 2,
+    "patterns": "sampled",
+    "n_patterns": 5,
+    "tol": 1e-2,
+}
 
 
 @parametrize_with_checks([estimator(**QUICK) for estimator in CROSS_VALIDATED])

@@ -51,15 +51,15 @@ def small(estimator, **parameters):
 
 # Small searches, as scikit-learn's own slow estimators are checked; the checks are the same ones.
 # The search for patterns is that of the estimators of one grade, and takes most of the time.
-OF_CHAINS = {"alpha": 0.05, "tol": 1e-2, "patterns": "sampled", "n_patterns": 5, "n_grades": 2, "early_stopping": False}
+OF_CHAINS = {"patterns": "sampled", "n_patterns": 5, "n_grades": 2, "early_stopping": False}
 
 
 @parametrize_with_checks(
     [
         ConvexReLURegressor(0.05, n_patterns=10, max_iter=1, tol=1e-2),
         ConvexReLUClassifier(0.05, n_patterns=10, max_iter=1, tol=1e-2),
-        MultigradeRegressor(**OF_CHAINS),
-        MultigradeClassifier(**OF_CHAINS),
+        MultigradeRegressor(0.05, tol=1e-2, **OF_CHAINS),
+        MultigradeClassifier(0.05, tol=1e-2, **OF_CHAINS),
     ]
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")

@@ -92,6 +92,13 @@ def test_no_neurons_above_alpha_max(loss):
 
 @pytest.mark.parametrize("cones", [True, False])
 @pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("size", [0.5, 0.2, 0.05])
+def test_steps_are_of_a_length_that_suits_the_penalty(size, loss, cones):
+    assert newton.solve(make_case(loss=loss, size=size, cones=cones)).iterations <= 8
+
+
+@pytest.mark.parametrize("cones", [True, False])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_setting_out_from_the_optimum_ends_there(loss, cones):
     program = make_case(loss=loss, cones=cones)
     cold = newton.solve(program)
