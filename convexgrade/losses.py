@@ -24,7 +24,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logsumexp, softmax, xlogy
+from scipy.special import expit, softmax, xlogy
 
 Array = NDArray[np.float64]
 
@@ -134,9 +134,16 @@ class SoftmaxLogLoss:
     quadratic = False
 
     def value(self, f: Array, y: Array) -> Array:
-        """Return ``logsumexp(f) - <y, f>``, computed at ``f - max f`` so that it cannot overflow."""
-        f = f - f.max(axis=1, keepdims=True)
-        return logsumexp(f, axis=1) - np.sum(y * f, axis=1)
+        """Return ``logsumexp(f) - <y, f>``.
+
+        At ``f - max f``, so that it cannot overflow, and by log(1 + others), so that the loss of a
+        certain prediction has all its digits.
+        """
+        rows, top = np.arange(len(f)), f.argmax(axis=1)
+        f = f - f[rows, top, None]
+        others = np.exp(f)
+        others[rows, top] = 0.0
+        return np.log1p(np.einsum("ik->i", others)) - np.einsum("ik,ik->i", y, f)
 
     def gradient(self, f: Array, y: Array) -> Array:
         """Return ``softmax(f) - y``."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from scipy.special import logsumexp
 
 from convexgrade.losses import BinaryLogLoss, SoftmaxLogLoss, SquaredError
 
@@ -72,3 +73,11 @@ def test_large_predictions_stay_finite(name):
     big = 1e4 * np.sign(f)
     for quantity in (loss.value(big, y), loss.gradient(big, y), loss.hessian(big, y)):
         assert np.all(np.isfinite(quantity))
+
+
+def test_a_softmax_loss_has_all_digits_however_certain_or_tied_predictions_are():
+    f = np.array([[40.0, 0.0, -5.0], [1.0, 1.0, 1.0], [0.0, 2.0, 2.0], [-700.0, 700.0, 0.0]])
+    y = np.eye(3)[[0, 1, 0, 0]]
+    expected = logsumexp(f - np.sum(y * f, axis=1, keepdims=True), axis=1)
+    np.testing.assert_allclose(SoftmaxLogLoss().value(f, y), expected, rtol=1e-14)
+    assert expected[0] == pytest.approx(np.exp(-40.0) + np.exp(-45.0), rel=1e-12)
