@@ -41,6 +41,21 @@ def test_triangles_hold_a_matrix_in_half_the_numbers(n, order):
 
 
 @pytest.mark.parametrize("n", SIDES)
+def test_triangles_may_be_in_single_precision(n):
+    panel, matrix = np.random.default_rng(n).standard_normal((n, n + 2)), definite(n)
+    single = squared(panel.astype(np.float32))
+    assert single.dtype == triangle(matrix.astype(np.float32)).dtype == np.float32
+    np.testing.assert_allclose(square(single), panel @ panel.T, atol=1e-5 * n)
+    factor = factored_triangle(triangle((matrix + np.eye(n)).astype(np.float32)))
+    assert factor.entries.dtype == np.float32
+    for size in (1.0, 1e-60, 1e60):  # beyond its range
+        right = size * np.arange(1.0, n + 1)
+        found = factor.solve(right)
+        assert found.dtype == np.float64
+        np.testing.assert_allclose(matrix @ found + found, right, rtol=1e-4, atol=1e-4 * size)
+
+
+@pytest.mark.parametrize("n", SIDES)
 def test_products_of_panels_add_up_in_a_triangle(n):
     rng = np.random.default_rng(n)
     wide, narrow = rng.standard_normal((n, 4)), rng.standard_normal((n, 2))

@@ -283,30 +283,39 @@ def test_conjugate_gradients_lead_to_the_same_optimum(loss, cones, enough, monke
     assert all(tried) == enough
 
 
+@pytest.mark.parametrize("serves", ["single", "double", "none"])
 @pytest.mark.parametrize("cones", [True, False])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_kept_factors_lead_to_the_same_optimum(loss, cones, monkeypatch):
+def test_kept_factors_lead_to_the_same_optimum(loss, cones, serves, monkeypatch):
     program = make_case(loss=loss, cones=cones)
     expected = objective(program, newton.solve(program))
-    iterations = []
-    by_factor = _systems._by_factor
+    tried = []
+    by_factor, row_factor = _systems._by_factor, Columns.row_factor
 
-    def counted(*arguments):
-        found = by_factor(*arguments)
-        iterations.append(found[1])
-        return found
+    def counted(K, S, right, factor, limit):
+        tried.append(factor.entries.dtype)
+        return by_factor(K, S, right, factor, limit if serves in tried[-1].name else 0)
+
+    def made(K, S, dtype=float):
+        if serves == "none" and dtype is np.float32:
+            raise np.linalg.LinAlgError
+        return row_factor(K, S, dtype)
 
     monkeypatch.setattr(_systems, "_by_factor", counted)
-    monkeypatch.setattr(_systems, "_GRAM", 0)
-    monkeypatch.setattr(_systems, "_MANY", 0)
+    monkeypatch.setattr(Columns, "row_factor", made)
+    serves = {"single": "float32", "double": "float64"}.get(serves, serves)
     # At their own cost such small systems would all be formed anew.
     monkeypatch.setattr(_systems, "_operations", lambda K, rows: (1e9, 1e9))
+    for name, value in {"_GRAM": 0, "_MANY": 0, "_FEW": np.inf}.items():
+        monkeypatch.setattr(_systems, name, value)
     solution = newton.solve(program)
     assert solution.status is Status.OPTIMAL
     assert objective(program, solution) == pytest.approx(
         expected, rel=0.0, abs=1e-8 * scale(program)
     )
-    assert len(iterations) > 5
+    assert len(tried) > 5
+    singles = tried.count(np.dtype(np.float32))
+    assert singles == {"float32": len(tried), "float64": 1, "none": 0}[serves]
 
 
 @pytest.mark.parametrize("held", [0, 1, 5, 6])

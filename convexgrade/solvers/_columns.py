@@ -13,12 +13,12 @@ from itertools import combinations, pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from convexgrade.solvers import _symmetric
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._operator import Operator, Outputs, chunks
-from convexgrade.solvers._symmetric import Factor, squared
+from convexgrade.solvers._symmetric import Factor, Floats, squared
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -145,32 +145,33 @@ class Columns:
         full[:, self.outputs] = theta
         return full
 
-    def row_factor(self, S: Array) -> Factor:
+    def row_factor(self, S: Array, dtype: DTypeLike = float) -> Factor:
         """Return the Cholesky factor of I + S K K^T S, of the rows of one output after the other."""
-        n, k = S.shape[:2]
+        (n, k), S = S.shape[:2], S.astype(dtype, copy=False)
         if k == 1:
             matrix = self.outer(self.faces[0], S[:, 0])
         else:
-            blocks = np.zeros((k, n, k, n))
+            blocks = np.zeros((k, n, k, n), dtype=dtype)
             for m, face in enumerate(self.faces):
-                outer = _symmetric.square(self.outer(face, np.ones((n, 1))))
+                outer = _symmetric.square(self.outer(face, np.ones((n, 1), dtype=dtype)))
                 for a, b in np.ndindex(k, k):
                     blocks[a, :, b, :] += S[:, a, m, None] * outer * S[:, m, b]
             matrix = _symmetric.triangle(blocks.reshape(k * n, k * n))
         matrix[_symmetric.diagonal(matrix)] += 1.0
         return _symmetric.factored_triangle(matrix)
 
-    def outer(self, face: Face, scale: Array) -> Array:
+    def outer(self, face: Face, scale: Floats) -> Floats:
         """Return the triangle of K K^T of one output, its rows times ``scale`` (n_samples, 1).
 
-        From some columns at a time. Where the faces are most of the space, from what they lack: with
-        U_g = ``complement``,
+        In the precision of ``scale``, from some columns at a time. Where the faces are most of the
+        space, from what they lack: with U_g = ``complement``,
 
             sum_g D_g X J_g X^T D_g = X X^T o sum_g (1 - kappa_g) D_g 1 1^T D_g
                                       + sum_g D_g X (kappa_g q q^T - (1 - kappa_g) U U^T) X^T D_g.
         """
-        op, channel = self.operator, self.operator.channel[face.active]
-        X, free = scale * op.X, scale * np.sqrt(self.tau) * op.Z
+        op, channel, dtype = self.operator, self.operator.channel[face.active], scale.dtype
+        X = scale * op.X.astype(dtype, copy=False)
+        free = scale * (np.sqrt(self.tau) * op.Z).astype(dtype, copy=False)
         if face.dimensions <= _lacking(face):
             total = squared(free)
             for panel in self._panels(X, *face.roots, channel):
@@ -178,7 +179,7 @@ class Columns:
             return total
         inside = np.sqrt(face.sigma * (1.0 - face.kappa))
         total = squared(X)
-        total *= squared(inside * op.masks[:, channel])
+        total *= squared((inside * op.masks[:, channel]).astype(dtype, copy=False))
         total = squared(free, 1.0, total)
         along = np.sqrt(face.sigma * face.kappa)[:, None] * face.q
         every = np.ones((len(channel), 1), dtype=bool)
@@ -189,12 +190,12 @@ class Columns:
             total = squared(panel, -1.0, total)
         return total
 
-    def _panels(self, X: Array, vectors: Array, used: Mask, channel: Index) -> Iterator[Array]:
+    def _panels(self, X: Floats, vectors: Array, used: Mask, channel: Index) -> Iterator[Floats]:
         """Yield D_g X times the used columns of ``vectors``, some at a time."""
         n, d = X.shape
         for some in chunks(len(channel), n * max(1, used.shape[1]), most=_PANEL):
             flat = vectors[some].transpose(1, 0, 2).reshape(d, -1)[:, used[some].ravel()]
-            panel = X @ flat
+            panel = X @ flat.astype(X.dtype, copy=False)
             panel *= self.operator.masks[:, np.repeat(channel[some], used[some].sum(axis=1))]
             yield panel
 

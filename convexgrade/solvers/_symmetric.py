@@ -2,7 +2,7 @@
 
 A *triangle* is a vector, the lower triangle of a matrix in rectangular full packed format (Gustavson,
 Wasniewski, Dongarra & Langou 2010): three blocks, each of which BLAS takes as it is. It holds half as
-many numbers as a square, and products and factors take no longer.
+many numbers as a square, and products and factors take no longer. It may be in single precision.
 """
 
 from __future__ import annotations
@@ -10,41 +10,45 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dpftrf, dpftrs, dposv, dpotrf, dsfrk, dtfttr, dtrttf
+from scipy.linalg import lapack
+from scipy.linalg.lapack import dposv, dpotrf
 
 Array = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]  # in double or single precision
 Index = NDArray[np.intp]
 
 _RIDGES = (0.0, 1e-16, 1e-15, 1e-14, 1e-12, 1e-10, 1e-8)  # tried in turn, relative to the diagonal
 
 
-def squared(panel: Array, sign: float = 1.0, total: Array | None = None) -> Array:
+def squared(panel: Floats, sign: float = 1.0, total: Floats | None = None) -> Floats:
     """Return the triangle of sign * panel panel^T, added to a total that is written over."""
     n, width = panel.shape
     if total is None:
-        total = np.zeros(n * (n + 1) // 2)
+        total = np.zeros(n * (n + 1) // 2, dtype=panel.dtype)
     if width == 0:
         return total
+    add = _routine("sfrk", panel)
     return np.asarray(
-        dsfrk(n, width, sign, panel.T, 1.0, total, trans="T", uplo="L", overwrite_c=True)
+        add(n, width, sign, panel.T, 1.0, total, trans="T", uplo="L", overwrite_c=True)
     )
 
 
-def triangle(matrix: Array) -> Array:
+def triangle(matrix: Floats) -> Floats:
     """Return the triangle of a symmetric matrix."""
-    return np.asarray(dtrttf(matrix.T, uplo="L")[0])
+    return np.asarray(_routine("trttf", matrix)(matrix.T, uplo="L")[0])
 
 
-def square(entries: Array) -> Array:
+def square(entries: Floats) -> Floats:
     """Return the symmetric matrix that a triangle stands for."""
-    lower = np.tril(dtfttr(_side(entries), entries, uplo="L")[0])
+    lower = np.tril(_routine("tfttr", entries)(_side(entries), entries, uplo="L")[0])
     return np.asarray(lower + np.tril(lower, -1).T)
 
 
-def diagonal(entries: Array) -> Index:
+def diagonal(entries: Floats) -> Index:
     """Return where in a triangle its diagonal stands.
 
     The first half of the columns are kept as they are, below one another in a rectangle, of which the
@@ -58,29 +62,36 @@ def diagonal(entries: Array) -> Index:
     return np.concatenate([(1 - odd + left) + left * length, right + (right + odd) * length])
 
 
-def _side(entries: Array) -> int:
+def _side(entries: Floats) -> int:
     return (isqrt(8 * entries.size + 1) - 1) // 2
+
+
+def _routine(name: str, array: Floats) -> Any:
+    """Return the routine of LAPACK for an array's precision."""
+    return getattr(lapack, ("s" if array.dtype == np.float32 else "d") + name)
 
 
 @dataclass(frozen=True)
 class Factor:
     """The Cholesky factor of a matrix that was given as a triangle, as a triangle itself."""
 
-    entries: Array
+    entries: Floats
 
     def solve(self, right: Array) -> Array:
-        """Return the solution for right sides (n,) or (n, k)."""
-        columns = np.asfortranarray(right.reshape(len(right), -1))
-        solution, _ = dpftrs(len(columns), self.entries, columns, uplo="L")
-        return np.asarray(solution.reshape(right.shape))
+        """Return the solution for right sides (n,) or (n, k), as precise as the factor is."""
+        scale = float(np.abs(right).max()) or 1.0  # within the range of single precision
+        columns = (right.reshape(len(right), -1) / scale).astype(self.entries.dtype, order="F")
+        solution, _ = _routine("pftrs", columns)(len(columns), self.entries, columns, uplo="L")
+        return np.asarray(scale * solution.reshape(right.shape).astype(float, copy=False))
 
 
-def factored_triangle(entries: Array) -> Factor:
+def factored_triangle(entries: Floats) -> Factor:
     """Return the factor of a triangle, with the least ridge that works, written into the triangle."""
     n, place = _side(entries), diagonal(entries)
+    factor = _routine("pftrf", entries)
     for ridged in _ridged(entries[place]):
         entries[place] = ridged
-        found, info = dpftrf(n, entries, uplo="L")
+        found, info = factor(n, entries, uplo="L")
         if info == 0 and np.isfinite(found[place]).all():
             return Factor(np.asarray(found))
     raise np.linalg.LinAlgError("not positive definite")
@@ -130,10 +141,11 @@ def _with_ridges(matrix: Array) -> Iterator[Array]:
         yield matrix
 
 
-def _ridged(diagonals: Array) -> Iterator[Array]:
+def _ridged(diagonals: Floats) -> Iterator[Floats]:
     """Yield diagonals with ever larger ridges.
 
     Rounding can leave a matrix indefinite by as much; refinement makes up for the ridge.
     """
+    unit = np.finfo(diagonals.dtype).eps / np.finfo(float).eps
     for ridge in _RIDGES:
-        yield (1.0 + ridge) * diagonals
+        yield (diagonals * (1.0 + unit * ridge)).astype(diagonals.dtype, copy=False)

@@ -10,10 +10,11 @@ H is never inverted: the curvature of a log loss vanishes where it is certain.
 Where either takes long to form, conjugate gradients solve it by products with K alone, which cost what
 the groups have numbers, not their square. They are preconditioned
 
-- over the rows, unless there are too many, by a system that was formed some steps ago: from step to step
-  faces change little, and sigma by a factor. It serves until products have cost what a new one does;
 - over the columns by the same system over a sample of the rows, I + K_s^T H_s K_s: rows are much alike,
-  and a few dozen products do, however large sigma is.
+  and a few dozen products do, however large sigma is;
+- should that take long, over the rows, unless there are too many, by a system that was formed some steps
+  ago, in single precision: from step to step faces change little, and sigma by a factor. It serves until
+  products have cost what a new one does.
 """
 
 from __future__ import annotations
@@ -50,11 +51,13 @@ _A_ROOT = 25  # as one number of the roots of faces, when all products of an ite
 _A_SWEEP = 100  # as one number of a preconditioner's factor from a sample,
 _A_SOLVE = 10  # and as one number of a factor when it is used
 _CLOSE = 0.001  # error of their step, relative to what a whole one gains
-_SAMPLED = 8  # rows for one of the sample of a preconditioner,
+_SAMPLED = 8  # rows for one of the sample of a preconditioner, those of all coupled outputs,
 _SAMPLE = 256, 2048  # which has no fewer and no more
 _NOTHING = 1e-6  # part of a root of the curvature that says nothing, relative to the largest
 _KEPT = MAX_FLOATS  # floats up to which the factor of a system over the rows is kept,
-_REPAID = 3  # if it takes no longer than so many systems over the columns
+_REPAID = 3  # if it takes no longer than so many systems over the columns,
+_REUSED = 12  # to serve in about so many steps; in single precision
+_SINGLE = 0.5  # it takes so much of the time
 _GRAM = 2048  # columns of patterns whose products are kept
 _CACHED = 1 << 17  # floats that a processor's cache holds, 1 MB,
 _TOGETHER = 256  # or those of so many rows, for sums to be worth their writing
@@ -116,8 +119,8 @@ class Grams:
         self._matrix = matrix
 
 
-def _sample_size(n: int) -> int:
-    return int(np.clip(n // _SAMPLED, *_SAMPLE))
+def _sample_size(rows: int) -> int:
+    return int(np.clip(rows // _SAMPLED, *_SAMPLE))
 
 
 @dataclass
@@ -139,12 +142,15 @@ class Memory:
     sampled : bool
         Whether preconditioners over samples have always served. As sigma grows they do ever worse: what
         has failed once is not tried again.
+    single : bool
+        Whether factors in single precision have always served.
     kept : dict of tuple of int to _Kept
         The last factor of a system over the rows, for each set of outputs.
     """
 
     grams: dict[int, Grams] = field(default_factory=dict)
     sampled: bool = True
+    single: bool = True
     kept: dict[Outputs, _Kept] = field(default_factory=dict)
 
 
@@ -168,18 +174,18 @@ class System:
     def _solved(self, K: Columns, H: Array, right: Array) -> Array:
         over_columns, over_rows = _operations(K, right.size)
         cost = min(over_columns, over_rows)
+        found = None
         by_gram = over_columns <= over_rows and self._keeps_gram(K.outputs, H)
         if cost >= _MANY and not by_gram:
-            if _floats(K, right.size) <= _KEPT and over_rows <= _REPAID * over_columns:
-                return self._by_kept(K, H, right, over_rows)
-            limit = int(cost / _operations_sampled(K, right.size))
+            keeps = _floats(K, right.size) <= _KEPT and over_rows <= _REPAID * over_columns
+            limit = int(cost / _operations_sampled(K, right.size) / (_REUSED if keeps else 1))
             if self._memory.sampled and limit > _FEW:
                 found = self._by_sample(K, H, right, limit)
-                if found is not None:
-                    return found
-                self._memory.sampled = False
+                self._memory.sampled = found is not None
+            if found is None and keeps:
+                found = self._by_kept(K, H, right, _SINGLE * over_rows)
         direct = self._by_columns if over_columns <= over_rows else self._by_rows
-        return direct(K, H, right)
+        return direct(K, H, right) if found is None else found
 
     def _keeps_gram(self, outputs: Outputs, H: Array) -> bool:
         """Return whether products of patterns' columns serve in many steps: where H stays."""
@@ -220,17 +226,32 @@ class System:
         return None
 
     def _by_kept(self, K: Columns, H: Array, right: Array, cost: float) -> Array:
-        """Return a step by conjugate gradients over the rows, or by a new factor that is then kept."""
+        """Return a step by conjugate gradients over the rows, with a factor kept or made anew.
+
+        In single precision, which takes half the time to make and to use, until that does not serve:
+        of some systems it leaves nothing.
+        """
         K, S = K.alone(), square_roots(H)
-        kept = self._memory.kept.get(K.outputs)
-        if kept is not None and kept.spent < cost:
-            product = _A_PRODUCT * len(right) * K.numbers + _A_SOLVE * right.size**2
+        product = _A_PRODUCT * len(right) * K.numbers + _A_SOLVE * right.size**2
+
+        def served(kept: _Kept) -> Array | None:
             found, taken = _by_factor(K, S, right, kept.factor, int(cost / product))
             kept.spent += taken * product
-            if found is not None:
-                return found
-        kept = self._memory.kept[K.outputs] = _Kept(K.row_factor(S))
-        return _over_rows(K, S, right, kept.factor)
+            return found
+
+        memory, kept = self._memory, self._memory.kept.get(K.outputs)
+        found = served(kept) if kept is not None and kept.spent < cost else None
+        if found is None and memory.single:
+            try:
+                kept = memory.kept[K.outputs] = _Kept(K.row_factor(S, np.float32))
+                found = served(kept)
+            except np.linalg.LinAlgError:
+                pass
+            memory.single = found is not None
+        if found is None:
+            kept = memory.kept[K.outputs] = _Kept(K.row_factor(S))
+            found = _over_rows(K, S, right, kept.factor)
+        return found
 
     def _by_columns(self, K: Columns, H: Array, right: Array) -> Array:
         matrix = self._gram(K, H)
@@ -286,9 +307,9 @@ def _floats(K: Columns, rows: int) -> int:
 
 def _operations_sampled(K: Columns, rows: int) -> float:
     """Return how many such operations take as long as an iteration with a sample of the rows."""
-    n = rows // len(K.outputs)
-    products = _A_PRODUCT * n * K.numbers + _A_ROOT * K.numbers * K.operator.X.shape[1]
-    return float(products + _A_SWEEP * min(_sample_size(n), K.number) ** 2)
+    products = _A_PRODUCT * rows // len(K.outputs) * K.numbers
+    roots = _A_ROOT * K.numbers * K.operator.X.shape[1]
+    return float(products + roots + _A_SWEEP * min(_sample_size(rows), K.number) ** 2)
 
 
 def _over_sample(K: Columns, H: Array) -> Callable[[Array], Array]:
@@ -298,7 +319,7 @@ def _over_sample(K: Columns, H: Array) -> Callable[[Array], Array]:
     I - T^T (I + T T^T)^-1 T.
     """
     n, k = H.shape[:2]
-    size = max(1, _sample_size(n) // k)
+    size = min(n, max(1, _sample_size(n * k) // k))
     rows = np.sort(np.random.default_rng(0).choice(n, size, replace=False))
     sample = K.on_rows(rows)
     weighted = H[rows] * (n / size)
