@@ -91,6 +91,16 @@ def test_no_neurons_above_alpha_max(loss):
 
 
 @pytest.mark.parametrize("cones", [True, False])
+def test_no_neurons_where_none_has_any_price(cones):
+    X = np.array([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
+    program = make_program(X, np.array([1.0, 1.0, -1.0, -1.0]), alpha=0.1, cones=cones)
+    assert not program.adjoint(program.y / len(X)).any()
+    solution = newton.solve(program)
+    assert solution.status is Status.OPTIMAL
+    assert not solution.blocks.any()
+
+
+@pytest.mark.parametrize("cones", [True, False])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("size", [0.5, 0.2, 0.05])
 def test_steps_are_of_a_length_that_suits_the_penalty(size, loss, cones):

@@ -43,7 +43,7 @@ Index = NDArray[np.intp]
 
 _WORKING = 100  # groups of a working set: so many of the highest price,
 _SPARE = 1.5  # or this many for each neuron
-_SIGMA = 0.6  # first sigma, in units of loss / (alpha times the highest price),
+_SIGMA = 0.6  # first sigma, in units of loss / (alpha times the highest price, or alpha),
 _TINY = 1e-3  # but no smaller an alpha counts than this, in units of the highest price,
 _WARM = 0.1  # and from a warm start, however small alpha is: that many times ||v||^2 / gap
 _NEAREST = 1e-12  # gap below which no start is any nearer
@@ -308,7 +308,7 @@ class _Problem:
             distance = max(gap, _NEAREST) * self.before
             sigma = _WARM * float(np.vdot(point.v, point.v)) / distance
         else:
-            price = float(prices.max(initial=0.0))
+            price = max(float(prices.max(initial=0.0)), self.program.alpha)
             sigma = _SIGMA * self.before / (price * max(self.program.alpha, _TINY * price))
         return _Pace(sigma, _TAU / self.curvatures)
 
