@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
+from scipy.linalg import get_lapack_funcs
 from scipy.linalg.lapack import dposv, dpotrf
 
 Array = NDArray[np.float64]
@@ -68,7 +68,7 @@ def _side(entries: Floats) -> int:
 
 def _routine(name: str, array: Floats) -> Any:
     """Return the routine of LAPACK for an array's precision."""
-    return getattr(lapack, ("s" if array.dtype == np.float32 else "d") + name)
+    return get_lapack_funcs(name, (array,))
 
 
 @dataclass(frozen=True)

@@ -332,9 +332,8 @@ def _over_sample(K: Columns, H: Array) -> Callable[[Array], Array]:
     over_rows = sample.row_factor(S)
 
     def inverse(r: Array) -> Array:
-        scaled = _scaled(S, sample.forward(r))
-        inner = over_rows.solve(scaled.T.ravel())
-        return r - sample.adjoint(_scaled(S, inner.reshape(k, size).T))
+        inner = _solved_by(over_rows, _scaled(S, sample.forward(r)))
+        return r - sample.adjoint(_scaled(S, inner))
 
     return inverse
 
