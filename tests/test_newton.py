@@ -303,7 +303,7 @@ def test_kept_factors_lead_to_the_same_optimum(loss, cones, serves, monkeypatch)
     by_factor, row_factor = _systems._by_factor, Columns.row_factor
 
     def counted(K, S, right, factor, limit):
-        tried.append(factor.entries.dtype)
+        tried.append(factor.lower.dtype)
         return by_factor(K, S, right, factor, limit if serves in tried[-1].name else 0)
 
     def made(K, S, dtype=float):
