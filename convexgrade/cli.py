@@ -9,7 +9,7 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -232,9 +232,13 @@ def _task(values: Any, target: str, task: str) -> str:
 
 def _given_parameters(arguments: argparse.Namespace, estimator: Any) -> dict[str, Any]:
     given = {name: getattr(arguments, name) for name in _PARAMETERS if name in arguments}
-    for name in set(given) - set(inspect.signature(estimator).parameters):
+    known = inspect.signature(estimator).parameters
+    for name in set(given) - set(known):
         raise ValueError(f"{estimator.__name__} has no parameter {name!r}.")
-    return given
+    words = {
+        name for name in given if known[name].default == "none"
+    }  # no None, but a word of theirs
+    return {n: "none" if n in words and v is None else v for n, v in given.items()}
 
 
 def _fit_and_tell(estimator: Any, X: Any, y: Any, shown: dict[str, tuple[Any, Any]]) -> None:
@@ -243,13 +247,24 @@ def _fit_and_tell(estimator: Any, X: Any, y: Any, shown: dict[str, tuple[Any, An
     header = ["grade", "patterns", "neurons", "  objective", "lower bound", "relative gap"]
     header += [*(f"{name} {metric}" for name in shown), "seconds"]
     _print_row(header, header)
-    for index, fitted in enumerate(_grade_by_grade(estimator, X, y)):
-        grade, c = fitted.grades_[index], fitted.certificates_[index]
-        cells = [str(index + 1), str(c.n_patterns), str(grade.n_neurons)]
+    told = 0
+    for _ in estimator._fitting(X, y):
+        if estimator.n_grades_ == told:  # and the chain has ended
+            continue
+        told, grade, c = estimator.n_grades_, estimator.grades_[-1], estimator.certificates_[-1]
+        cells = [str(told), str(c.n_patterns), str(grade.n_neurons)]
         cells += [f"{c.primal:.6g}", f"{c.dual:.6g}", f"{c.relative_gap:.1e}"]
-        cells += [f"{error(known, fitted.predict(rows)):.4g}" for rows, known in shown.values()]
+        cells += [f"{error(known, estimator.predict(rows)):.4g}" for rows, known in shown.values()]
         _print_row(header, [*cells, f"{grade.seconds:.1f}"])
-    print(f"\n{estimator.stop_reason_}")
+    chosen = estimator.alpha == "auto" and estimator.validation_loss_.size > 0
+    by = ", chosen on rows held out" if chosen else ""
+    print(f"\nThe first penalty is alpha={estimator.alpha_:.3g}{by}.")
+    print(estimator.stop_reason_)
+    if estimator.objective_path_.size > 1:
+        first, *_, last = estimator.objective_path_
+        print(
+            f"Correction lowered the objective of the whole chain from {first:.6g} to {last:.6g}."
+        )
     for index, certificate in enumerate(estimator.certificates_):
         print(f"Grade {index + 1}: {certificate.status.value}")
     print(textwrap.fill(_claim(estimator.certificates_), width=100), flush=True)
@@ -257,21 +272,6 @@ def _fit_and_tell(estimator: Any, X: Any, y: Any, shown: dict[str, tuple[Any, An
 
 def _print_row(header: list[str], cells: list[str]) -> None:
     print("  ".join(c.rjust(len(name)) for name, c in zip(header, cells, strict=True)), flush=True)
-
-
-def _grade_by_grade(estimator: Any, X: Any, y: Any) -> Iterator[Any]:
-    """Yield the chain after each new grade; the result is that of one fit."""
-    depth = estimator.n_grades
-    estimator.set_params(warm_start=True)
-    for n_grades in range(1, depth + 1):
-        with warnings.catch_warnings():
-            # The line of the grade says how close it came to the optimum.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            estimator.set_params(n_grades=n_grades).fit(X, y)
-        if estimator.n_grades_ < n_grades:
-            break
-        yield estimator
-    estimator.set_params(n_grades=depth, warm_start=False)
 
 
 def _claim(certificates: Sequence[Certificate]) -> str:
@@ -317,7 +317,11 @@ def _demonstrate(arguments: argparse.Namespace) -> None:
     X_train, X_test, y_train, y_test = parts
     chain = MultigradeRegressor(**_CHAIN)
     print(f"Heating load of buildings, {len(X_train)} training rows and {len(X_test)} test rows.")
-    print("A chain of ReLU networks; the training of each is a convex program:\n", flush=True)
+    print(
+        "A chain of ReLU networks; the training of each is a convex program. Penalty and depth are"
+    )
+    print("chosen first, on rows held out, for some seconds; then a line comes with each grade:\n")
+    sys.stdout.flush()
     _fit_and_tell(chain, X_train, y_train, {"train": (X_train, y_train), "test": (X_test, y_test)})
     errors = {"MultigradeRegressor": root_mean_squared_error(y_test, chain.predict(X_test))}
     for name, rival in _rivals().items():

@@ -101,8 +101,9 @@ def decompose(network: Network, H: Array) -> Decomposition:
     """
     if network.gate_coef is None or network.gate_intercept is None:
         raise ValueError("Only a gated ReLU network can be decomposed; this one has no gates.")
-    X = np.column_stack([H, np.ones(len(H))])
     gates = np.vstack([network.gate_coef, network.gate_intercept])
+    biased = gates[-1].any() or network.hidden_intercept.any()
+    X = np.column_stack([H, np.full(len(H), float(biased))])
     masks = H @ network.gate_coef + network.gate_intercept >= 0.0  # as `Network.hidden` reads them
     neurons = zip(masks.T, gates.T, network.vectors.T, strict=True)
     pairs = np.array([split(X, mask, gate, v) for mask, gate, v in neurons])
@@ -131,7 +132,7 @@ def split(X: Array, mask: Mask, gate: Array, v: Array) -> tuple[Array, Array]:
     Parameters
     ----------
     X : ndarray of shape (n_samples, d)
-        Rows; the last column is the constant 1.
+        Rows; the last column is the constant 1, or 0 where neurons have no bias.
     mask : ndarray of bool, shape (n_samples,)
         Pattern, ``X @ gate >= 0``.
     gate : ndarray of shape (d,)
@@ -149,6 +150,8 @@ def split(X: Array, mask: Mask, gate: Array, v: Array) -> tuple[Array, Array]:
     if norm == 0.0 or not mask.any():
         return zero, zero
     v = v / norm
+    anywhere = X.any(axis=1)
+    X, mask = X[anywhere], mask[anywhere]
     G = np.where(mask, 1.0, -1.0)[:, None] * X / np.linalg.norm(X, axis=1)[:, None]
     response = G @ v
     rounding = _ROUNDING * (np.abs(G) @ np.abs(v))
@@ -169,12 +172,14 @@ def _inside(X: Array, mask: Mask, gate: Array) -> Array:
     """Return a unit vector in the interior of the cone: the gate, its intercept shifted.
 
     A row on the gate's hyperplane counts as active, so that the least active response is above the
-    largest inactive one, and half way between the two is a hyperplane that touches no row.
+    largest inactive one, and half way between the two is a hyperplane that touches no row. Without
+    intercepts, it is the gate itself.
     """
-    inside = np.zeros_like(gate)
+    inside, unit = np.zeros_like(gate), gate / (np.linalg.norm(gate) or 1.0)
     inside[-1] = 1.0
-    if not mask.all():
-        unit = gate / np.linalg.norm(gate)
+    if not X[:, -1].any():
+        inside = unit
+    elif not mask.all():
         response = X @ unit
         inside = unit - 0.5 * (response[mask].min() + response[~mask].max()) * inside
     if np.any((X @ inside > 0.0) != mask):

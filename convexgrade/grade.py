@@ -39,7 +39,7 @@ Array = NDArray[np.float64]
 Report = Callable[[str], None]
 Seed = Sequence[int]
 
-_EXHAUSTIVE_LIMIT = 20_000  # patterns; a few minutes at n = 140 in rank 3
+_EXHAUSTIVE_LIMIT = 20_000  # patterns; half a minute at n = 140 in rank 3
 _FINAL_STEPS = 1000  # quasi-Newton steps after a cut to ``max_neurons``
 _COMPLETIONS = 8  # times that neurons of high price join the last patterns,
 _CHEAP = 3e6  # as long as a Newton step of the program takes about so many operations
@@ -85,6 +85,7 @@ class Settings:
             tol=max(self.tol, _TOL_TO_JUDGE),
             max_iter=1,
             n_jobs=1,
+            refinement="none",
         )
 
 

@@ -6,7 +6,7 @@ together with one gate each, so that the same pattern can be read off the same r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb
 
 import numpy as np
@@ -155,6 +155,8 @@ def enumerate_patterns(X: Array, *, limit: int) -> Patterns:
     basis, coordinates = _row_space(X)
     rank = basis.shape[1]
     n_planes = _distinct_hyperplanes(coordinates)
+    if n_planes == 0:  # rows of zeros, and neurons without bias: none does anything
+        return replace(Patterns.none(*X.shape), exhaustive=True)
     count = count_patterns(n_planes, rank)
     if count > limit:
         raise ValueError(

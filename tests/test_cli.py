@@ -80,13 +80,21 @@ def test_fit_prints_a_line_a_grade_and_saves_the_model(run):
     assert len(load_model("model.npz").grades) == 2
 
 
-def test_the_model_is_that_of_one_fit_with_these_parameters(run):
-    run("fit", "data.csv", "--target", "price", *FAST)
+@pytest.mark.parametrize("alpha", [0.05, "auto"])  # "auto" tries four, on rows held out
+@pytest.mark.parametrize("correction", ["none", "backward"])
+def test_the_model_is_that_of_one_fit_with_these_parameters(run, alpha, correction):
+    _, out, _ = run(
+        *("fit", "data.csv", "--target", "price", *FAST[2:]),
+        *("--alpha", alpha, "--correction", correction),
+    )
     model = load_model("model.npz")
     frame = pd.read_csv("data.csv")
-    estimator = MultigradeRegressor(0.05, n_grades=2, n_patterns=5, max_iter=2, random_state=0).fit(
-        encode(model.columns, frame), frame["price"]
-    )
+    estimator = MultigradeRegressor(
+        alpha, n_grades=2, n_patterns=5, max_iter=2, correction=correction, random_state=0
+    ).fit(encode(model.columns, frame), frame["price"])
+    chosen = ", chosen on rows held out" if alpha == "auto" else ""
+    assert f"The first penalty is alpha={estimator.alpha_:.3g}{chosen}.\n" in out
+    assert ("Correction lowered the objective" in out) == (estimator.objective_path_.size > 1)
     np.testing.assert_allclose(
         model.predict(frame), estimator.predict(encode(model.columns, frame)), rtol=0, atol=1e-10
     )
@@ -289,7 +297,7 @@ def test_what_is_no_model_or_command_is_refused(fails):
 
 @pytest.mark.parametrize("out", ["nowhere/model.npz", "."])
 def test_an_impossible_output_is_refused_before_the_fit(out, fails, monkeypatch):
-    monkeypatch.setattr(MultigradeRegressor, "fit", lambda *_: pytest.fail("it was fitted"))
+    monkeypatch.setattr(MultigradeRegressor, "_fitting", lambda *_: pytest.fail("it was fitted"))
     assert "--out" in fails("fit", "data.csv", "--target", "price", "--out", out)
 
 
@@ -308,7 +316,7 @@ def test_help_is_no_error(capsys):
     ],
 )
 def test_a_fit_that_ends_badly_saves_nothing(error, status, message, run, monkeypatch):
-    monkeypatch.setattr(MultigradeRegressor, "fit", Mock(side_effect=error))
+    monkeypatch.setattr(MultigradeRegressor, "_fitting", Mock(side_effect=error))
     got, _, err = run("fit", "data.csv", "--target", "price")
     assert (got, err) == (status, f"convexgrade: {message}\n")
     assert os.listdir() == ["data.csv"]
@@ -319,7 +327,7 @@ def test_a_warning_is_one_line(run, monkeypatch):
         warnings.warn("the solver\nwas replaced", RuntimeWarning, stacklevel=1)
         raise ValueError("and that failed")
 
-    monkeypatch.setattr(MultigradeRegressor, "fit", warned)
+    monkeypatch.setattr(MultigradeRegressor, "_fitting", warned)
     warnings.simplefilter("default")
     _, _, err = run("fit", "data.csv", "--target", "price")
     assert err.splitlines() == [

@@ -347,3 +347,13 @@ def test_what_rows_can_hardly_tell_apart_goes_to_the_usual_penalty(
     assert chosen.alpha == alpha
     assert chosen.depth == 1
     assert [trial.alpha for trial in chosen.trials] == [0.1, 0.01]
+
+
+def test_a_fold_may_have_classes_whose_rows_have_no_weight():
+    X = np.random.default_rng(0).standard_normal((60, 2))
+    labels = np.digitize(X[:, 0] + X[:, 1] ** 2, [0.0, 1.0])
+    weights = (labels < 2).astype(float)
+    model = MultigradeClassifierCV(
+        alphas=[0.1], n_grades=1, cv=KFold(2), patterns="sampled", n_patterns=5, random_state=0
+    ).fit(X, labels, sample_weight=weights)
+    np.testing.assert_array_equal(model.classes_, [0, 1])

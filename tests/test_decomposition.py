@@ -1,7 +1,7 @@
 """Gated networks as ReLU networks: equal on the rows, and of the least norm that a pair can have."""
 
 import pickle
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import cvxpy as cp
 import numpy as np
@@ -225,6 +225,34 @@ def test_where_the_search_fails_the_gate_gives_a_pair(monkeypatch):
     cheap = decompose(network, H)
     assert_equal_on_rows(cheap, network, H)
     assert cheap.penalty_after > best.penalty_after
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_network_without_biases_becomes_one_without(seed):
+    rng = np.random.default_rng(seed)
+    H = rng.standard_normal((25, 3))
+    H[0] = 0.0
+    network = gated_network(rng, H)
+    network = replace(
+        network,
+        hidden_intercept=0.0 * network.hidden_intercept,
+        gate_intercept=0.0 * network.gate_intercept,
+    )
+    result = decompose(network, H)
+    assert_equal_on_rows(result, network, H)
+    assert not result.network.hidden_intercept.any()
+    # Constraints of a row of zeros say nothing, so the program may be stated without biases.
+    vectors, gates = network.hidden_coef.T, H @ network.gate_coef >= 0.0
+    total = 0.0
+    for v, mask, output in zip(vectors, gates.T, network.output_coef, strict=True):
+        G = np.where(mask, 1.0, -1.0)[:, None] * H
+        p, m = cp.Variable(3), cp.Variable(3)
+        problem = cp.Problem(
+            cp.Minimize(cp.norm(p) + cp.norm(m)), [p - m == v, G @ p >= 0, G @ m >= 0]
+        )
+        problem.solve(solver=cp.CLARABEL)
+        total += problem.value * np.abs(output).sum()
+    assert result.penalty_after == pytest.approx(total, rel=1e-5)
 
 
 def test_relu_networks_and_inseparable_rows_are_errors():

@@ -1,6 +1,7 @@
 """The estimators as scikit-learn citizens, and the chain behind them."""
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -169,6 +170,50 @@ def test_warm_start_adds_grades_without_touching_the_old(estimator):
         model.set_params(n_grades=4, keep_inputs=False).fit(X, y)
 
 
+def test_targets_of_another_shape_than_those_of_the_fit_are_errors():
+    X, y = make_data(30)
+    two = small(MultigradeRegressor, n_grades=1, patterns="sampled").fit(
+        X, np.stack([y, -y], axis=1)
+    )
+    one = small(MultigradeRegressor, n_grades=1, patterns="sampled").fit(X, y)
+    assert certify(one, X, y[:, None])[0].gap == pytest.approx(certify(one, X, y)[0].gap)
+    with pytest.raises(
+        ValueError, match=r"y has 1 outputs, but this MultigradeRegressor was .* 2\."
+    ):
+        certify(two, X, y)
+    with pytest.raises(ValueError, match="y has 1 outputs"):
+        two.set_params(warm_start=True, n_grades=2).fit(X, y)
+    assert two.n_grades_ == 1
+
+
+@pytest.mark.parametrize("names", [[3, 5, 7], ["a", "b", "c"]])
+def test_classes_that_the_fit_did_not_see_are_errors(names):
+    X, y = make_data(30)
+    labels = np.array(names)[targets(MultigradeClassifier, y, n_classes=3)]
+    known = labels != names[2]
+    model = small(MultigradeClassifier, n_grades=1, patterns="sampled").fit(X[known], labels[known])
+    assert len(certify(model, X[known][:5], labels[known][:5])) == 1
+    message = rf"not fitted with: \[{names[2]!r}\]; it knows \[{names[0]!r}, {names[1]!r}\]"
+    with pytest.raises(ValueError, match=message):
+        certify(model, X, labels)
+    with pytest.raises(ValueError, match=message):
+        model.set_params(warm_start=True, n_grades=2).fit(X, labels)
+
+
+def test_why_a_chain_ended_is_said_of_the_chain_that_stays(monkeypatch):
+    X, y = make_data(60)
+    tried = SimpleNamespace(losses=(0.4, 0.3, 0.2, 0.1), verdict="All 4 grades were fitted.")
+    monkeypatch.setattr(
+        MultigradeRegressor, "_best_tried", lambda self, folds, plan, before: (tried, plan)
+    )
+    model = small(MultigradeRegressor, alpha=0.3, alpha_decay=3.0, n_grades=4, early_stopping=True)
+    model.fit(X, y)
+    assert model.n_grades_ < 4
+    assert model.stop_reason_.startswith(f"Grade {model.n_grades_ + 1} is trivial")
+    model.set_params(alpha=0.02, alpha_decay=1.0).fit(X, y)
+    assert model.stop_reason_ == "All 4 grades were fitted."
+
+
 @pytest.mark.parametrize("value", [1.0, 0.1, -1e6 / 3])
 def test_a_constant_column_has_no_linear_term(value):
     X, y = make_data()
@@ -186,6 +231,16 @@ def test_warm_start_of_one_grade_starts_from_its_neurons():
     before = model.certificate_.primal
     model.set_params(random_state=1).fit(X, y)
     assert model.certificate_.primal <= before * (1.0 + 1e-6)
+
+
+def test_a_warm_start_on_data_of_another_shape_begins_anew():
+    X, y = make_data(30)
+    model = small(ConvexReLURegressor, warm_start=True, max_iter=1)
+    for columns, labels in ((X, y), (X[:, :1], y), (X, np.stack([y, -y], axis=1)), (X, y)):
+        model.fit(columns, labels)
+        cold = small(ConvexReLURegressor, max_iter=1).fit(columns, labels)
+        assert model.predict(columns).shape == labels.shape
+        assert model.certificate_.primal == pytest.approx(cold.certificate_.primal, rel=1e-2)
 
 
 @pytest.mark.parametrize("estimator", CHAINS)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
+from convexgrade import MultigradeRegressor
 from convexgrade.patterns import (
     Patterns,
     activation,
@@ -80,6 +81,18 @@ def test_enumeration_refuses_with_the_count():
     message = f"'exhaustive' would list up to {count_patterns(50, 3)} patterns"
     with pytest.raises(ValueError, match=message):
         enumerate_patterns(X, limit=100)
+
+
+def test_rows_of_zeros_have_no_pattern_in_which_anything_is_active():
+    patterns = enumerate_patterns(np.zeros((5, 2)), limit=100)
+    assert len(patterns) == 0
+    assert patterns.exhaustive
+    chain = MultigradeRegressor(
+        first_bias=False, patterns="exhaustive", n_grades=1, early_stopping=False
+    )
+    np.testing.assert_allclose(
+        chain.fit(np.ones((5, 2)), np.arange(5.0)).predict(np.ones((1, 2))), 2.0
+    )
 
 
 def test_sampled_patterns_are_distinct_reproducible_and_stop_when_there_are_no_more():

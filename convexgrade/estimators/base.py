@@ -126,15 +126,23 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         ValueError
             If a parameter, X, y or the weights are not as described.
         """
+        for _ in self._fitting(X, y, sample_weight):
+            pass
+        self._warn_unconverged()
+        return self
+
+    def _fitting(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> Iterator[None]:
+        """Fit, and pause whenever a grade has been added to the chain that stays."""
         continues = self._continues()
         given = self._weighted(*self._validate(X, y, reset=not continues), sample_weight)
-        first_network = None if continues else self._first_network()
+        first_network = None
         if not continues:
             self._learn_from(distinct_rows(given))
             self._choose(given)
-        self._grow(given, self._plan(first_network), continues)
-        self._warn_unconverged()
-        return self
+            first_network = self._first_network()
+        yield from self._grow(given, self._plan(first_network), continues)
 
     def transform(self, X: ArrayLike) -> Array:
         """Return the hidden features of the last grade.
@@ -254,12 +262,13 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _choose(self, given: Rows) -> None:
         """Choose parameters from the data, for estimators that do."""
 
-    def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> None:
+    def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> Iterator[None]:
         """Fit the grades, setting out from those there are if the fit ``continues``."""
         data = self._data(distinct_rows(given))
         start = self._progress if continues else self._begin(data)
         for progress in self._growing(start, data, plan):
             self._progress = progress
+            yield
 
     def _growing(self, start: Progress, data: Data, plan: ChainPlan) -> Iterator[Progress]:
         for progress in grow(start, data, plan, self._reporter(level=2)):

@@ -42,6 +42,9 @@ def certify(
         If ``estimator`` is not one of this package's.
     sklearn.exceptions.NotFittedError
         If it is not fitted.
+    ValueError
+        If X or y do not have the columns, outputs or classes of the fit; or if ``patterns="exhaustive"``
+        would list many more patterns on these rows than on those of the fit.
 
     Examples
     --------

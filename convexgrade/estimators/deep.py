@@ -153,17 +153,19 @@ class ManyGrades(DeepChain):
     def _penalty(self) -> float:
         return self._alpha if isinstance(self.alpha, str) else float(self.alpha)
 
-    def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> None:
+    def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> Iterator[None]:
         rows = single_rows(given)
         if self._holds_out(rows):
-            self._grow_as_deep_as_tried(rows, plan, continues)
+            yield from self._grow_as_deep_as_tried(rows, plan, continues)
             return
-        super()._grow(given, plan, continues)
+        yield from super()._grow(given, plan, continues)
         if self.correction != "none":
             data = self._data(distinct_rows(given))
             self._progress = self._corrected(self._progress, data, self.correction, Limits())
 
-    def _grow_as_deep_as_tried(self, rows: Rows, plan: ChainPlan, continues: bool) -> None:
+    def _grow_as_deep_as_tried(
+        self, rows: Rows, plan: ChainPlan, continues: bool
+    ) -> Iterator[None]:
         """Find the depth from which on the loss of rows held out rises, then fit all rows so deep."""
         before = self._progress if continues else None
         folds = list(self._held_out(rows))
@@ -183,12 +185,14 @@ class ManyGrades(DeepChain):
         for whole in self._growing(before or self._begin(data), data, plan):
             held_out = losses[: len(whole.chain)]
             self._progress = replace(whole, validation_loss=held_out, verdict="")
+            yield
+        verdict = tried.verdict if len(whole.chain) == len(losses) else whole.verdict
         whole = self._progress
         if corrects:
             whole = self._corrected(whole, data, self.correction, Limits())
         elif self.correction != "none":
             whole = replace(whole, objective_path=(objective(whole.chain, data, plan.loss),))
-        self._progress = replace(whole, validation_loss=held_out, verdict=tried.verdict)
+        self._progress = replace(whole, validation_loss=held_out, verdict=verdict)
 
     def _best_tried(
         self, folds: list[Fold], plan: ChainPlan, before: Progress | None
@@ -339,6 +343,7 @@ class CrossValidated(DeepChain):
                     f"cv={self.cv!r} has a fold whose training or validation rows have no weight; at "
                     f"least one row of each must have a positive one."
                 )
+            others = others.take(others.weights > 0.0)
             yield Fold(self._data(distinct_rows(rows)), self._data(others))
 
     @property

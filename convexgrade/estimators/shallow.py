@@ -18,7 +18,10 @@ from convexgrade.network import Network
 
 
 class OneGrade(BaseChain):
-    """One grade; ``warm_start`` starts the search from the neurons of the last fit."""
+    """One grade; ``warm_start`` starts the search from the neurons of the last fit.
+
+    But not from those that read another number of columns, or feed another number of outputs.
+    """
 
     @property
     def certificate_(self) -> Certificate:
@@ -28,7 +31,10 @@ class OneGrade(BaseChain):
     def _first_network(self) -> Network | None:
         if not (self.warm_start and self.__sklearn_is_fitted__()):
             return None
-        return self.grades_[0].network
+        network = self.grades_[0].network
+        shape = self.n_features_in_, self._coding.scaling.center.size
+        fits = shape == (len(network.hidden_coef), network.output_coef.shape[1])
+        return network if fits else None
 
 
 class ConvexReLURegressor(RegressorTargets, OneGrade):
@@ -75,7 +81,8 @@ class ConvexReLURegressor(RegressorTargets, OneGrade):
     max_iter : int, default=3
         Most rounds of search and solve.
     warm_start : bool, default=False
-        Start the search from the neurons of the last fit, for instance along a path of alpha.
+        Start the search from the neurons of the last fit, for instance along a path of alpha, if they
+        read as many columns and feed as many outputs.
     random_state : int, RandomState instance or None, default=None
         Determines patterns and starts.
     verbose : int, default=0
@@ -206,7 +213,8 @@ class ConvexReLUClassifier(ClassifierTargets, OneGrade):
     max_iter : int, default=3
         Most rounds of search and solve.
     warm_start : bool, default=False
-        Start the search from the neurons of the last fit.
+        Start the search from the neurons of the last fit, if they read as many columns and feed as many
+        outputs.
     random_state : int, RandomState instance or None, default=None
         Determines patterns and starts.
     verbose : int, default=0

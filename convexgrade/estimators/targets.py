@@ -92,7 +92,13 @@ class RegressorTargets(RegressorMixin):
         return Coding(SquaredError(), scaling, span)
 
     def _coded(self: Any, y: Array) -> Array:
-        return self._coding.scaling.apply(_as_columns(y))
+        columns, fitted = _as_columns(y), self._coding.scaling.center.size
+        if columns.shape[1] != fitted:
+            raise ValueError(
+                f"y has {columns.shape[1]} outputs, but this {type(self).__name__} was fitted with "
+                f"{fitted}."
+            )
+        return self._coding.scaling.apply(columns)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -175,6 +181,12 @@ class ClassifierTargets(ClassifierMixin):
         return weights * class_weights(self.class_weight, y, weights)
 
     def _coded(self: Any, y: NDArray[Any]) -> Array:
+        unknown = set(y.tolist()) - set(self.classes_.tolist())
+        if unknown:
+            raise ValueError(
+                f"y has classes that this {type(self).__name__} was not fitted with: "
+                f"{sorted(unknown, key=str)}; it knows {self.classes_.tolist()}."
+            )
         return LabelBinarizer().fit(self.classes_).transform(y).astype(np.float64)
 
 
