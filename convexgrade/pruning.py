@@ -111,13 +111,17 @@ def _curvature(program: Program, blocks: Array, unpenalised: Array) -> Array:
 
 
 def _walk(responses: Array, size: Array) -> Array:
-    """Walk along null vectors of ``responses`` until the neurons left are independent."""
+    """Walk along null vectors of ``responses`` until the neurons left are independent.
+
+    An orthonormal basis of them is kept: a reflection leaves only its first vector with anything of
+    the neuron that is gone. (To subtract that vector from the others would blow rounding up.)
+    """
     null = _null_space(responses)
     while null.shape[1]:
         z = null[:, 0]
         z = z if z.sum() <= 0.0 else -z
         falling = z < 0.0
-        if not falling.any():  # a null vector that earlier eliminations have used up
+        if not falling.any():  # of length 1, and its sum is 0 at most: there is nothing but zeros
             null = null[:, 1:]
             continue
         ratio = np.full(size.size, np.inf)
@@ -125,9 +129,10 @@ def _walk(responses: Array, size: Array) -> Array:
         gone = int(np.argmin(ratio))
         size = np.maximum(size + ratio[gone] * z, 0.0)
         size[gone] = 0.0
-        rest = null[:, 1:] - np.outer(z, null[gone, 1:] / z[gone])
-        rest[gone] = 0.0
-        null = rest / np.maximum(np.linalg.norm(rest, axis=0), 1e-300)
+        axis = null[gone].copy()
+        axis[0] += np.copysign(np.linalg.norm(axis), axis[0])
+        null = null[:, 1:] - np.outer(null @ axis, (2.0 / (axis @ axis)) * axis[1:])
+        null[gone] = 0.0
     return size
 
 

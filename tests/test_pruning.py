@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from convexgrade import pruning
 from convexgrade.patterns import sample_patterns
 from convexgrade.pruning import _null_space, prune, select
 from convexgrade.working_set import solve_over
@@ -189,3 +190,22 @@ def test_pruning_many_rows_needs_no_square_of_them():
     null = _null_space(responses)  # a square of the rows would be 13 GB
     assert null.shape == (6, 1)
     np.testing.assert_allclose(responses @ null, 0.0, atol=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_null_vector_that_hardly_has_a_neuron_may_be_the_one_to_lose_it(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    responses = rng.standard_normal((10, 6)) @ rng.standard_normal((6, 14))
+    null = np.linalg.svd(responses)[2][6:].T
+    # A basis whose first vector has 1e-12 of the smallest neuron, and a sum below zero.
+    first = np.linalg.svd(null[:1])[2][1]
+    first = -np.copysign(1.0, (null @ first).sum()) * first - 1e-12 * null[0] / (null[0] @ null[0])
+    turn, _ = np.linalg.qr(np.column_stack([first, rng.standard_normal((8, 7))]))
+    turn[:, 0] = first
+    monkeypatch.setattr(pruning, "_null_space", lambda _: null @ turn)
+    size = rng.uniform(1.0, 2.0, 14)
+    size[0] = 1e-14
+    found = pruning._walk(responses, size)
+    assert np.count_nonzero(found) == 6
+    assert (found >= 0.0).all()
+    np.testing.assert_allclose(responses @ found, responses @ size, atol=1e-11)
