@@ -160,6 +160,33 @@ class Cones:
             todo = work.settle(todo) if few == 1 else work.settle_each(todo)
         return work.result, work.tight.fitted(d)
 
+    def longest(
+        self, cone: Index, points: Array, tight: Tight, number: int, enough: float
+    ) -> tuple[Array, Tight]:
+        """Return the lengths of projections, exact for the longest that exceed ``enough``.
+
+        At least ``number`` of them. The others are bounded, by no more than the least of these: the
+        longest points go first, and what falls short of so many projections need not be projected.
+        Arguments and tight constraints are those of `project`.
+        """
+        lengths = np.linalg.norm(points, axis=1)
+        order = np.argsort(-lengths, kind="stable")
+        tight = tight.fitted(points.shape[1])
+        for first in range(0, order.size, 2 * number):
+            some = order[first : first + 2 * number]
+            some = some[lengths[some] > enough]
+            if some.size == 0:
+                break
+            projected, found = self.project(
+                cone[some], points[some], tight.take(some), enough=enough
+            )
+            lengths[some] = np.linalg.norm(projected, axis=1)
+            tight.put(some, found)
+            seen = lengths[order[: first + 2 * number]]
+            if seen.size >= number:
+                enough = max(enough, float(np.partition(seen, -number)[-number]))
+        return lengths, tight
+
     def responses(self, cone: Index, points: Array) -> Iterator[tuple[slice, Array]]:
         """Yield E x . v of all rows, for a few points at a time."""
         step = max(_TOGETHER, _IN_CACHE // len(self.rows))

@@ -419,6 +419,26 @@ def test_projections_on_many_cones_are_those_on_each(shape):
         np.testing.assert_allclose(warm, cold, atol=1e-10 * (1.0 + size))
 
 
+@pytest.mark.parametrize("number", [1, 5, 60, 100])
+@pytest.mark.parametrize("enough", [0.0, 0.7])
+def test_the_longest_projections_are_exact_and_bound_the_others(number, enough):
+    program = make_case("plane")
+    cones = Cones.of(program.X, program.patterns.masks)
+    rng = np.random.default_rng(0)
+    cone = rng.integers(program.patterns.masks.shape[1], size=60)
+    points = rng.standard_normal((60, program.X.shape[1]))
+    none = Tight.none(*points.shape)
+    exact = np.linalg.norm(cones.project(cone, points, none)[0], axis=1)
+    found, tight = cones.longest(cone, points, none, number, enough)
+    least = max(enough, np.sort(exact)[-min(number, 60)])
+    high = exact >= least
+    np.testing.assert_allclose(found[high], exact[high], rtol=1e-10)
+    assert (found[~high] >= exact[~high] - 1e-12).all()
+    assert (found[~high] <= least + 1e-12).all()
+    again, _ = cones.project(cone[high], points[high], tight.take(high))
+    np.testing.assert_allclose(np.linalg.norm(again, axis=1), exact[high], rtol=1e-10)
+
+
 @pytest.mark.parametrize("kind", ["spread", "repeated rows", "thin cones"])
 def test_projections_in_many_dimensions(kind):
     rng = np.random.default_rng(0)

@@ -74,7 +74,7 @@ class _Point(NamedTuple):
 
 
 class _Pricing(NamedTuple):
-    """What a dual point says: prices of all groups (bounds where below alpha) and the dual value."""
+    """What a dual point says: prices of all groups (bounds unless high, above alpha), and its value."""
 
     prices: Array
     tight: Tight
@@ -277,15 +277,14 @@ class _Problem:
         )
 
     def price(self, theta: Array, tight: Tight) -> _Pricing:
-        """Price all groups against theta, exactly where the price exceeds alpha."""
+        """Price all groups against theta, exactly where that matters."""
         p = self.program
         b = p.adjoint(theta)
         prices = np.linalg.norm(b, axis=1)
         if self.cones is not None:
             above = np.flatnonzero(prices > p.alpha)
             cone, some = p.groups.pattern[above], tight.take(above)
-            projected, some = self.cones.project(cone, b[above], some, enough=p.alpha)
-            prices[above] = np.linalg.norm(projected, axis=1)
+            prices[above], some = self.cones.longest(cone, b[above], some, _WORKING, p.alpha)
             tight = tight.replaced(above, some)
         t = min(1.0, p.alpha / max(float(prices.max(initial=0.0)), 1e-300))
         q = -t * theta / p.weights[:, None]
