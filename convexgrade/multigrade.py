@@ -46,6 +46,7 @@ from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
 
+_CHUNK = 1 << 22  # features that are formed at a time, where only the output is asked for
 _DEPENDENT = 1e-8  # singular value, relative to the largest, of columns that count as dependent
 
 
@@ -107,8 +108,9 @@ class Chain:
         for scaling, grade in self.links:
             H = scaling.apply(features)
             yield Step(H, offset)
-            offset = offset + grade.network.forward(H)
-            features = self.handover.features(grade.network.hidden(H), offset, X)
+            hidden = grade.network.hidden(H)
+            offset = offset + grade.network.read(hidden, H)
+            features = self.handover.features(hidden, offset, X)
         yield Step(features, offset)
 
     def staged(self, X: Array) -> Iterator[Array]:
@@ -119,8 +121,15 @@ class Chain:
             yield step.offset
 
     def output(self, X: Array) -> Array:
-        """Return the output of the whole chain."""
-        return list(self.walk(X))[-1].offset
+        """Return the output of the whole chain: of some rows at a time, as features take memory."""
+        widths = (link.grade.n_neurons + link.scaling.center.size for link in self.links)
+        height = max(1, _CHUNK // max(widths, default=1))
+        output = np.empty((len(X), self.baseline.size))
+        for first in range(0, len(X), height):
+            some = slice(first, first + height)
+            for step in self.walk(X[some]):
+                output[some] = step.offset
+        return output
 
     def network(self, center: Array, scale: Array) -> DeepNetwork:
         """Return explicit weights, with the output times ``scale`` plus ``center``."""

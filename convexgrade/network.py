@@ -76,6 +76,10 @@ class Network:
             return np.maximum(response, 0.0)
         return response * (H @ self.gate_coef + self.gate_intercept >= 0.0)
 
+    def read(self, hidden: Array, H: Array) -> Array:
+        """Return the network's output on the rows of H, whose hidden features are known."""
+        return hidden @ self.output_coef + H @ self.linear_coef + self.intercept
+
     def forward(self, H: Array) -> Array:
         """Return the network's output on the rows of H, shape (n_samples, k)."""
         output = H @ self.linear_coef + self.intercept
@@ -295,6 +299,7 @@ class DeepNetwork:
         X = self.tails.apply(X)
         features, output = X, np.broadcast_to(self.baseline, (len(X), self.baseline.size))
         for network in self.grades:
-            output = output + network.forward(features)
-            features = self.handover.features(network.hidden(features), output, X)
+            hidden = network.hidden(features)
+            output = output + network.read(hidden, features)
+            features = self.handover.features(hidden, output, X)
         return output

@@ -219,13 +219,16 @@ def _solved_closely(full: Program, start: Point, every: Index, *, solver: str, t
     if tol <= _LOOSE and full.X.size * len(start.groups) * full.n_outputs <= _LARGE:
         return _generate(full, start, every, solver=solver, tol=tol, accuracy=_EXACT)
     own = full.groups.locate(start.groups) if len(start.groups) else every
-    point, before = start, full.mean_loss(full.offset) or 1.0
-    for working, enough in zip((own, every), _ENOUGH, strict=True):
+    before = full.mean_loss(full.offset) or 1.0
+
+    def solved(point: Point, working: Index, enough: float) -> Point:
         accuracy = max(_EXACT, enough * tol * min(1.0, start.objective / before))
-        point = _generate(full, point, working, solver=solver, tol=tol, accuracy=accuracy)
-        if _gap(full, point) * before <= _PROVED * tol * point.objective:
-            break
-    return point
+        return _generate(full, point, working, solver=solver, tol=tol, accuracy=accuracy)
+
+    point = solved(start, own, _ENOUGH[0])
+    if _gap(full, point) * before <= _PROVED * tol * point.objective:
+        return point
+    return solved(point, every, _ENOUGH[1])
 
 
 def _generate(

@@ -210,13 +210,16 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _outputs(self, X: ArrayLike) -> Iterator[Array]:
         """Yield the chain's output after each grade in the units of the data."""
-        rows = self._validate_rows(X)
-        scaling, span = self._coding.scaling, self._coding.span
-        for output in self._progress.chain.staged(rows):
-            yield span.apply(output) * scaling.scale + scaling.center
+        return map(self._uncoded, self._progress.chain.staged(self._validate_rows(X)))
 
     def _last_output(self, X: ArrayLike) -> Array:
-        return list(self._outputs(X))[-1]
+        rows = self._validate_rows(X)
+        return self._uncoded(self._progress.chain.output(rows))
+
+    def _uncoded(self, output: Array) -> Array:
+        """Return an output of the chain in the units of the data."""
+        scaling = self._coding.scaling
+        return np.asarray(self._coding.span.apply(output) * scaling.scale + scaling.center)
 
     def _validate_rows(self, X: ArrayLike) -> Array:
         check_is_fitted(self)
