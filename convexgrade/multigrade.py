@@ -331,12 +331,18 @@ def standard_scaling(features: Array, weights: Array) -> Scaling:
 
     (scikit-learn's StandardScaler accumulates the weighted variance by differences, which rounds
     below zero on a single row.) Constant columns become exactly 0: what rounding leaves of a mean, an
-    unpenalised coefficient would blow up to an intercept.
+    unpenalised coefficient would blow up to an intercept. Squares are those of columns divided by a
+    power of two (so that no digit changes), since those of very large or small values are no numbers.
     """
-    center = weights @ features / weights.sum()
-    spread = np.sqrt(weights @ (features - center) ** 2 / weights.sum())
-    constant = spread <= 1e-14 * np.abs(features).max(axis=0)
-    return Scaling(np.where(constant, features[0], center), np.where(constant, 1.0, spread))
+    _, exponent = np.frexp(np.abs(features).max(axis=0))
+    reduced, weights = np.ldexp(features, -exponent), weights / weights.sum()
+    center = weights @ reduced
+    spread = np.sqrt(weights @ (reduced - center) ** 2)
+    constant = spread <= 1e-14 * np.abs(reduced).max(axis=0)
+    return Scaling(
+        center=np.where(constant, features[0], np.ldexp(center, exponent)),
+        scale=np.where(constant, 1.0, np.ldexp(spread, exponent)),
+    )
 
 
 def _feature_scaling(chain: Chain, features: Array, data: Data) -> Scaling:

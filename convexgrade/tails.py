@@ -69,6 +69,8 @@ def heavy_tails(X: Array, weights: Array) -> Tails:
     values alone, an indicator that is rare. A column that ends within three deviations on its other
     side has one tail, which begins at that end.
     """
+    _, exponent = np.frexp(np.abs(X).max(axis=0))
+    X = np.ldexp(X, -exponent)  # no digit changes, and the squares of very large values are numbers
     low, high = np.full(X.shape[1], -np.inf), np.full(X.shape[1], np.inf)
     for _ in range(_PASSES):
         kept = np.clip(X, low, high)
@@ -85,7 +87,7 @@ def heavy_tails(X: Array, weights: Array) -> Tails:
     low = np.where(rising, -np.inf, np.where(falling, most, low))
     high = np.where(falling, np.inf, np.where(rising, least, high))
     return Tails(
-        low=np.where(heavy, low, -np.inf),
-        high=np.where(heavy, high, np.inf),
-        unit=np.where(heavy, spread, 1.0),
+        low=np.where(heavy, np.ldexp(low, exponent), -np.inf),
+        high=np.where(heavy, np.ldexp(high, exponent), np.inf),
+        unit=np.where(heavy, np.ldexp(spread, exponent), 1.0),
     )
