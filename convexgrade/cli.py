@@ -235,10 +235,10 @@ def _given_parameters(arguments: argparse.Namespace, estimator: Any) -> dict[str
     known = inspect.signature(estimator).parameters
     for name in set(given) - set(known):
         raise ValueError(f"{estimator.__name__} has no parameter {name!r}.")
-    words = {
-        name for name in given if known[name].default == "none"
-    }  # no None, but a word of theirs
-    return {n: "none" if n in words and v is None else v for n, v in given.items()}
+    for name, value in given.items():
+        if value is None and known[name].default == "none":  # a word, of this parameter
+            given[name] = "none"
+    return given
 
 
 def _fit_and_tell(estimator: Any, X: Any, y: Any, shown: dict[str, tuple[Any, Any]]) -> None:
@@ -262,9 +262,7 @@ def _fit_and_tell(estimator: Any, X: Any, y: Any, shown: dict[str, tuple[Any, An
     print(estimator.stop_reason_)
     if estimator.objective_path_.size > 1:
         first, *_, last = estimator.objective_path_
-        print(
-            f"Correction lowered the objective of the whole chain from {first:.6g} to {last:.6g}."
-        )
+        print(f"Correction lowered the objective of all grades from {first:.6g} to {last:.6g}.")
     for index, certificate in enumerate(estimator.certificates_):
         print(f"Grade {index + 1}: {certificate.status.value}")
     print(textwrap.fill(_claim(estimator.certificates_), width=100), flush=True)
@@ -317,11 +315,8 @@ def _demonstrate(arguments: argparse.Namespace) -> None:
     X_train, X_test, y_train, y_test = parts
     chain = MultigradeRegressor(**_CHAIN)
     print(f"Heating load of buildings, {len(X_train)} training rows and {len(X_test)} test rows.")
-    print(
-        "A chain of ReLU networks; the training of each is a convex program. Penalty and depth are"
-    )
-    print("chosen first, on rows held out, for some seconds; then a line comes with each grade:\n")
-    sys.stdout.flush()
+    print("A chain of ReLU networks, each trained by a convex program. For some seconds, rows held")
+    print("out tell penalty and depth; then a line comes with each grade:\n", flush=True)
     _fit_and_tell(chain, X_train, y_train, {"train": (X_train, y_train), "test": (X_test, y_test)})
     errors = {"MultigradeRegressor": root_mean_squared_error(y_test, chain.predict(X_test))}
     for name, rival in _rivals().items():

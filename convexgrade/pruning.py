@@ -121,7 +121,7 @@ def _walk(responses: Array, size: Array) -> Array:
         z = null[:, 0]
         z = z if z.sum() <= 0.0 else -z
         falling = z < 0.0
-        if not falling.any():  # of length 1, and its sum is 0 at most: there is nothing but zeros
+        if not falling.any():  # its sum is 0 at most: nothing is left of it
             null = null[:, 1:]
             continue
         ratio = np.full(size.size, np.inf)

@@ -134,7 +134,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _fitting(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> Iterator[None]:
-        """Fit, and pause whenever a grade has been added to the chain that stays."""
+        """Fit, and pause when a grade has been added to the chain that stays, and when that ends."""
         continues = self._continues()
         given = self._weighted(*self._validate(X, y, reset=not continues), sample_weight)
         first_network = None
