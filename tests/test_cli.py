@@ -80,8 +80,8 @@ def test_fit_prints_a_line_a_grade_and_saves_the_model(run):
     assert len(load_model("model.npz").grades) == 2
 
 
-@pytest.mark.parametrize("alpha", [0.05, "auto"])  # "auto" tries four, on rows held out
-@pytest.mark.parametrize("correction", ["none", "backward"])
+# "auto" tries four, on rows held out.
+@pytest.mark.parametrize(("alpha", "correction"), [("auto", "none"), (0.05, "backward")])
 def test_the_model_is_that_of_one_fit_with_these_parameters(run, alpha, correction):
     _, out, _ = run(
         *("fit", "data.csv", "--target", "price", *FAST[2:]),
