@@ -83,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return _complain(f"error: {error.filename}: {error.strerror}")
+        parts = (error.filename, error.strerror)
+        return _complain(f"error: {': '.join(str(p) for p in parts if p) or error}")
     except (MemoryError, ValueError) as error:
         return _complain(f"error: {str(error) or 'not enough memory.'}")
     return 0
@@ -178,6 +179,8 @@ def _read_table(path: Path, text_columns: Sequence[str] = ()) -> Any:
 def _fit(arguments: argparse.Namespace) -> None:
     if not arguments.out.resolve().parent.is_dir() or arguments.out.is_dir():
         raise ValueError(f"--out {arguments.out} is a folder, or in a folder that does not exist.")
+    if arguments.out.resolve() == arguments.data.resolve():
+        raise ValueError(f"--out {arguments.out} is the table itself.")
     frame, values = _split_target(_read_table(arguments.data), arguments.target)
     task = _task(values, arguments.target, arguments.task)
     estimator = _ESTIMATORS[task](**_given_parameters(arguments, _ESTIMATORS[task]))

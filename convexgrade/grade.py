@@ -414,7 +414,8 @@ def _within_width(program: Program, point: Point, settings: Settings) -> Point:
         )
         refined = narrow(_closely(program, refined, settings))
         narrowed = min(narrowed, refined, key=lambda p: p.objective)
-    return replace(narrowed, n_before=point.n_before)
+    status = Status.CUT if narrowed.status.converged else narrowed.status
+    return replace(narrowed, status=status, n_before=point.n_before)
 
 
 def _least_objective(program: Program, point: Point, settings: Settings) -> tuple[Point, Network]:

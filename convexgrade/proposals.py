@@ -274,11 +274,13 @@ def _by_gates(
 ) -> Point | None:
     dual = dual_point(program, point.prediction(program))
     neurons, prices = _price_gates(program, dual, budget, rng)
-    best = np.argsort(-prices, kind="stable")[: budget.width]
+    best = np.argsort(-prices, kind="stable")
     best = best[prices[best] > (1.0 + budget.tol) * program.alpha]
     if best.size == 0:
         return None
-    return _with_patterns(program, point, neurons.take(best))
+    # The gates of highest price are much alike, and in few dimensions they share their patterns.
+    neurons = search.distinct(program, neurons.take(best))
+    return _with_patterns(program, point, neurons.take(np.arange(len(neurons.sign)) < budget.width))
 
 
 def _price_gates(

@@ -67,7 +67,7 @@ class Pairs:
     def add(self, s: Array, y: Array) -> None:
         """Remember a pair, in place of the oldest if there is no other; only one with s . y > 0."""
         size = float(np.linalg.norm(s)) * float(np.linalg.norm(y))
-        if not s @ y > _CURVED * size:
+        if not (size > 0.0 and s @ y > _CURVED * size):
             return
         at = len(self._order) if len(self._order) < self._memory else self._order.pop(0)
         self._pairs[at], self._pairs[self._memory + at] = s / np.sqrt(size), y / np.sqrt(size)

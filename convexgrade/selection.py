@@ -125,7 +125,10 @@ def given_penalties(alphas: ArrayLike) -> Array:
     ValueError
         If they are not a sequence of positive finite numbers.
     """
-    values = np.asarray(alphas, dtype=np.float64)
+    try:
+        values = np.asarray(alphas, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)
     if values.ndim != 1 or values.size == 0 or not np.all((values > 0.0) & (values < np.inf)):
         raise ValueError(
             f"alphas={alphas!r} must be a sequence of positive numbers, all finite, or None."

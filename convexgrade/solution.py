@@ -36,6 +36,10 @@ class Status(Enum):
         "Constrained to raise no training residual; the gap is measured against the program without "
         "these constraints, whose optimum may be out of reach."
     )
+    CUT = (
+        "Cut to max_neurons; the gap is measured against all signs and outputs of its patterns, which "
+        "may take more neurons."
+    )
     SKETCHED = "A sketch to judge by, which no solver has seen."
     INACCURATE = (
         "The solver stopped early; the certificate tells how far from optimal the point is."
@@ -46,7 +50,7 @@ class Status(Enum):
     @property
     def constrained(self) -> bool:
         """Whether a gap is the price of something else that the grade had to do."""
-        return self in (Status.POINTWISE, Status.CORRECTED)
+        return self in (Status.POINTWISE, Status.CORRECTED, Status.CUT)
 
     @property
     def converged(self) -> bool:

@@ -324,6 +324,22 @@ def test_a_fit_that_ends_badly_saves_nothing(error, status, message, run, monkey
     assert os.listdir() == ["data.csv"]
 
 
+def test_the_table_is_not_written_over(fails):
+    before = Path("data.csv").read_text()
+    assert "is the table itself" in fails(
+        "fit", "data.csv", "--target", "price", "--out", "data.csv"
+    )
+    assert Path("data.csv").read_text() == before
+
+
+def test_an_error_of_the_system_says_what_it_knows(run, monkeypatch):
+    monkeypatch.setattr(cli, "_read_table", Mock(side_effect=OSError(28, "No space left")))
+    _, _, err = run("fit", "data.csv", "--target", "price")
+    assert err == "convexgrade: error: No space left\n"
+    monkeypatch.setattr(cli, "_read_table", Mock(side_effect=OSError("no such host")))
+    assert run("fit", "data.csv", "--target", "price")[2] == "convexgrade: error: no such host\n"
+
+
 def test_a_warning_is_one_line(run, monkeypatch):
     def warned(*_):
         warnings.warn("the solver\nwas replaced", RuntimeWarning, stacklevel=1)

@@ -257,12 +257,19 @@ def test_a_path_says_what_it_needs():
     with pytest.raises(TypeError, match="one grade; got MultigradeRegressor"):
         alpha_path(MultigradeRegressor(), X, y)
     for parameters, message in (
-        ({"n_alphas": 1}, "n_alphas=1 must be at least 2"),
-        ({"eps": 2.0}, "eps=2.0 must lie strictly between 0 and 1"),
+        ({"n_alphas": 1}, "n_alphas == 1, must be >= 2"),
+        ({"eps": 2.0}, "eps == 2.0, must be < 1.0"),
+        ({"alphas": ["a"]}, r"alphas=\['a'\] must be a sequence of positive numbers"),
         ({"alphas": [0.0]}, r"alphas=\[0.0\] must be a sequence of positive numbers"),
         ({"alphas": 0.1}, r"alphas=0.1 must be a sequence of positive numbers"),
     ):
         with pytest.raises(ValueError, match=message):
+            alpha_path(ConvexReLURegressor(), X, y, **parameters)
+    for parameters, message in (
+        ({"n_alphas": 2.5}, "n_alphas must be"),
+        ({"eps": "s"}, "eps must be"),
+    ):
+        with pytest.raises(TypeError, match=message):
             alpha_path(ConvexReLURegressor(), X, y, **parameters)
 
 
@@ -280,8 +287,11 @@ def test_class_weights_are_sample_weights(n_classes):
         assert weighted.certificate_.primal == pytest.approx(expected.certificate_.primal, rel=1e-7)
         recomputed = certify(weighted, X, y)[0]
         assert recomputed.primal == pytest.approx(weighted.certificate_.primal)
-    with pytest.raises(ValueError, match="must not have negative weights"):
-        ConvexReLUClassifier(class_weight={0: -1.0, 1: 1.0}).fit(X, np.minimum(y, 1))
+    for wrong in (-1.0, np.nan, np.inf, "a"):
+        with pytest.raises(
+            ValueError, match=r"class_weight=.* must have non-negative finite numbers"
+        ):
+            ConvexReLUClassifier(class_weight={0: wrong, 1: 1.0}).fit(X, np.minimum(y, 1))
 
 
 def test_balanced_weights_find_a_rare_class():

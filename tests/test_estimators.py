@@ -214,6 +214,55 @@ def test_why_a_chain_ended_is_said_of_the_chain_that_stays(monkeypatch):
     assert model.stop_reason_ == "All 4 grades were fitted."
 
 
+@pytest.mark.parametrize("estimator", [ConvexReLURegressor, MultigradeRegressor])
+@pytest.mark.parametrize("warm_start", [True, False])
+def test_a_fit_that_fails_leaves_no_half_of_two_models(estimator, warm_start):
+    X, y = make_data()
+    parameters = {"n_grades": 1} if estimator is MultigradeRegressor else {}
+    model = small(estimator, **parameters).fit(X, y)
+    expected = model.predict(X)
+    with pytest.raises(ValueError, match="NaN"):  # found before anything is forgotten
+        model.fit(X, np.full(len(y), np.nan))
+    np.testing.assert_array_equal(model.predict(X), expected)
+    model.set_params(
+        patterns="exhaustive", warm_start=warm_start and estimator is ConvexReLURegressor
+    )
+    many = np.concatenate([X + shift for shift in np.arange(10.0)])
+    with pytest.raises(ValueError, match="patterns='exhaustive' would list"):
+        model.fit(many, np.tile(1000.0 * y, 10))
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+    with pytest.raises(NotFittedError):
+        model.transform(X)
+
+
+@pytest.mark.parametrize("estimator", [ConvexReLUClassifier, MultigradeClassifier])
+@pytest.mark.parametrize("seed", range(3))
+def test_few_neurons_without_biases_and_intercepts(estimator, seed):
+    rng = np.random.default_rng(seed)
+    X, y = rng.standard_normal((60, 4)), rng.integers(0, 2, 60)
+    chain = {"n_grades": 1, "early_stopping": False, "first_bias": False}
+    model = small(
+        estimator,
+        max_neurons=1,
+        fit_intercept=False,
+        **chain if estimator is MultigradeClassifier else {},
+    ).fit(X, y)
+    assert model.grades_[0].n_neurons <= 1
+    assert model.train_loss_[0] <= np.log(2.0)
+
+
+def test_a_cut_says_what_its_gap_is_measured_against():
+    X, y = make_data(80, d=3)
+    model = small(ConvexReLURegressor, alpha=1e-3, max_neurons=3).fit(
+        X, np.column_stack([y, X[:, 2] * X[:, 1]])
+    )  # and does not warn
+    assert model.certificate_.relative_gap > model.tol
+    assert model.certificate_.status is Status.CUT
+    one = small(ConvexReLURegressor, alpha=0.3, max_neurons=3).fit(X, y)
+    assert one.certificate_.status.converged
+
+
 @pytest.mark.parametrize("unit_of_X", [2.0**900, 2.0**-900])
 @pytest.mark.parametrize("unit_of_y", [2.0**900, 2.0**-900])
 def test_units_of_any_size_change_nothing(unit_of_X, unit_of_y):

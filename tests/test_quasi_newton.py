@@ -163,3 +163,10 @@ def test_an_objective_that_is_nowhere_finite_has_no_step():
         return (1.0, np.ones(2)) if not x.any() else (np.nan, np.full(2, np.nan))
 
     assert step(objective, Iterate.of(objective, np.zeros(2)), Pairs(2, 5)) is None
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-200])
+def test_pairs_too_small_to_have_a_length_are_not_remembered(size):
+    pairs = Pairs(3, 5)
+    pairs.add(np.full(3, size), np.full(3, size))
+    assert len(pairs) == 0

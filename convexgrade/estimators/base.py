@@ -29,6 +29,7 @@ from convexgrade.certificate import Certificate
 from convexgrade.estimators.targets import Coding
 from convexgrade.grade import Grade, Settings
 from convexgrade.multigrade import (
+    Chain,
     ChainPlan,
     Data,
     Progress,
@@ -139,9 +140,13 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         given = self._weighted(*self._validate(X, y, reset=not continues), sample_weight)
         first_network = None
         if not continues:
+            # What a fit leaves that ends before its first grade must not be half of this one.
+            last = self._progress.chain if self.__sklearn_is_fitted__() else None
+            if last is not None:
+                del self._progress
             self._learn_from(distinct_rows(given))
             self._choose(given)
-            first_network = self._first_network()
+            first_network = None if last is None else self._first_network(last)
         yield from self._grow(given, self._plan(first_network), continues)
 
     def transform(self, X: ArrayLike) -> Array:
@@ -157,7 +162,8 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         ndarray of shape (n_samples, n_neurons)
             Output of each neuron of the last grade.
         """
-        *_, last, _ = self._progress.chain.walk(self._validate_rows(X))
+        rows = self._validate_rows(X)
+        *_, last, _ = self._progress.chain.walk(rows)
         return self.grades_[-1].network.hidden(last.H)
 
     @property
@@ -252,8 +258,8 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """Return whether `fit` adds to fitted grades instead of starting anew."""
         return False
 
-    def _first_network(self) -> Network | None:
-        """Return a network from which the search of the first grade starts as well."""
+    def _first_network(self, last: Chain) -> Network | None:
+        """Return a network of the last fit from which the search of the first grade starts as well."""
         return None
 
     def _learn_from(self, rows: Rows) -> None:

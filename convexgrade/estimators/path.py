@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
+from sklearn.utils import check_scalar
 
 from convexgrade.certificate import Certificate
 from convexgrade.estimators.shallow import OneGrade
@@ -94,10 +96,8 @@ def alpha_path(
         )
     walker = clone(estimator).set_params(warm_start=True)
     if alphas is None:
-        if n_alphas < 2:
-            raise ValueError(f"n_alphas={n_alphas} must be at least 2.")
-        if not 0.0 < eps < 1.0:
-            raise ValueError(f"eps={eps} must lie strictly between 0 and 1.")
+        check_scalar(n_alphas, "n_alphas", Integral, min_val=2)
+        check_scalar(eps, "eps", Real, min_val=0.0, max_val=1.0, include_boundaries="neither")
         largest = walker._largest_penalty(X, y, sample_weight) or 1.0  # 0 for constant targets
         penalties = largest * eps ** (np.arange(n_alphas) / (n_alphas - 1))
     else:

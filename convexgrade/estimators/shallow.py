@@ -14,6 +14,7 @@ from convexgrade.estimators.targets import (
     ClassifierTargets,
     RegressorTargets,
 )
+from convexgrade.multigrade import Chain
 from convexgrade.network import Network
 
 
@@ -28,10 +29,10 @@ class OneGrade(BaseChain):
         """The certificate of the grade."""
         return self.certificates_[0]
 
-    def _first_network(self) -> Network | None:
-        if not (self.warm_start and self.__sklearn_is_fitted__()):
+    def _first_network(self, last: Chain) -> Network | None:
+        if not self.warm_start:
             return None
-        network = self.grades_[0].network
+        network = last.grades[0].network
         shape = self.n_features_in_, self._coding.scaling.center.size
         fits = shape == (len(network.hidden_coef), network.output_coef.shape[1])
         return network if fits else None

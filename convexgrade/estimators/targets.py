@@ -191,7 +191,7 @@ class ClassifierTargets(ClassifierMixin):
 
 
 def class_weights(
-    class_weight: Mapping[Any, float] | str | None, y: NDArray[Any], weights: Array
+    class_weight: Mapping[Any, Any] | str | None, y: NDArray[Any], weights: Array
 ) -> Array:
     """Return the weight of the class of each row.
 
@@ -207,9 +207,11 @@ def class_weights(
         shares = np.zeros(classes.size)
         shares[present] = weights.sum() / (present.sum() * total[present])
     else:
+        if not all(isinstance(w, Real) and 0.0 <= float(w) < np.inf for w in class_weight.values()):
+            raise ValueError(
+                f"class_weight={class_weight!r} must have non-negative finite numbers as weights."
+            )
         shares = compute_class_weight(dict(class_weight), classes=classes, y=y)
-        if (shares < 0.0).any():
-            raise ValueError(f"class_weight={class_weight!r} must not have negative weights.")
     return np.asarray(shares[code], dtype=np.float64)
 
 
