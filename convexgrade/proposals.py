@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from convexgrade import search
 from convexgrade.certificate import DualPoint, dual_point, lower_bound
 from convexgrade.network import Network
-from convexgrade.patterns import centred_gates
+from convexgrade.patterns import activation, centred_gates, distinct_columns
 from convexgrade.program import Program
 from convexgrade.search import Neurons
 from convexgrade.solution import Status
@@ -272,21 +272,25 @@ def _best_price(program: Program, dual: DualPoint, found: Neurons) -> float:
 def _by_gates(
     program: Program, point: Point, budget: Budget, rng: np.random.Generator
 ) -> Point | None:
+    """Return the point with the patterns of gates of high price beside its own.
+
+    At first, of any that are worth something: before there are neurons, the gates of highest price are
+    all alike.
+    """
     dual = dual_point(program, point.prediction(program))
     neurons, prices = _price_gates(program, dual, budget, rng)
-    best = np.argsort(-prices, kind="stable")
-    best = best[prices[best] > (1.0 + budget.tol) * program.alpha]
-    if best.size == 0:
+    order = np.argsort(-prices, kind="stable") if len(point.groups) else np.arange(prices.size)
+    neurons = neurons.take(order[prices[order] > (1.0 + budget.tol) * program.alpha])
+    if neurons.sign.size == 0:
         return None
-    # The gates of highest price are much alike, and in few dimensions they share their patterns.
-    neurons = search.distinct(program, neurons.take(best))
-    return _with_patterns(program, point, neurons.take(np.arange(len(neurons.sign)) < budget.width))
+    distinct = distinct_columns(activation(program.X, neurons.vectors))
+    return _with_patterns(program, point, neurons.take(distinct[: budget.width]))
 
 
 def _price_gates(
     program: Program, dual: DualPoint, budget: Budget, rng: np.random.Generator
 ) -> tuple[Neurons, Array]:
+    """Return random gates, each for the output for which its price is highest, and these prices."""
     gates = centred_gates(program.X, _GATES_DRAWN * budget.width, rng)
     prices = search.gate_prices(program, dual.theta, gates)
-    output, gate = np.divmod(np.arange(prices.size), gates.shape[1])
-    return Neurons(gates[:, gate], np.ones(prices.size), output), prices.ravel()
+    return Neurons(gates, np.ones(gates.shape[1]), prices.argmax(axis=0)), prices.max(axis=0)

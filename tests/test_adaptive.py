@@ -70,6 +70,21 @@ def test_no_network_is_below_the_exhaustive_bound(seed, n, d):
     assert certificate.dual - 1e-9 <= adaptive.certificate.primal <= optimum * (1.0 + 1e-4)
 
 
+@pytest.mark.parametrize("d", [2, 3, 5])
+def test_gates_of_one_round_serve_as_well_as_sampled_ones_and_further_rounds_better(d):
+    rng = np.random.default_rng(d)
+    H = rng.uniform(-1.0, 1.0, (150, d))
+    y = np.sin(3.0 * H[:, 0]) + H[:, -1] ** 2 + 0.1 * rng.standard_normal(150)
+    settings = {"activation": "gated_relu", "n_patterns": 60, "alpha": 0.003}
+    (_, sampled), (_, once), (_, thrice) = (
+        fit(H, y[:, None], **settings, **kind)
+        for kind in ({"patterns": "sampled"}, {"max_iter": 1}, {"max_iter": 3})
+    )
+    assert once.certificate.n_patterns == sampled.certificate.n_patterns == 60
+    assert once.certificate.primal < 1.3 * sampled.certificate.primal
+    assert thrice.certificate.primal < 0.9 * once.certificate.primal
+
+
 @pytest.mark.parametrize("activation", ["relu", "gated_relu"])
 @pytest.mark.parametrize("max_neurons", [None, 3])
 def test_the_same_seed_gives_the_same_grade(activation, max_neurons):
