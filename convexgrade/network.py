@@ -82,11 +82,11 @@ class Network:
 
     def forward(self, H: Array) -> Array:
         """Return the network's output on the rows of H, shape (n_samples, k)."""
-        output = H @ self.linear_coef + self.intercept
+        output = np.empty((len(H), self.intercept.size))
         step = max(1, _CHUNK // max(1, self.n_neurons))
         for first in range(0, len(H), step):
             rows = slice(first, first + step)
-            output[rows] += self.hidden(H[rows]) @ self.output_coef
+            output[rows] = self.read(self.hidden(H[rows]), H[rows])
         return output
 
 
