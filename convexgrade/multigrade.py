@@ -335,9 +335,9 @@ def standard_scaling(features: Array, weights: Array) -> Scaling:
     power of two (so that no digit changes), since those of very large or small values are no numbers.
     """
     _, exponent = np.frexp(np.abs(features).max(axis=0))
-    reduced, weights = np.ldexp(features, -exponent), weights / weights.sum()
-    center = weights @ reduced
-    spread = np.sqrt(weights @ (reduced - center) ** 2)
+    reduced = np.ldexp(features, -exponent)
+    center = weights @ reduced / weights.sum()
+    spread = np.sqrt(weights @ (reduced - center) ** 2 / weights.sum())
     constant = spread <= 1e-14 * np.abs(reduced).max(axis=0)
     return Scaling(
         center=np.where(constant, features[0], np.ldexp(center, exponent)),

@@ -16,6 +16,9 @@ from convexgrade.program import Program
 from convexgrade.solution import Status
 from convexgrade.working_set import Point, solve_groups_within
 
+_MARGIN = (
+    1e-6  # fall of residuals that is asked for, relative to the largest: more than a solver misses
+)
 _SLACK = 1e-10  # rise of a residual that is rounding, relative to the largest residual
 
 
@@ -24,8 +27,9 @@ def refine_pointwise(
 ) -> tuple[Point, Network]:
     """Solve a grade with the constraints, over the patterns of a point's neurons.
 
-    A solver meets the constraints to its tolerance. So the network is moved back along its ray to
-    where no residual has grown by more than rounding.
+    A solver meets the constraints to its tolerance. So it is asked for a little more; and the network
+    is moved back along its ray to where no residual has grown by more than rounding, which would be
+    far if a row that must not move had moved by that tolerance.
 
     Parameters
     ----------
@@ -58,8 +62,14 @@ def refine_pointwise(
     every = program.every_group(point.patterns)
     groups = point.groups if fixed else every.take(np.isin(every.pattern, point.groups.pattern))
     left = np.abs(program.y - program.offset)
+    margin = _MARGIN * float(left.max(initial=0.0))
     if len(groups):
-        point = solve_groups_within(program, point, groups, left, solver=solver)
+        # Equal rows whose residuals differ in sign leave no room for a margin.
+        for cap in (np.where(left > 2.0 * margin, left - margin, left), left):
+            found = solve_groups_within(program, point, groups, cap, solver=solver)
+            if found.status is not Status.FAILED:
+                break
+        point = found
     if point.status is not Status.FAILED:
         point = replace(point, status=Status.POINTWISE, multipliers=None)
     slack = _SLACK * float(left.max(initial=0.0))

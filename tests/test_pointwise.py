@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from convexgrade import MultigradeRegressor, certify
+from convexgrade.datasets import load_concrete
 from convexgrade.grade import Settings, fit_grade, state_program
 from convexgrade.losses import BinaryLogLoss
 from convexgrade.solution import Status
@@ -51,6 +52,26 @@ def test_no_training_residual_grows(case, seed):
         assert max(grade.n_neurons for grade in model.grades_) <= 3
     else:
         assert sizes[-1].mean() < 0.8 * sizes[0].mean()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 7])
+def test_what_a_solver_misses_by_does_not_undo_the_grade(seed):
+    X, y = load_concrete(return_X_y=True)
+    rows = np.random.default_rng(seed).choice(len(X), 100, replace=False)
+    parameters = {"alpha": 0.01, "n_grades": 1, "n_patterns": 30, "early_stopping": False}
+    free = fit(X[rows], y[rows], **parameters)
+    constrained = fit(X[rows], y[rows], refinement="pointwise", **parameters)
+    assert constrained.certificates_[0].primal < 1.5 * free.certificates_[0].primal
+
+
+def test_equal_rows_with_targets_on_either_side_stay_where_they_are():
+    X, y = make_data(0)
+    X[1], y[0], y[1] = X[0], 9.0, -9.0
+    y[2:] -= y[2:].mean()  # so that the mean of all is zero
+    sizes = residuals(fit(X, y, refinement="pointwise"), X, y, None)
+    assert np.diff(sizes, axis=0).max() <= 1e-8
+    np.testing.assert_allclose(sizes[:, :2], 9.0, atol=1e-7)
+    assert sizes[-1, 2:].mean() < 0.9 * sizes[0, 2:].mean()
 
 
 def test_without_it_some_residuals_grow_and_the_objective_is_lower():
