@@ -11,12 +11,16 @@ from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _CHUNK = 1 << 20  # responses that are formed at a time
-_PARALLEL = 1e-10  # relative size below which a projected row counts as zero
+_EPS = float(np.finfo(np.float64).eps)
+_COINCIDENT = 1e-12  # distance of unit rows up to which their hyperplanes are taken for one,
+_ROUNDINGS = 64.0  # or so many roundings of the coordinates, if that is more,
+_COARSEST = 1e-8  # up to which a list may still claim to be complete
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Patterns:
     masks : ndarray of bool, shape (n_samples, n_patterns)
         One column a pattern.
     exhaustive : bool
-        Whether every full-dimensional pattern of X is listed.
+        Whether every pattern of X is listed, as far as rounding lets them be told apart.
     """
 
     gates: Array
@@ -130,10 +134,16 @@ def count_patterns(n_hyperplanes: int, rank: int) -> int:
 
 
 def enumerate_patterns(X: Array, *, limit: int) -> Patterns:
-    """List every full-dimensional pattern of the rows of X.
+    """List every pattern ``1[X h >= 0]`` of the rows of X.
 
-    Patterns of lower-dimensional faces are limits of these: a neuron on a face has the same output
-    under the pattern of any cell next to it, so the program over the listed patterns is complete.
+    Those of the cells (where no ``x_i . h`` is 0) are all there are if some h has ``x_i . h > 0`` in
+    every row, as where X has a constant column: a step along that h leads from a face into a cell with
+    the same pattern. Without (neurons without bias, as a rule) faces have patterns of their own, of
+    which h = 0 with every row active is one. Those are listed as well. ReLU neurons do not need them,
+    since a neuron on a face has the same output under the pattern of any cell next to it; gates do.
+
+    Hyperplanes are found in coordinates in which columns are centred (by the constant one), scaled and
+    orthogonal. Where three or more of them meet up to 1e-12 there, they are taken to meet.
 
     Parameters
     ----------
@@ -145,16 +155,19 @@ def enumerate_patterns(X: Array, *, limit: int) -> Patterns:
     Returns
     -------
     Patterns
-        With ``exhaustive=True``. The all-inactive pattern, which no neuron uses, is left out.
+        The all-inactive pattern, which no neuron uses, is left out. ``exhaustive=False`` where rounding
+        is in the way: of rows that differ but cannot be told apart, of columns that are nearly
+        dependent, or of a pattern that no gate in double precision has (on the face of two opposite
+        rows, say, which would both have to be exactly 0).
 
     Raises
     ------
     ValueError
         If X can have more than ``limit`` patterns; the message gives the count.
     """
-    basis, coordinates = _row_space(X)
-    rank = basis.shape[1]
-    n_planes = _distinct_hyperplanes(coordinates)
+    frame = _Frame.of(X)
+    rank = frame.rows.shape[1]
+    n_planes = _distinct_hyperplanes(frame.rows)
     if n_planes == 0:  # rows of zeros, and neurons without bias: none does anything
         return replace(Patterns.none(*X.shape), exhaustive=True)
     count = count_patterns(n_planes, rank)
@@ -165,22 +178,133 @@ def enumerate_patterns(X: Array, *, limit: int) -> Patterns:
             f"{limit} are allowed. Use patterns='adaptive', fewer rows, fewer features or, in a chain, "
             f"whose later grades read the features of earlier ones, n_grades=1."
         )
-    return Patterns.from_gates(X, basis @ _cells(coordinates), exhaustive=True)
+    cells = _cells(frame.rows, frame.tolerance)
+    patterns = Patterns.from_gates(X, frame.gates @ cells)
+    complete = frame.tells_rows_apart and not _missing(patterns, _clear_masks(frame, cells)).any()
+    if not patterns.masks.all(axis=0).any():
+        faces = np.column_stack([_faces(frame.rows, frame.tolerance), np.zeros(rank)])
+        masks = _face_masks(frame, faces)
+        new = _missing(patterns, masks)  # in general position, that of the origin alone
+        patterns = patterns.extend(X, frame.gates @ faces[:, new])
+        complete = complete and not _missing(patterns, masks[:, new]).any()
+    return replace(patterns, exhaustive=complete)
+
+
+def _missing(patterns: Patterns, masks: Mask) -> NDArray[np.bool_]:
+    """Return which columns of ``masks`` are not listed; one without an active row need not be."""
+    return (patterns.find(masks) < 0) & masks.any(axis=0)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Rows of X in coordinates in which their hyperplanes are well apart.
+
+    An invertible change of columns keeps the patterns, but moves the angles between hyperplanes: with
+    a constant column beside one at 10^6, those of neighbouring rows are 10^-12 apart.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n_samples, rank)
+        Rows of ``X @ gates`` times positive numbers, computed so that nothing cancels.
+    gates : ndarray of shape (d, rank)
+        Takes gates in these coordinates to gates of X.
+    tolerance : float
+        Distance of unit rows that may be rounding.
+    tells_rows_apart : bool
+        Whether rows that differ have hyperplanes that do, or are parallel.
+    """
+
+    rows: Array
+    gates: Array
+    tolerance: float
+    tells_rows_apart: bool
+
+    @classmethod
+    def of(cls, X: Array) -> _Frame:
+        """Centre by the constant column, where there is one, scale, and make columns orthogonal.
+
+        Of unit rows, since lengths do not matter and a far one would hide the others. For a unit row
+        z, ``z V / s`` has a rounding error of eps / s_min and a length of at least 1 / s_max: so it is
+        known to about eps s_max / s_min of that. V need not be accurate: any matrix changes columns.
+        """
+        change, columns = _change_of_columns(X)
+        lengths = np.linalg.norm(columns, axis=1, keepdims=True)
+        units = columns / np.where(lengths > 0.0, lengths, 1.0)
+        _, s, Vt = np.linalg.svd(units, full_matrices=False)
+        rank = max(1, int(np.sum(s > s[0] * max(X.shape) * _EPS * 8)))
+        s = np.where(s > 0.0, s, 1.0)[:rank]
+        basis = Vt[:rank].T / s
+        rows = units @ basis
+        rounding = _ROUNDINGS * _EPS * float(s[0] / s[-1])
+        tolerance = max(_COINCIDENT, rounding)
+        same = 0.0 if _has_constant(X) else rounding  # without it, parallel rows may differ
+        _, first = np.unique(X, axis=0, return_index=True)
+        apart = tolerance <= _COARSEST and _are_apart(rows[first], same, tolerance)
+        return cls(rows, change @ basis, tolerance, apart)
+
+
+def _has_constant(X: Array) -> bool:
+    return bool(X[0, -1] != 0.0 and np.all(X[:, -1] == X[0, -1]))
+
+
+def _change_of_columns(X: Array) -> tuple[Array, Array]:
+    """Return T (d, d) and X T, with columns of size 1 that are centred if the last one is constant.
+
+    By medians, which a few far rows do not move: a difference is as accurate as its size.
+    """
+    center = np.zeros(X.shape[1])
+    if _has_constant(X):
+        center[:-1] = np.median(X[:, :-1], axis=0) / X[0, -1]
+    columns = X - X[:, -1:] * center
+    size = np.ma.masked_equal(np.abs(columns), 0.0)
+    scale = np.ma.median(size, axis=0).filled(1.0)
+    change = np.diag(1.0 / scale)
+    change[-1] -= center / scale
+    return change, columns / scale
+
+
+def _are_apart(rows: Array, same: float, tolerance: float) -> bool:
+    """Return whether no two hyperplanes are farther apart than ``same`` but not than ``tolerance``.
+
+    ``rows`` belong to distinct rows of X: with ``same=0`` no two may be as near as that at all.
+    """
+    units = np.unique(_normals(rows), axis=0)
+    if same == 0.0 and len(units) < len(rows):
+        return False
+    pairs = KDTree(units).query_pairs(tolerance, output_type="ndarray")
+    distance = np.linalg.norm(units[pairs[:, 0]] - units[pairs[:, 1]], axis=1)
+    return bool(np.all(distance <= same)) if same else not len(pairs)
+
+
+def _clear_masks(frame: _Frame, cells: Array) -> Mask:
+    """Return the patterns of those cells whose points are off every hyperplane by more than rounding."""
+    heights = np.abs(_unit_rows(frame.rows) @ (cells / np.linalg.norm(cells, axis=0)))
+    return activation(frame.rows, cells[:, heights.min(axis=0) > frame.tolerance])
+
+
+def _face_masks(frame: _Frame, faces: Array) -> Mask:
+    """Return the patterns of faces, with the rows on whose hyperplanes they lie active."""
+    lengths = np.linalg.norm(frame.rows, axis=1)[:, None] * np.linalg.norm(faces, axis=0)
+    return frame.rows @ faces >= -1e3 * frame.tolerance * lengths
 
 
 def _row_space(X: Array) -> tuple[Array, Array]:
     """Return an orthonormal basis of the row space (d, rank) and the rows in it (n, rank)."""
     _, s, Vt = np.linalg.svd(X, full_matrices=False)
-    rank = max(1, int(np.sum(s > s[0] * max(X.shape) * np.finfo(float).eps * 8)))
+    rank = max(1, int(np.sum(s > s[0] * max(X.shape) * _EPS * 8)))
     basis = Vt[:rank].T
     return basis, X @ basis
 
 
 def _distinct_hyperplanes(rows: Array) -> int:
+    return len(np.unique(np.round(_normals(rows) / 1e-9), axis=0))
+
+
+def _normals(rows: Array) -> Array:
+    """Return unit rows, of those that are not 0, with signs such that opposite ones are equal."""
     units = _unit_rows(rows)
     lead = np.argmax(np.abs(units) > 1e-8, axis=1)
-    units *= np.sign(units[np.arange(len(units)), lead])[:, None]
-    return len(np.unique(np.round(units / 1e-9), axis=0))
+    return units * np.sign(units[np.arange(len(units)), lead])[:, None]
 
 
 def _unit_rows(rows: Array) -> Array:
@@ -188,7 +312,7 @@ def _unit_rows(rows: Array) -> Array:
     return rows[norms > 0.0] / norms[norms > 0.0, None]
 
 
-def _cells(rows: Array) -> Array:
+def _cells(rows: Array, tolerance: float) -> Array:
     """Return one interior point of each cell of the central arrangement of ``rows``.
 
     Every cell has a facet on some hyperplane x_i, and that facet is a cell of the arrangement which
@@ -201,35 +325,57 @@ def _cells(rows: Array) -> Array:
     if rank == 1:
         return np.array([[1.0, -1.0]])
     if rank == 2:
-        return _plane_cells(rows)
+        return _plane_cells(rows, tolerance)
     points = []
     for x in rows:
-        tangent = np.linalg.svd(x[None, :])[2][1:].T
-        restricted = rows @ tangent
-        proper = np.linalg.norm(restricted, axis=1) > _PARALLEL
-        if not proper.any():
-            continue
-        facets = _cells(_full_rank(restricted[proper]))
-        facets = tangent @ _embed(restricted[proper], facets)
-        points.append(_either_side(rows[proper], x, facets))
+        basis, restricted, proper = _restricted(rows, x, tolerance)
+        if proper.any():
+            facets = basis @ _cells(restricted, tolerance)
+            points.append(_either_side(rows[proper], x, facets))
     candidates = np.concatenate(points, axis=1)
     return candidates[:, distinct_columns(activation(rows, candidates))]
 
 
-def _full_rank(rows: Array) -> Array:
-    return _row_space(rows)[1]
+def _faces(rows: Array, tolerance: float) -> Array:
+    """Return one interior point of each face of the arrangement but the cells and the origin."""
+    rows = _unit_rows(rows)
+    points = [np.empty((rows.shape[1], 0))]
+    if rows.shape[1] > 1:
+        for x in np.unique(_normals(rows), axis=0):
+            basis, restricted, proper = _restricted(rows, x, tolerance)
+            if proper.any():
+                points.append(basis @ _cells(restricted, tolerance))
+                points.append(basis @ _faces(restricted, tolerance))
+    return np.concatenate(points, axis=1)
 
 
-def _embed(rows: Array, points: Array) -> Array:
-    return _row_space(rows)[0] @ points
+def _restricted(rows: Array, x: Array, tolerance: float) -> tuple[Array, Array, Mask]:
+    """Restrict an arrangement of unit rows to the hyperplane of x.
+
+    Returns
+    -------
+    basis : ndarray of shape (rank, rank - 1)
+        Of that hyperplane.
+    restricted : ndarray of shape (n_proper, rank - 1)
+        The rows in that basis that cut it.
+    proper : ndarray of bool, shape (n,)
+        Which those are: all that are not parallel to x.
+    """
+    tangent = np.linalg.svd(x[None, :])[2][1:].T
+    restricted = rows @ tangent
+    proper = np.linalg.norm(restricted, axis=1) > tolerance
+    if not proper.any():
+        return tangent, restricted[proper], proper
+    basis, restricted = _row_space(restricted[proper])
+    return tangent @ basis, restricted, proper
 
 
-def _plane_cells(rows: Array) -> Array:
+def _plane_cells(rows: Array, tolerance: float) -> Array:
     """Return the unit vectors half way between consecutive normals of the rows' lines."""
     angle = np.mod(np.arctan2(rows[:, 1], rows[:, 0]), np.pi)
     critical = np.unique(np.concatenate([angle, angle + np.pi]))
-    critical = critical[np.diff(critical, prepend=-1.0) > _PARALLEL]
-    if critical[-1] - critical[0] > 2.0 * np.pi - _PARALLEL:
+    critical = critical[np.diff(critical, prepend=-1.0) > tolerance]
+    if critical[-1] - critical[0] > 2.0 * np.pi - tolerance:
         critical = critical[:-1]
     middle = 0.5 * (critical + np.roll(critical, -1)) + np.where(
         np.arange(critical.size) == critical.size - 1, np.pi, 0.0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from convexgrade import MultigradeRegressor
+from convexgrade import ConvexReLURegressor, MultigradeRegressor
 from convexgrade.patterns import (
     Patterns,
     activation,
@@ -56,7 +56,8 @@ def test_enumeration_agrees_with_brute_force(case):
 def test_enumeration_in_rank_four_agrees_with_brute_force():
     X = np.random.default_rng(0).standard_normal((7, 4))
     patterns = enumerate_patterns(X, limit=1000)
-    assert {tuple(mask) for mask in patterns.masks.T} == brute_force_patterns(X)
+    found = {tuple(mask) for mask in patterns.masks.T}
+    assert found == brute_force_patterns(X) | {(True,) * 7}  # that of the zero gate
 
 
 @pytest.mark.parametrize(("n", "rank"), [(40, 2), (60, 3), (15, 4)])
@@ -66,7 +67,7 @@ def test_enumeration_in_general_position_meets_covers_count(n, rank):
     n_empty = int((~found.any(axis=0)).sum())
     complement = {tuple(~m) for m in found.T} | {tuple(m) for m in found.T}
     assert n_empty == 0
-    assert len(complement) == count_patterns(n, rank)
+    assert len(complement) == count_patterns(n, rank) + 2  # the zero gate's, and its complement
 
 
 def test_enumeration_sees_rank_behind_many_columns_and_duplicate_rows():
@@ -93,6 +94,79 @@ def test_rows_of_zeros_have_no_pattern_in_which_anything_is_active():
     np.testing.assert_allclose(
         chain.fit(np.ones((5, 2)), np.arange(5.0)).predict(np.ones((1, 2))), 2.0
     )
+
+
+@pytest.mark.parametrize("offset", [0.0, 2.0**20, -(2.0**30)])
+@pytest.mark.parametrize("scale", [1.0, 2.0**-8])
+def test_an_offset_or_the_units_of_columns_hide_no_pattern(offset, scale):
+    F = np.random.default_rng(3).integers(0, 6, (12, 2)).astype(float)
+    plain = np.column_stack([F, np.ones(12)])
+    X = np.column_stack([offset + scale * F[:, 0], 1e7 * F[:, 1], np.full(12, 0.1), np.ones(12)])
+    expected, patterns = (enumerate_patterns(rows, limit=10_000) for rows in (plain, X))
+    assert patterns.exhaustive
+    assert {tuple(m) for m in patterns.masks.T} == {tuple(m) for m in expected.masks.T}
+    np.testing.assert_array_equal(patterns.masks, activation(X, patterns.gates))
+    sampled = sample_patterns(X, 20, np.random.default_rng(0))
+    assert len(sampled) > 0
+    assert np.all(patterns.find(sampled.masks) >= 0)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        [[0.0], [1e-15], [1.0]],
+        [[0.0], [1.0], [np.nextafter(1.0, 2.0)]],
+        [[0.0, 0.0], [1.0, 1.0 + 1e-12], [2.0, 2.0], [3.0, 3.0]],
+    ],
+)
+def test_rows_that_differ_but_cannot_be_told_apart_are_not_all_patterns(features):
+    X = np.column_stack([features, np.ones(len(features))])
+    assert not enumerate_patterns(X, limit=100).exhaustive
+    assert enumerate_patterns(X[[0, 2, 2, 0]], limit=100).exhaustive
+
+
+def test_a_far_row_does_not_hide_the_others():
+    X = np.column_stack([[*range(9), 1e13], np.ones(10)])
+    patterns = enumerate_patterns(X, limit=100)
+    assert patterns.exhaustive
+    assert len(patterns) == 19
+
+
+@pytest.mark.filterwarnings("ignore")  # no solver gets near it
+def test_a_spline_through_rows_at_an_offset_is_not_ruled_out():
+    x = 1e6 + np.arange(10.0)
+    y = np.abs(x - 1e6 - 4.5)
+    model = ConvexReLURegressor(1e-9, patterns="exhaustive", standardize=False).fit(x[:, None], y)
+    slope = np.sqrt(1.0 + 1004504.5**2) + np.sqrt(1.0 + 1e12 + 9e6)  # two neurons: |x - 4.5|
+    assert model.certificate_.dual <= 1e-9 * slope
+    assert len(model.grades_[0].gates.T) == 19
+
+
+def test_without_biases_the_zero_gate_is_a_pattern_of_its_own():
+    X, y = np.array([[-1.0], [1.0]]), np.array([-1.0, 1.0])
+    gated = MultigradeRegressor(
+        0.1,
+        n_grades=1,
+        first_bias=False,
+        fit_intercept=False,
+        standardize=False,
+        activation="gated_relu",
+        patterns="exhaustive",
+        early_stopping=False,
+    ).fit(X, y)
+    assert gated.certificates_[0].price_is_exact
+    assert gated.certificates_[0].primal == pytest.approx(0.095)  # v = 0.9: 0.1**2 / 2 + 0.1 * 0.9
+
+
+def test_faces_without_a_gate_in_double_precision_are_not_claimed():
+    Z = np.random.default_rng(0).standard_normal((4, 2))
+    general, opposite = (enumerate_patterns(X, limit=100) for X in (Z, np.vstack([Z, -Z])))
+    assert general.exhaustive
+    assert not opposite.exhaustive  # at right angles to a row, that row and its opposite are active
+    whole = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    patterns = enumerate_patterns(whole, limit=100)
+    assert patterns.exhaustive
+    assert len(patterns) == 4 + 4 + 1  # cells, rays, origin
 
 
 def test_sampled_patterns_are_distinct_reproducible_and_stop_when_there_are_no_more():
