@@ -60,7 +60,8 @@ class ConstructiveMultigrade:
     modulus : float or callable, default=None
         What is known of the function's continuity: a Lipschitz constant in the Euclidean norm, or
         ``omega(t)``, a bound on ``|f(x) - f(y)|`` for ``|x - y| <= t``. With it the guarantee is a
-        proof. None takes the oscillation from samples: then it holds as far as those have seen.
+        proof; that it is true of the function is checked at the points evaluated alone. None takes
+        the oscillation from samples: then the guarantee holds as far as those have seen.
     max_nodes : int, default=300_000
         Largest grid of a stage. The number of nodes grows as h to the power -d.
     n_samples : int, default=4096
@@ -147,7 +148,8 @@ class ConstructiveMultigrade:
         ------
         ValueError
             If a parameter is not as described, if f returns another shape or values that are not
-            finite, or if the first stage needs more than ``max_nodes``.
+            finite, if it varies more than ``modulus`` allows where it was evaluated, or if the first
+            stage needs more than ``max_nodes``.
         """
         self._check_parameters(dimension)
         f = _checked(f, dimension)

@@ -2,24 +2,42 @@
 
 With e what is left before the grade and N its output, |e - N| <= |e| for every row and output, or
 0 <= s N <= 2 |e| with s the sign of e. The constraints are convex, and the zero grade meets them.
+
+A solver meets them to its tolerance only, which a row with N = 0 does not forgive: with N ever so little
+on the wrong side, the residual rises. So N is asked for a little more than 0 where it can be
+(0 < delta <= s N). It cannot at *pinned* rows, where N = 0 is all that is allowed: those with e = 0, and
+equal rows with residuals on either side. There the solution is put right afterwards. On the pieces on
+which it is linear, N = 0 at given rows is a system of homogeneous linear equations in the vectors of
+the neurons and the unpenalised coefficients; the solution fails it by the solver's tolerance, and is
+projected on its null space.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convexgrade.energy import rescale_within
 from convexgrade.network import Network
-from convexgrade.program import Program
+from convexgrade.program import Groups, Program
 from convexgrade.solution import Status
 from convexgrade.working_set import Point, solve_groups_within
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 _MARGIN = (
     1e-6  # fall of residuals that is asked for, relative to the largest: more than a solver misses
 )
 _SLACK = 1e-10  # rise of a residual that is rounding, relative to the largest residual
+_EQUAL_ROWS = 1e-8  # difference of rows, in units of the largest entry of each column
+_KINK = (
+    1e-6  # response, relative to the lengths of row and neuron, that a solver cannot tell from 0
+)
+_DEPENDENT = 1e-12  # relative size of equations that follow from others
 
 
 def refine_pointwise(
@@ -27,9 +45,8 @@ def refine_pointwise(
 ) -> tuple[Point, Network]:
     """Solve a grade with the constraints, over the patterns of a point's neurons.
 
-    A solver meets the constraints to its tolerance. So it is asked for a little more; and the network
-    is moved back along its ray to where no residual has grown by more than rounding, which would be
-    far if a row that must not move had moved by that tolerance.
+    What is left of the solver's errors after the module's remedies is removed by moving the network
+    back along its ray, to where no residual has grown by more than rounding.
 
     Parameters
     ----------
@@ -59,18 +76,90 @@ def refine_pointwise(
         raise ValueError(
             f"refinement='pointwise' needs loss='squared_error'; this is {program.loss.name!r}."
         )
-    every = program.every_group(point.patterns)
-    groups = point.groups if fixed else every.take(np.isin(every.pattern, point.groups.pattern))
-    left = np.abs(program.y - program.offset)
-    margin = _MARGIN * float(left.max(initial=0.0))
-    if len(groups):
-        # Equal rows whose residuals differ in sign leave no room for a margin.
-        for cap in (np.where(left > 2.0 * margin, left - margin, left), left):
+    left = program.y - program.offset
+    size = np.abs(left)
+    largest = float(size.max(initial=0.0))
+    margin = _MARGIN * largest
+    if len(point.groups):
+        pinned = _pinned(program.X, left, 2.0 * margin)
+        for groups, cap in _attempts(program, point, size, np.where(pinned, 0.0, margin), fixed):
             found = solve_groups_within(program, point, groups, cap, solver=solver)
             if found.status is not Status.FAILED:
                 break
         point = found
     if point.status is not Status.FAILED:
         point = replace(point, status=Status.POINTWISE, multipliers=None)
-    slack = _SLACK * float(left.max(initial=0.0))
-    return point, rescale_within(program, point.network(program), slack)
+        along = np.where(left < 0.0, -1.0, 1.0) * (point.prediction(program) - program.offset)
+        point = _holding(program, point, (along <= 0.5 * margin) | (size <= 2.0 * margin))
+    return point, rescale_within(program, point.network(program), _SLACK * largest)
+
+
+def _attempts(
+    program: Program, point: Point, size: Array, margin: Array, fixed: bool
+) -> Iterator[tuple[Groups, Array]]:
+    """Yield over which groups to solve, and how large residuals may be: the best first.
+
+    The patterns of the point's neurons may leave no room for a margin; nor may all of them.
+    """
+    every = program.every_group(point.patterns)
+    own = point.groups if fixed else every.take(np.isin(every.pattern, point.groups.pattern))
+    yield own, size - margin
+    if not fixed:
+        yield every, size - margin
+    yield own, size
+
+
+def _pinned(X: Array, left: Array, least: float) -> Mask:
+    """Return for which rows and outputs the zero grade is all that raises no residual.
+
+    Equal rows include those that a neuron would have to be very steep to tell apart.
+    """
+    unit = _EQUAL_ROWS * np.abs(X).max(axis=0)
+    _, place = np.unique(np.round(X / np.where(unit > 0.0, unit, 1.0)), axis=0, return_inverse=True)
+    place = place.ravel()
+    highest, lowest = (np.zeros((place.max() + 1, left.shape[1])) for _ in range(2))
+    np.maximum.at(highest, place, left)
+    np.minimum.at(lowest, place, left)
+    return (np.abs(left) <= least) | ((highest > 0.0) & (lowest < 0.0))[place]
+
+
+def _holding(program: Program, point: Point, held: Mask) -> Point:
+    """Return the point nearest to this one whose grade is 0 at the rows and outputs that are held.
+
+    Nearest where neurons keep the side of these rows on which they are; those with a kink at a row keep
+    it there.
+    """
+    if not held.any() or not len(point.groups):
+        return point
+    equations = _equations(program, point, held)
+    x = np.concatenate([point.blocks.ravel(), point.unpenalised.ravel()])
+    for _ in range(2):  # the second for the last digits
+        x = x - np.linalg.lstsq(equations, equations @ x, rcond=_DEPENDENT)[0]
+    n = point.blocks.size
+    blocks, unpenalised = x[:n].reshape(point.blocks.shape), x[n:].reshape(point.unpenalised.shape)
+    objective = program.over(point.patterns, point.groups).objective(blocks, unpenalised)
+    return replace(point, blocks=blocks, unpenalised=unpenalised, objective=objective)
+
+
+def _equations(program: Program, point: Point, held: Mask) -> Array:
+    """Return A of A x = 0 with x the blocks, then the unpenalised coefficients, row by row.
+
+    One equation for each row and output that is held: the sum of active responses is 0; and one for
+    each neuron of such an output with a kink at such a row: its response is 0.
+    """
+    p, groups, (n_groups, d) = program, point.groups, point.blocks.shape
+    scores = p.X @ point.blocks.T
+    lengths = np.linalg.norm(p.X, axis=1)[:, None] * np.linalg.norm(point.blocks, axis=1)
+    kinked = (np.abs(scores) <= _KINK * lengths) & p.cones & held[:, groups.output]
+    active = point.patterns.masks[:, groups.pattern] & ~kinked
+    rows, outputs = np.nonzero(held)
+    factors = active[rows] * groups.sign * (groups.output == outputs[:, None])
+    sums = (factors[:, :, None] * p.X[rows][:, None, :]).reshape(rows.size, n_groups * d)
+    free = p.Z[rows][:, :, None] * (outputs[:, None] == np.arange(p.n_outputs))[:, None, :]
+    kink_rows, kink_groups = np.nonzero(kinked)
+    kinks = np.zeros((kink_rows.size, n_groups, d))
+    kinks[np.arange(kink_rows.size), kink_groups] = p.X[kink_rows]
+    n_free = p.free.size * p.n_outputs
+    above = np.hstack([sums, free.reshape(rows.size, n_free)])
+    below = np.pad(kinks.reshape(kink_rows.size, n_groups * d), ((0, 0), (0, n_free)))
+    return np.vstack([above, below])

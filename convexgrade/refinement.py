@@ -46,6 +46,7 @@ Function = Callable[[Array], Array]
 Modulus = Callable[[float], float]
 
 _ROUNDING = 1e-14  # of the largest value of f: below it, a residual or coefficient is rounding
+_CONTRADICTION = 1e-12  # of the same: above a bound by less, what is measured is rounding
 _CHUNK = 1 << 17  # points at which f is evaluated at a time
 
 
@@ -206,16 +207,23 @@ class Residual:
 
 
 def next_stage(residual: Residual, modulus: Modulus | None, max_nodes: int) -> Stage | None:
-    """Return the stage on the coarsest nested grid that meets (*); None if ``max_nodes`` has none."""
+    """Return the stage on the coarsest nested grid that meets (*); None if ``max_nodes`` has none.
+
+    Raises
+    ------
+    ValueError
+        If the modulus is not one of f, as far as this is seen at nodes and sample points.
+    """
     d, n_cells = residual.points.shape[1], residual.n_cells
     sup_norm = float(np.abs(residual.left).max())
     while (n_cells + 1) ** d <= max_nodes:
         nodes = residual.on_grid(n_cells)
         sup_norm = max(sup_norm, float(np.abs(nodes).max()))
-        between = (
-            _sampled_deviation(residual, nodes) if modulus is None else modulus(sqrt(d) / n_cells)
-        )
+        sampled = _sampled_deviation(residual, nodes)
+        between = sampled if modulus is None else modulus(sqrt(d) / n_cells)
         oscillation = _vertex_oscillation(nodes) + between
+        if modulus is not None:
+            _check_modulus(residual, nodes, sampled, between)
         if 4.0 * oscillation <= sup_norm or sup_norm <= _ROUNDING * residual.scale:
             size = np.maximum(np.abs(nodes) - oscillation, 0.0)
             size[size < _ROUNDING * sup_norm] = 0.0
@@ -223,6 +231,26 @@ def next_stage(residual: Residual, modulus: Modulus | None, max_nodes: int) -> S
             return Stage(np.sign(nodes) * size, oscillation, sup_norm, bound)
         n_cells *= 2
     return None
+
+
+def _check_modulus(residual: Residual, nodes: Array, sampled: float, between: float) -> None:
+    """Refuse a modulus that the residual contradicts on the grid with these nodes.
+
+    With omega a modulus of f, e is within omega(diameter) of its interpolant, hence at most that above
+    its largest node. Before the first stage e is f, of which vertices of a simplex are values at most a
+    diameter apart.
+    """
+    largest = float(np.abs(nodes).max())
+    scale = max(residual.scale, largest, float(np.abs(residual.left).max()))
+    found = sampled if residual.stages else max(sampled, _vertex_oscillation(nodes))
+    found = max(found, float(np.abs(residual.left).max()) - largest)
+    if found > between + _CONTRADICTION * scale:
+        d, n_cells = nodes.ndim, nodes.shape[0] - 1
+        raise ValueError(
+            f"modulus is too small for f: it allows a change of {between:.6g} over a distance of "
+            f"{sqrt(d) / n_cells:.6g}, the diagonal of a cell, where f was seen to change by "
+            f"{found:.6g} or more. Take a larger modulus, or None."
+        )
 
 
 def _vertex_oscillation(nodes: Array) -> float:

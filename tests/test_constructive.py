@@ -106,6 +106,16 @@ def test_a_function_that_vanishes_on_dyadic_points_is_not_taken_for_zero():
     assert model.check(lambda X: np.sin(16.0 * np.pi * X[:, 0]), new_points(1)).ratios.max() <= 0.5
 
 
+@pytest.mark.parametrize("modulus", [0.1, 3.0, 6.0, lambda t: 0.4 * np.sqrt(t)])
+def test_a_modulus_that_the_function_contradicts_is_refused(modulus):
+    def wave(X):
+        return np.sin(2.0 * np.pi * X[:, 0])  # varies by up to 2 pi times the distance
+
+    with pytest.raises(ValueError, match="modulus is too small for f: it allows a change of"):
+        ConstructiveMultigrade(n_stages=2, modulus=modulus).fit(wave, 1)
+    assert ConstructiveMultigrade(n_stages=2, modulus=2.0 * np.pi).fit(wave, 1).guaranteed_
+
+
 def test_zero_constant_and_affine_functions_end_early():
     zero = ConstructiveMultigrade(3).fit(lambda X: np.zeros(len(X)), 2)
     assert zero.n_stages_ == 1

@@ -74,6 +74,29 @@ def test_equal_rows_with_targets_on_either_side_stay_where_they_are():
     assert sizes[-1, 2:].mean() < 0.9 * sizes[0, 2:].mean()
 
 
+def data_of(case):
+    """Return 60 rows with ten residuals that are 0, or five rows twice with opposite residuals."""
+    X = np.random.default_rng(0).uniform(-1, 1, (60, 2))
+    y = np.abs(X[:, 0]) * X[:, 1]
+    y -= y.mean()
+    if case == "zeros":
+        y[:10] = 0.0
+        y[10:] -= y[10:].mean()
+        return X, y
+    twice = [1, 5, 9, 13, 20]
+    return np.vstack([X, X[twice]]), np.concatenate([y, 2.0 * y.mean() - y[twice]])
+
+
+@pytest.mark.parametrize(("case", "highest"), [("zeros", 0.28), ("pairs", 0.28)])
+def test_rows_that_must_stay_do_not_hold_the_others_back(case, highest):
+    X, y = data_of(case)
+    parameters = {"alpha": 0.01, "n_patterns": 30, "n_grades": 2, "early_stopping": False}
+    parameters |= {"alpha_decay": 0.3, "max_iter": 3}
+    model = fit(X, y, refinement="pointwise", **parameters)
+    assert np.diff(residuals(model, X, y, None), axis=0).max() <= 1e-9
+    assert model.train_loss_[-1] < highest  # without the constraints: 0.034 and 0.217
+
+
 def test_without_it_some_residuals_grow_and_the_objective_is_lower():
     X, y = make_data(0)
     free, constrained = fit(X, y), fit(X, y, refinement="pointwise")
