@@ -386,7 +386,9 @@ def _input_state(box: Box, start: Fraction) -> _State:
     d = box.n_features
     remainders = np.full((d, d + 1), Fraction(0), dtype=object)
     for i, (low, high) in enumerate(zip(box.low, box.high, strict=True)):
-        width = Fraction(float(high)) - Fraction(float(low)) or Fraction(1)
+        if not 0.5 * high - 0.5 * low > 0.0:  # `Box.unit` has every point at 0 there
+            continue
+        width = Fraction(float(high)) - Fraction(float(low))
         remainders[i, i] = 1 / width
         remainders[i, d] = -Fraction(float(low)) / width
     nothing = np.full(d + 1, Fraction(0), dtype=object)

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from convexgrade.datasets import load_concrete, load_energy
+from convexgrade.datasets import load_concrete, load_energy, make_depth_separation
 from tests.benchmarks import datasets as benchmarks
 
 SHIPPED = {"concrete": load_concrete, "energy": load_energy}
@@ -109,6 +109,12 @@ def test_benchmark_folds_part_the_rows():
     rows = np.vstack([X_train, X_test])
     assert rows.shape[0] == 768
     assert np.unique(rows, axis=0).shape[0] == 768
+
+
+@pytest.mark.parametrize("d", [1, 5, 1000])
+def test_a_depth_separation_that_would_need_a_huge_table_is_refused(d):
+    with pytest.raises(ValueError, match=rf"must be at most [0-9.e+]+ with n_features={d}: "):
+        make_depth_separation(d, d, truncate=1e6)
 
 
 def test_unknown_benchmark_set_or_split():

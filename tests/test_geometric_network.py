@@ -224,6 +224,15 @@ def test_units_of_the_data_are_part_of_the_network():
     np.testing.assert_allclose(model.to_network().forward(X)[-1], model.predict(X), atol=1e-12)
 
 
+def test_a_column_that_was_constant_is_not_read_by_the_network_either():
+    X = np.column_stack([np.linspace(0, 1, 9), np.ones(9)])
+    model = GeometricLayerwiseRegressor(2, 2, decoder="sine").fit(X, np.sin(5.0 * X[:, 0]))
+    asked = np.array([[0.6, -9.0], [0.6, 1.0], [0.6, 1.3], [0.6, 2.5]])
+    outputs = model.to_network().forward(asked)
+    np.testing.assert_allclose(outputs, list(model.staged_predict(asked)), atol=1e-12)
+    np.testing.assert_array_equal(outputs, outputs[:, :1].repeat(4, axis=1))
+
+
 @pytest.mark.parametrize("X", [[[np.nan]], [[0.5, 0.5]], [0.5], [[np.inf]]])
 def test_rows_that_the_network_cannot_read_are_refused(X):
     network = fitted(1, 2, 1).to_network()

@@ -17,6 +17,7 @@ from sklearn.utils import Bunch, check_random_state
 
 __all__ = ["load_concrete", "load_energy", "make_depth_separation"]
 
+_MOST_STEPS = 5_000_000  # of that table: some 0.5 GB
 _STEP = 0.01  # of the grid on which the radial law is tabulated; its density waves with period pi
 
 
@@ -116,7 +117,8 @@ def make_depth_separation(
         Dimension d.
     truncate : float, default=3.0
         Largest ``||x||``. The tail of t is about ``d / (pi t^2)``, so heavy that ``||x||`` has no
-        mean: the law is conditioned on ``||x|| <= truncate``. 3 keeps 93% to 96% of it.
+        mean: the law is conditioned on ``||x|| <= truncate``. 3 keeps 93% to 96% of it. Values for
+        which the table would be too large are refused, from about 5000 for d = 5 and 30 for d = 1000.
     random_state : int, RandomState instance or None, default=None
         Determines the sample.
 
@@ -131,7 +133,7 @@ def make_depth_separation(
     ------
     ValueError
         If ``n_samples`` or ``n_features`` is not a positive integer, or ``truncate`` not a positive
-        finite number.
+        finite number, or too large.
 
     References
     ----------
@@ -153,6 +155,12 @@ def make_depth_separation(
     d, rng = int(n_features), check_random_state(random_state)
     ball = np.exp(gammaln(d / 2 + 1) / d) / np.sqrt(np.pi)
     unit = 2.0 * np.pi * ball * np.sqrt(d)
+    largest = _MOST_STEPS * _STEP / unit
+    if truncate > largest:
+        raise ValueError(
+            f"truncate={truncate!r} must be at most {largest:.4g} with n_features={d}: the law is "
+            f"tabulated that far."
+        )
     t, distribution = _radial_law(d, unit * float(truncate))
     radius = np.interp(rng.uniform(size=n_samples), distribution, t) / unit
     direction = rng.standard_normal((n_samples, d))
