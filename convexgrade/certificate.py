@@ -33,10 +33,17 @@ from convexgrade.program import Groups, Program, fit_unpenalised
 from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 _CLOSE_ENOUGH = (
     1e-6  # excess over alpha, relative, up to which a solver's multipliers are not refined
 )
+_BALANCED = 1e-12  # Z^T W q, relative to what it would be if nothing cancelled, that is rounding,
+_ROUNDING = 1e-15  # and that has no digits left to gain
+_ROUNDS = 100  # of balancing: separable classes take tens of them
+_LINEAR = 1e4  # predictions, in units of their size, of which a curvature tells nothing
+_NONE = 1e-100  # a share of a row's curvature that is as good as none
+_FLAT = 1e-13  # curvature, relative, that is rounding
 _HOLDS = 1e-9  # a pattern holds a neuron if no row is on the wrong side by more (unit rows)
 
 
@@ -118,40 +125,138 @@ class Multipliers(NamedTuple):
 def dual_point(program: Program, prediction: Array) -> DualPoint:
     """Return the dual point that belongs to a prediction.
 
-    The gradient at the prediction, its unpenalised part refitted, is projected on Z^T W q = 0. Where
-    that leaves the domain of the conjugate, q moves back towards the gradient of the unpenalised
-    model without offset: it meets the same condition, and lies well inside the domain however close
-    to certainty the chain already is.
+    The gradient at the prediction, its unpenalised part refitted, is balanced: moved inside the domain
+    of the conjugate until Z^T W q = 0. Where that fails, it is projected, and moves back towards that of
+    the unpenalised model without offset: this meets the same condition, and lies well inside the domain
+    however close to certainty the chain already is.
     """
-    p, Z, root = program, program.Z, np.sqrt(program.weights)[:, None]
-    refit = prediction + Z @ fit_unpenalised(p.loss, Z, p.y, prediction, p.weights)
-    q = _project_out(p.loss.gradient(refit, p.y), Z, root)
-    lower, upper = p.loss.dual_bounds(p.y)
-    if np.any((q < lower) | (q > upper)):
-        zero = np.zeros_like(p.y)
-        plain = Z @ fit_unpenalised(p.loss, Z, p.y, zero, p.weights)
-        anchor = _project_out(p.loss.gradient(plain, p.y), Z, root)
-        if np.any((anchor < lower) | (anchor > upper)):
-            anchor = np.zeros_like(q)  # in every loss's domain; on separable classes all there is
-        q = anchor + _longest_step(anchor, q - anchor, lower, upper) * (q - anchor)
-        q = np.clip(q, lower, upper)  # rounding of the step
+    p, basis = program, _unpenalised_basis(program)
+    q = _balanced(p, basis, prediction)
+    if not _is_balanced(p, basis, q):
+        plain = _balanced(p, basis, np.zeros_like(p.y))
+        q = _between(p, basis, q, plain if _is_balanced(p, basis, plain) else np.zeros_like(q))
     return DualPoint(q, -p.weights[:, None] * q)
 
 
-def _project_out(q: Array, Z: Array, root: Array) -> Array:
-    """Return the q nearest in the weighted norm with Z^T W q = 0; twice, for the last digits."""
-    if Z.shape[1] == 0:
+def _unpenalised_basis(program: Program) -> Array:
+    """Return B of the columns' span of Z with B^T W B = I: equations in it are well conditioned."""
+    root = np.sqrt(program.weights)[:, None]
+    left, size, _ = np.linalg.svd(root * program.Z, full_matrices=False)
+    kept = size > len(left) * np.finfo(float).eps * size.max(initial=0.0)
+    return np.asarray(left[:, kept] / root)
+
+
+def _is_balanced(program: Program, basis: Array, q: Array) -> bool:
+    """Return whether Z^T W q = 0 up to rounding."""
+    off, size = _imbalance(program, basis, q)
+    return bool(np.linalg.norm(off) <= _BALANCED * size)
+
+
+def _imbalance(program: Program, basis: Array, q: Array) -> tuple[Array, float]:
+    """Return B^T W q and what its length would be if nothing cancelled."""
+    root = np.sqrt(program.weights)[:, None]
+    return basis.T @ (program.weights[:, None] * q), float(np.linalg.norm(root * q))
+
+
+def _balanced(program: Program, basis: Array, prediction: Array) -> Array:
+    """Return the gradient q at a refitted prediction, moved until Z^T W q = 0 as far as it can be.
+
+    By q' = q - H Z c with H the curvature of each row, and c from (Z^T W H Z) c = Z^T W q: what one more
+    Newton step of the refit would change to first order, the projection on Z^T W q = 0 in the metric of
+    H^-1. (For the squared error, H = I.) Near an end of the domain, H of a log loss is about as small as
+    the distance to it, so that q moves by a share of that. Where the refit has no minimiser, as on
+    classes that Z separates, the q of their rows balance only at the end of the domain, however far the
+    refit went. So each row stops there by itself, and those that have not stopped go on: every round
+    stops one, or is the last but for rounding.
+
+    A refit that is stuck may ask for steps that no curvature is known well enough for: then q is left.
+    """
+    p = program
+    refit = prediction + p.Z @ fit_unpenalised(p.loss, p.Z, p.y, prediction, p.weights)
+    q = p.loss.gradient(refit, p.y)
+    if basis.shape[1] == 0:
         return q
-    for _ in range(2):
-        q = q - Z @ np.linalg.lstsq(root * Z, root * q, rcond=None)[0]
+    metric = np.array(p.loss.hessian(refit, p.y))
+    lower, upper = p.loss.dual_bounds(p.y)
+    last, longest = np.inf, _LINEAR * (1.0 + float(np.abs(refit).max(initial=0.0)))
+    for _ in range(_ROUNDS):
+        off, size = _imbalance(p, basis, q)
+        length = float(np.linalg.norm(off))
+        if length <= _ROUNDING * size or length > 0.5 * last:
+            break
+        step = basis @ _coefficients(p, basis, metric, off)
+        if np.abs(step).max() > longest:
+            break
+        q, stopped = _move(q, -np.einsum("ikl,il->ik", metric, step), lower, upper)
+        metric = _without(metric, stopped)
+        last = np.inf if stopped.any() else length
     return q
+
+
+def _coefficients(program: Program, basis: Array, metric: Array, off: Array) -> Array:
+    """Return c with B^T W H B c = off, or as nearly as can be."""
+    r, k = off.shape
+    gram = np.empty((r, k, r, k))
+    for a in range(k):
+        for b in range(k):
+            gram[:, a, :, b] = basis.T @ ((program.weights * metric[:, a, b])[:, None] * basis)
+    square = gram.reshape(r * k, r * k)
+    # In units of its diagonal: outputs of rare classes count for as much as others.
+    unit = np.sqrt(np.maximum(np.diagonal(square), 0.0))
+    unit[unit < _NONE] = 1.0
+    c = np.linalg.lstsq(square / np.outer(unit, unit), off.ravel() / unit, rcond=_FLAT)[0]
+    return np.asarray(c / unit).reshape(r, k)
+
+
+def _move(q: Array, change: Array, lower: Array, upper: Array) -> tuple[Array, Mask]:
+    """Return q + change, each row as far as it stays in its box; and which entries stopped it."""
+    size = np.abs(change)
+    room = np.maximum(np.where(change > 0.0, upper - q, q - lower), 0.0)
+    ratio = np.divide(room, size, out=np.full_like(room, np.inf), where=size > room)
+    step = np.minimum(ratio.min(axis=1, keepdims=True), 1.0)
+    stopped = (ratio <= step) & (step < 1.0)
+    q = np.clip(q + step * change, lower, upper)
+    return np.where(stopped, np.where(change > 0.0, upper, lower), q), stopped
+
+
+def _without(metric: Array, stopped: Mask) -> Array:
+    """Return the metric of changes that leave some entries alone: the Schur complement of theirs.
+
+    It keeps what changes of a row have in common: those of a softmax sum to 0.
+    """
+    for entry in np.flatnonzero(stopped.any(axis=0)):
+        rows = np.flatnonzero(stopped[:, entry])
+        some = metric[rows]
+        column, own = some[:, :, entry], some[:, entry, entry]
+        own = np.where(own > 0.0, own, 1.0)
+        rest = some - column[:, :, None] * (column / own[:, None])[:, None, :]
+        before, after = (np.einsum("ikk->ik", m) for m in (some, rest))
+        gone = after <= _FLAT * before  # but for rounding
+        rest[gone[:, :, None] | gone[:, None, :]] = 0.0
+        metric = metric.copy()
+        metric[rows] = rest
+    return metric
+
+
+def _between(program: Program, basis: Array, q: Array, anchor: Array) -> Array:
+    """Return the point nearest to the projection of q, inside the domain, on the way from an anchor.
+
+    Or from 0, which is in every loss's domain, if that gets further.
+    """
+    for _ in range(2):  # the second for the last digits
+        q = q - basis @ _imbalance(program, basis, q)[0]
+    lower, upper = program.loss.dual_bounds(program.y)
+    anchors = (anchor, np.zeros_like(q))
+    steps = [_longest_step(start, q - start, lower, upper) for start in anchors]
+    start, step = anchors[int(np.argmax(steps))], max(steps)
+    return np.clip(start + step * (q - start), lower, upper)  # rounding of the step
 
 
 def _longest_step(start: Array, direction: Array, lower: Array, upper: Array) -> float:
     """Return the largest t <= 1 with lower <= start + t direction <= upper."""
     room = np.where(direction > 0.0, upper - start, start - lower)
     size = np.abs(direction)
-    ratio = np.divide(room, size, out=np.full_like(room, np.inf), where=size > 0.0)
+    ratio = np.divide(room, size, out=np.full_like(room, np.inf), where=size > room)
     return float(np.clip(ratio.min(initial=1.0), 0.0, 1.0))
 
 

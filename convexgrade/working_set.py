@@ -18,7 +18,7 @@ from convexgrade.cones import Cones, Tight
 from convexgrade.network import Network, from_blocks
 from convexgrade.patterns import Patterns, activation
 from convexgrade.program import Groups, Program
-from convexgrade.pruning import prune
+from convexgrade.pruning import is_polishable, polish, prune
 from convexgrade.search import Neurons
 from convexgrade.solution import Solution, Start, Status
 
@@ -37,6 +37,7 @@ _LARGE = 2e7  # has more than so many numbers on all rows, times the outputs,
 _LOOSE = 1e-3  # or the tolerance is greater than this,
 _PROVED = 0.5  # until it has proved a gap of so much of the tolerance
 _EQUAL = 1e-8  # rise of the objective, relative to the loss before, that is the solver's rounding
+_SHARP = 1e-3  # gap, relative to the tolerance of prices, of a point that needs no last digits
 _SETTLED = 1e-7  # gap, relative to the loss before, of a point that needs no further solve
 _FEW = 400  # groups up to which iterations are no slower than a solution found at once,
 _AT_ONCE = 0.01  # and gap, relative to the tolerance of prices, up to which that needs no other
@@ -192,12 +193,15 @@ def solve_over(
     working = full.groups.locate(start.groups)
     if working.size == 0:
         working = _violated(full, every, start, tol)
-        if working.size == 0:
+        if working.size == 0 and _gap(full, start) <= tol:
             return start
+        if working.size == 0:  # prices of a dual point that proves nothing choose no groups either
+            working = every
     if solvers.selects_groups(solver):
         start = _pruned(full, start, _DROP)
         point = _solved_closely(full, start, every, solver=solver, tol=tol)
-        return replace(_pruned(full, point, _DROP), n_before=len(point.groups))
+        pruned = replace(_pruned(full, point, _DROP), n_before=len(point.groups))
+        return _polished(full, pruned, tol)
     if every.size <= _SOLVE_WHOLE:
         working = every
     rough = _generate(full, start, working, solver=solver, tol=tol, accuracy=_CLOSE * tol)
@@ -206,7 +210,7 @@ def solve_over(
     point = _generate(full, few, working, solver=solver, tol=tol, accuracy=_EXACT)
     if point.objective > rough.objective + 0.1 * tol * full.mean_loss(full.offset):
         point = replace(rough, status=Status.INACCURATE)
-    return replace(_pruned(full, point, _DROP), n_before=len(rough.groups))
+    return _polished(full, replace(_pruned(full, point, _DROP), n_before=len(rough.groups)), tol)
 
 
 def _solved_closely(full: Program, start: Point, every: Index, *, solver: str, tol: float) -> Point:
@@ -263,6 +267,25 @@ def _gap(over: Program, point: Point) -> float:
     dual = dual_point(over, point.prediction(over))
     bound = lower_bound(over, dual, dual_norm_bound(over, dual, point.multipliers))
     return (point.objective - bound) / (over.mean_loss(over.offset) or 1.0)
+
+
+def _polished(full: Program, point: Point, tol: float) -> Point:
+    """Return a point with its last digits, where a certificate is likely to miss them.
+
+    Not for the squared error: its gradient is as good as its prediction, and sizes of neurons, refitted
+    in any case (`energy.rescale`), are all that it lacks.
+    """
+    own = full.over(point.patterns, point.groups)
+    if full.loss.quadratic or not is_polishable(own) or _gap(full, point) <= _SHARP * tol:
+        return point
+    blocks, unpenalised = polish(own, point.blocks, point.unpenalised)
+    if full.cones:
+        blocks = _projected(own, own.groups.pattern, blocks)
+    objective = own.objective(blocks, unpenalised)
+    if objective > point.objective:
+        return point
+    polished = replace(point, blocks=blocks, unpenalised=unpenalised, objective=objective)
+    return _take(full, polished, np.flatnonzero(blocks.any(axis=1)))
 
 
 def _pruned(full: Program, point: Point, share: float) -> Point:

@@ -5,6 +5,8 @@ import pytest
 
 from convexgrade import proposals, search
 from convexgrade.certificate import dual_point
+from convexgrade.grade import Settings, fit_grade, null_price, state_program
+from convexgrade.losses import SoftmaxLogLoss
 from convexgrade.patterns import Patterns, sample_patterns
 from convexgrade.proposals import Budget
 from convexgrade.solution import Status
@@ -139,3 +141,30 @@ def test_no_round_where_prices_promise_less_than_it_is_worth():
     assert promise > 1e-3
     assert round_worth(0.05 * promise) is not None
     assert round_worth(0.3 * promise) is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"patterns": "adaptive"},
+        {"patterns": "sampled"},
+        {"patterns": "sampled", "solver": "clarabel", "n_patterns": 20},
+        {"patterns": "adaptive", "activation": "gated_relu"},
+        {"patterns": "sampled", "activation": "gated_relu"},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+def test_a_class_that_the_linear_term_separates_hides_no_neurons(settings):
+    """XOR and a third class beyond a line: at its price of 0, no neuron was ever looked for."""
+    H = np.random.default_rng(0).standard_normal((30, 2))
+    y = np.eye(3)[np.where(H[:, 0] > 1.0, 2, H[:, 0] * H[:, 1] > 0.0).astype(int)]
+    loss = SoftmaxLogLoss()
+    weights = np.full(30, 1 / 30)
+    offset = np.broadcast_to(loss.baseline(y, weights), y.shape)
+    settings = Settings(**{"n_patterns": 50, "linear_term": True, **settings})
+    program = state_program(H, y, offset, weights, loss, 1e-3, settings)
+    assert 0.01 < null_price(program, settings, (0, 0)) < 1.0
+    grade = fit_grade(program, settings, (0, 0))
+    assert grade.n_neurons > 0
+    assert grade.certificate.primal < 0.12  # 0.57 without neurons
+    assert grade.certificate.relative_gap < 1e-4

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from convexgrade.certificate import Multipliers, certify_network, dual_point
+from convexgrade.certificate import Multipliers, certify_network, dual_point, lower_bound
 from convexgrade.cones import Cones, Tight
+from convexgrade.losses import BinaryLogLoss, SoftmaxLogLoss, SquaredError
 from convexgrade.network import from_blocks
 from convexgrade.patterns import Patterns, activation, enumerate_patterns, sample_patterns
 from convexgrade.solution import Status
@@ -142,6 +143,111 @@ def test_dual_point_stays_in_the_domain_when_projection_leaves_it():
     assert np.all((point.q >= lower) & (point.q <= upper))
     np.testing.assert_allclose(program.Z.T @ point.theta, 0.0, atol=1e-12)
     assert np.isfinite(program.loss.conjugate(point.q, program.y)).all()
+
+
+class RoundedAbsolute(SquaredError):
+    """|f - y|, rounded off within 0.01: bounded gradients, and no curvature in most rows."""
+
+    quadratic = False
+
+    def value(self, f, y):
+        q = self.gradient(f, y)
+        return np.sum(q * (f - y - 0.005 * q), axis=1)
+
+    def gradient(self, f, y):
+        return np.clip(100.0 * (f - y), -1.0, 1.0)
+
+    def hessian(self, f, y):
+        bends = 100.0 * (np.abs(f - y) < 0.01)
+        return bends[:, :, None] * np.eye(y.shape[1])
+
+    def conjugate(self, q, y):
+        inside = np.all(np.abs(q) <= 1.0, axis=1)
+        return np.where(inside, np.sum(q * (y + 0.005 * q), axis=1), np.inf)
+
+    def dual_bounds(self, y):
+        return np.full_like(y, -1.0), np.full_like(y, 1.0)
+
+
+def assert_in_the_dual(program, point):
+    lower, upper = program.loss.dual_bounds(program.y)
+    assert np.all((point.q >= lower) & (point.q <= upper))
+    assert np.isfinite(program.loss.conjugate(point.q, program.y)).all()
+    assert np.abs(program.Z.T @ point.theta).max(initial=0.0) <= 1e-12
+
+
+def separable(seed, weights=None):
+    """Classes 0 and 1 are those of XOR; a line separates class 2 from both."""
+    X = np.random.default_rng(seed).standard_normal((30, 2))
+    label = np.where(X[:, 0] > 1.0, 2, X[:, 0] * X[:, 1] > 0.0).astype(int)
+    return make_program(
+        np.column_stack([X, np.ones(30)]),
+        np.eye(3)[label],
+        alpha=1.0,
+        loss=SoftmaxLogLoss(),
+        weights=weights,
+        free=np.arange(3),
+        patterns=Patterns.none(30, 3),
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_classes_that_a_linear_term_separates_leave_the_bound_of_the_others(seed):
+    """At a penalty so large that no neuron is worth it, the linear model is the optimum."""
+    program = separable(seed)
+    null = null_point(program, program.patterns)
+    assert null.objective > 0.4
+    point = dual_point(program, null.prediction(program))
+    assert_in_the_dual(program, point)
+    bound = lower_bound(program, point, 0.0)
+    assert null.objective * (1.0 - 1e-8) <= bound <= null.objective * (1.0 + 1e-12)
+
+
+@pytest.mark.parametrize("weight", [1e-3, 1e-9, 1e-14])
+@pytest.mark.parametrize("free", [[2], [0, 1, 2]])
+def test_a_class_of_next_to_no_weight_costs_the_bound_nothing(weight, free):
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.standard_normal((60, 2)), np.ones(60)])
+    label = np.r_[2, rng.integers(0, 2, 59)]
+    program = make_program(
+        X,
+        np.eye(3)[label],
+        alpha=1.0,
+        loss=SoftmaxLogLoss(),
+        weights=np.r_[weight, np.ones(59)],
+        free=free,
+        patterns=Patterns.none(60, 3),
+    )
+    null = null_point(program, program.patterns)
+    point = dual_point(program, null.prediction(program))
+    assert_in_the_dual(program, point)
+    assert lower_bound(program, point, 0.0) == pytest.approx(null.objective, rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    "loss", [SquaredError(), BinaryLogLoss(), SoftmaxLogLoss(), RoundedAbsolute()]
+)
+@pytest.mark.parametrize("free", [[], [3], [0, 1, 2, 3]])
+def test_every_prediction_has_a_point_in_the_dual(loss, free):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(2, 40))
+        label = rng.integers(0, 3, n)
+        y = {
+            SoftmaxLogLoss: np.eye(3)[label],
+            BinaryLogLoss: (label[:, None] > 0).astype(float),
+        }.get(type(loss), rng.standard_normal((n, 2)))
+        program = make_program(
+            np.column_stack([rng.standard_normal((n, 3)), np.ones(n)]),
+            y,
+            alpha=1.0,
+            loss=loss,
+            weights=rng.uniform(size=n) ** 6 + 1e-9,
+            free=free,
+            patterns=Patterns.none(n, 4),
+        )
+        for scale in (0.0, 1.0, 10.0, 50.0):
+            assert_in_the_dual(program, dual_point(program, scale * rng.standard_normal(y.shape)))
 
 
 @pytest.mark.parametrize("cones", [True, False])

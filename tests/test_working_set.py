@@ -5,8 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from convexgrade import solvers
+from convexgrade import solvers, working_set
+from convexgrade.certificate import DualPoint, certify_network
+from convexgrade.losses import BinaryLogLoss
 from convexgrade.patterns import activation, sample_patterns
+from convexgrade.pruning import polish
 from convexgrade.search import Neurons, descend, random_neurons
 from convexgrade.solution import Status
 from convexgrade.solvers import cvx
@@ -262,3 +265,58 @@ def test_small_blocks_leave_a_solution_but_where_residuals_are_capped(monkeypatc
     capped = solve_groups_within(program, start, program.groups, cap, solver="clarabel")
     assert len(capped.groups) == len(program.groups)
     assert free.objective < capped.objective
+
+
+@pytest.mark.parametrize("solver", ["native", "clarabel"])
+def test_a_start_that_no_group_improves_is_returned_only_if_that_proves_it_optimal(
+    solver, monkeypatch
+):
+    """A dual point of zeros prices every group at nothing, and bounds nothing."""
+    program = random_program(3, n=15, d=2)
+    nothing = np.zeros_like(program.y)
+    monkeypatch.setattr(working_set, "dual_point", lambda *_: DualPoint(nothing, nothing))
+    solved = solve_over(program, program.patterns, None, solver=solver, tol=1e-4)
+    assert len(solved.groups) > 0
+    assert solved.objective == pytest.approx(reference_optimum(program), rel=1e-6)
+
+
+def small_penalty(alpha):
+    """Labels of pure noise in one dimension: neurons are large, and their gradients hard to get."""
+    rng = np.random.default_rng(167)
+    x, y = rng.standard_normal(30), rng.integers(0, 2, size=30)
+    X = np.column_stack([(x - x.mean()) / x.std(), np.ones(30)])
+    return make_program(X, y, alpha=alpha, loss=BinaryLogLoss(), free=[1])
+
+
+@pytest.mark.parametrize("alpha", [1e-4, 1e-5])
+def test_certificates_of_log_losses_are_as_sharp_as_solvers(alpha):
+    program = small_penalty(alpha)
+    solved = solve_over(program, program.patterns, None, solver="native", tol=1e-4)
+    certificate = certify_network(
+        program,
+        solved.network(program),
+        program.patterns,
+        status=Status.OPTIMAL,
+        multipliers=solved.multipliers,
+    )
+    assert certificate.relative_gap < 1e-5  # 5e-3 and 1e-1 without the polish
+    assert certificate.gap > -1e-12
+
+
+@pytest.mark.parametrize(("loss", "k"), KINDS)
+@pytest.mark.parametrize("cones", [True, False])
+def test_a_polish_stays_in_the_cones_and_ends_at_the_optimum_of_faces(loss, k, cones):
+    program = random_program(4, loss=loss, n=20, d=3, k=k, cones=cones, free=True)
+    start = null_point(program, program.patterns)
+    rough = solve_groups(program, start, program.groups, solver="native", accuracy=1e-5)
+    own = program.over(rough.patterns, rough.groups)
+    blocks, c = polish(own, rough.blocks, rough.unpenalised)
+    assert own.objective(blocks, c) < rough.objective
+    assert own.violation(blocks) <= 1e-8 * np.linalg.norm(blocks, axis=1).max()
+    # A step of any size along any of the vectors, or of c, is none down any more.
+    least = own.objective(blocks, c) * (1.0 - 1e-11)
+    for g, t in np.ndindex(len(blocks), 2):
+        moved = blocks.copy()
+        moved[g] *= 1.0 + (1e-4, -1e-4)[t]
+        assert own.objective(moved, c) >= least
+    assert own.objective(blocks, c + 1e-5) >= least
