@@ -10,6 +10,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -160,20 +161,35 @@ def _value(text: str) -> Any:
 def _read_table(path: Path, text_columns: Sequence[str] = ()) -> Any:
     import pandas as pd
 
+    source = path if path.is_file() else BytesIO(path.read_bytes())  # a pipe is read but once
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # lines longer than the header
         try:
-            frame = pd.read_csv(
-                path,
-                dtype=dict.fromkeys(text_columns, "string"),
-                dtype_backend="numpy_nullable",  # integers stay integers where one is missing
-                index_col=False,
-            )
+            frame = _parsed(source, text_columns)
+            if len(frame.columns) == 1:  # then an empty line is a row with a missing value
+                names = list(frame)
+                frame = _parsed(source, text_columns, skip_blank_lines=False)
+                if list(frame) != names:
+                    raise ValueError("its first line is empty.")
         except (ValueError, pd.errors.ParserWarning) as error:
             raise ValueError(f"{path}: {error}") from error
     if frame.empty:
         raise ValueError(f"{path} has no rows.")
     return frame
+
+
+def _parsed(source: Path | BytesIO, text_columns: Sequence[str], **options: Any) -> Any:
+    import pandas as pd
+
+    if isinstance(source, BytesIO):
+        source.seek(0)
+    return pd.read_csv(
+        source,
+        dtype=dict.fromkeys(text_columns, "string"),
+        dtype_backend="numpy_nullable",  # integers stay integers where one is missing
+        index_col=False,
+        **options,
+    )
 
 
 def _fit(arguments: argparse.Namespace) -> None:
@@ -297,12 +313,17 @@ def _predict(arguments: argparse.Namespace) -> None:
     frame = _read_table(arguments.data, texts)
     table = pd.DataFrame({model.target: model.predict(frame)})
     if arguments.proba:
-        for label, probability in zip(model.classes, model.predict_proba(frame).T, strict=True):
-            table[f"proba_{label}"] = probability
+        names = [f"proba_{label}" for label in model.classes]
+        if model.target in names:
+            names = [f"probability_{label}" for label in model.classes]
+        table[names] = model.predict_proba(frame)
     text = table.to_csv(index=False)
     if arguments.out is None:
         print(text, end="")
         return
+    for given in (arguments.model, arguments.data):
+        if Path(arguments.out).resolve() == Path(given).resolve():
+            raise ValueError(f"--out is {given}, which this command reads: give it another name.")
     with written_whole(arguments.out) as file:
         file.write(text.encode())
     print(f"{len(table)} predictions saved: {arguments.out}")

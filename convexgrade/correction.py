@@ -39,7 +39,6 @@ from convexgrade.grade import Grade, Report
 from convexgrade.losses import Loss
 from convexgrade.multigrade import (
     Chain,
-    ChainPlan,
     Data,
     Progress,
     certify_chain,
@@ -105,6 +104,26 @@ class Correction:
     objective_path: tuple[float, ...]
 
 
+def check_curved(loss: Loss) -> None:
+    """Raise an error if corrections cannot lower a loss."""
+    if loss.kinked:
+        raise ValueError(
+            f"a correction moves grades by models of the loss's curvature, and loss={loss.name!r} has "
+            f"kinks; correct chains of 'squared_error', 'poisson' or 'log_loss'."
+        )
+
+
+def check_correctable(chain: Chain, loss: Loss) -> None:
+    """Raise an error if grades promise what a correction would break, or the loss has kinks."""
+    check_curved(loss)
+    for index, grade in enumerate(chain.grades, start=1):
+        if grade.settings.refinement == "pointwise":
+            raise ValueError(
+                f"grade {index} was fitted with refinement='pointwise', so as to raise no training "
+                f"residual; a correction moves grades and refits their readouts, which may raise some."
+            )
+
+
 def with_alpha(chain: Chain, alpha: float) -> Chain:
     """Return the chain with one penalty for all its grades."""
     return _with_grades(chain, [replace(grade, alpha=alpha) for grade in chain.grades])
@@ -116,12 +135,12 @@ def objective(chain: Chain, data: Data, loss: Loss) -> float:
     return float(value) + sum(grade.alpha * grade.network.penalty for grade in chain.grades)
 
 
-def layers(chain: Chain, X: Array, plan: ChainPlan) -> list[Layer]:
+def layers(chain: Chain, X: Array) -> list[Layer]:
     """Return what every grade reads of the rows of X, and which of its neurons are active on them."""
     found = []
-    for index, (step, link) in enumerate(zip(chain.walk(X), chain.links, strict=False)):
-        constant = np.full(len(X), float(plan.settings_of(index).hidden_bias))
-        network = link.grade.network
+    for step, grade in zip(chain.walk(X), chain.grades, strict=False):
+        constant = np.full(len(X), float(grade.settings.hidden_bias))
+        network = grade.network
         coef, intercept = network.hidden_coef, network.hidden_intercept
         if network.gate_coef is not None and network.gate_intercept is not None:
             coef, intercept = network.gate_coef, network.gate_intercept
@@ -203,7 +222,7 @@ def _roots(curvature: Array) -> Array:
 def correct_chain(
     chain: Chain,
     data: Data,
-    plan: ChainPlan,
+    loss: Loss,
     method: str,
     limits: Limits,
     report: Report = lambda line: None,
@@ -216,8 +235,8 @@ def correct_chain(
         With at least one grade.
     data : Data
         The rows it was fitted on.
-    plan : ChainPlan
-        Loss and settings it was fitted with.
+    loss : Loss
+        Loss it was fitted with.
     method : {"readouts", "backward"}
         Refit all readouts jointly, or also move the grades.
     limits : Limits
@@ -231,17 +250,17 @@ def correct_chain(
         The corrected chain with its objective after each sweep.
     """
     end = time.perf_counter() + limits.max_seconds
-    path = [objective(chain, data, plan.loss)]
-    chain, value = _refitted(chain, path[0], data, plan)
+    path = [objective(chain, data, loss)]
+    chain, value = _refitted(chain, path[0], data, loss)
     path.append(value)
     mu = dict.fromkeys(range(len(chain)), _FIRST_MU)
     for sweep in range(1, limits.max_sweeps + 1 if method == "backward" else 1):
         for index in reversed(range(len(chain))):
             if time.perf_counter() >= end:
                 break
-            chain, value, mu[index] = _moved(chain, index, value, mu[index], data, plan)
+            chain, value, mu[index] = _moved(chain, index, value, mu[index], data, loss)
         if time.perf_counter() < end:
-            chain, value = _refitted(chain, value, data, plan)
+            chain, value = _refitted(chain, value, data, loss)
         path.append(value)
         report(f"sweep {sweep}: objective {value:.6g}")
         if path[-2] - value <= limits.tol * value or time.perf_counter() >= end:
@@ -249,25 +268,25 @@ def correct_chain(
     return Correction(chain, tuple(path))
 
 
-def _refitted(chain: Chain, value: float, data: Data, plan: ChainPlan) -> tuple[Chain, float]:
-    trial = refit_readouts(chain, data, plan)
-    after = objective(trial, data, plan.loss)
+def _refitted(chain: Chain, value: float, data: Data, loss: Loss) -> tuple[Chain, float]:
+    trial = refit_readouts(chain, data, loss)
+    after = objective(trial, data, loss)
     return (trial, after) if after <= value else (chain, value)
 
 
 def _moved(
-    chain: Chain, index: int, value: float, mu: float, data: Data, plan: ChainPlan
+    chain: Chain, index: int, value: float, mu: float, data: Data, loss: Loss
 ) -> tuple[Chain, float, float]:
     """Return the chain with one grade moved, its objective, and the grade's mu for the next time."""
     network = chain.grades[index].network
     if network.n_neurons == 0:
         return chain, value, mu
-    found = layers(chain, data.X, plan)
+    found = layers(chain, data.X)
     by_response = next(by for at, by in sensitivities(chain, found) if at == index)
-    model = model_of(chain, index, found[index], by_response, data, plan.loss)
+    model = model_of(chain, index, found[index], by_response, data, loss)
     for _ in range(_TRIES):
         trial = with_network(chain, index, _stepped(network, model.step(mu)))
-        after = objective(trial, data, plan.loss)
+        after = objective(trial, data, loss)
         if after < value:
             return trial, after, max(mu * _WIDER, _LEAST_MU)
         mu *= _NARROWER
@@ -285,31 +304,32 @@ def _stepped(network: Network, V: Array) -> Network:
 def correct_progress(
     progress: Progress,
     data: Data,
-    plan: ChainPlan,
+    loss: Loss,
+    seed: int,
     method: str,
     limits: Limits,
     report: Report = lambda line: None,
 ) -> Progress:
     """Correct a chain, measure it again and certify what its grades still are."""
-    correction = correct_chain(progress.chain, data, plan, method, limits, report)
-    chain = _certified(correction.chain, data, plan)
+    correction = correct_chain(progress.chain, data, loss, method, limits, report)
+    chain = _certified(correction.chain, data, loss, seed)
     return Progress(
         chain=chain,
-        train_loss=staged_loss(chain, data, plan.loss),
+        train_loss=staged_loss(chain, data, loss),
         verdict=progress.verdict,
         objective_path=correction.objective_path,
-        energy=measure_energy(chain, data, plan),
+        energy=measure_energy(chain, data, loss),
     )
 
 
-def _certified(chain: Chain, data: Data, plan: ChainPlan) -> Chain:
+def _certified(chain: Chain, data: Data, loss: Loss, seed: int) -> Chain:
     """Certify each grade against its own program, given those before it, whatever serves later ones."""
     grades = [
         replace(grade, certificate=replace(grade.certificate, status=Status.CORRECTED))
         for grade in chain.grades
     ]
     chain = _with_grades(chain, grades)
-    certificates = certify_chain(chain, data, plan)
+    certificates = certify_chain(chain, data, loss, seed)
     grades = [replace(g, certificate=c) for g, c in zip(grades, certificates, strict=True)]
     return replace(_with_grades(chain, grades), corrected=True)
 

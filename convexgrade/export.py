@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from io import BytesIO
 from pathlib import Path
@@ -262,14 +262,21 @@ class TableModel:
         """Predict the target of every row of a table (pandas.DataFrame)."""
         if not self.classes:
             low, high = self.limits or (-np.inf, np.inf)
-            return np.clip(self._output(frame)[:, 0], low, high)
-        best = np.argmax(self.predict_proba(frame), axis=1)
+            output = self._output(frame)[:, 0]
+            with np.errstate(over="ignore"):  # far out, without limits
+                number = np.exp(output) if self.parameters.get("loss") == "poisson" else output
+            return np.clip(number, low, high)
+        best = np.argmax(probabilities(self._output(frame)), axis=1)
         return np.array(self.classes)[best]
 
     def predict_proba(self, frame: Any) -> Array:
         """Return class probabilities, in the order of ``classes``, of every row of a table."""
         if not self.classes:
             raise ValueError(f"{self.target!r} is a number: its model gives no probabilities.")
+        if self.parameters.get("loss", "log_loss") != "log_loss":
+            raise ValueError(
+                f"loss={self.parameters.get('loss')!r} gives margins, not probabilities."
+            )
         return probabilities(self._output(frame))
 
     def _output(self, frame: Any) -> Array:
@@ -327,7 +334,7 @@ def _check_weights(network: DeepNetwork, n_inputs: int, n_classes: int) -> None:
 @contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a file to write that takes its name only once it is complete."""
-    path = Path(path).resolve()
+    given, path = os.fspath(path), Path(path).resolve()
     if path.exists() and not path.is_file():  # a device, which a rename would replace
         with path.open("wb") as file:
             yield file
@@ -337,8 +344,13 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         with part.open("wb") as file:
             yield file
         part.replace(path)
+    except OSError as error:
+        if str(error.filename) == str(part):  # of which the caller knows nothing
+            error.filename, error.filename2 = given, None
+        raise
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # there may be none, or no such folder
+            part.unlink()
 
 
 def save_model(model: TableModel, path: str | os.PathLike[str]) -> None:

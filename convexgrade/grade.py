@@ -105,6 +105,9 @@ class Grade:
         Whether those are all patterns of the training rows.
     alpha : float
         Penalty it was fitted with.
+    settings : Settings
+        How it was fitted. With ``alpha`` they define the program that its certificate speaks of,
+        whatever has become of an estimator's parameters since.
     n_before_pruning : int
         Neurons of the solution before those that others make up for were removed, and before a cut
         to ``max_neurons``.
@@ -119,6 +122,7 @@ class Grade:
     gates: Array
     exhaustive: bool
     alpha: float
+    settings: Settings
     n_before_pruning: int
     n_rounds: int
     seconds: float
@@ -213,6 +217,7 @@ def fit_grade(
         gates=point.patterns.gates,
         exhaustive=point.patterns.exhaustive,
         alpha=program.alpha,
+        settings=settings,
         n_before_pruning=max(point.n_before, network.n_neurons),
         n_rounds=n_rounds,
         seconds=time.perf_counter() - start,

@@ -15,18 +15,34 @@ function            meaning                                           used by
 =================== ================================================= =============================
 
 and from ``baseline``, the constant prediction of least weighted loss, where a chain starts. A loss that
-is half a squared norm says so (``quadratic``): the grades of its chains obey an energy identity.
+is half a squared norm says so (``quadratic``): the grades of its chains obey an energy identity. One
+with kinks says so as well (``kinked``), and solvers approach it through losses whose kinks are rounded
+off (``eased``), along paths on which their gradients change evenly (`kinks`).
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax, xlogy
 
 Array = NDArray[np.float64]
+
+
+class Path(NamedTuple):
+    """Predictions that a Newton step leads through, by the length of the step."""
+
+    longest: float  # length up to which the loss can follow, at most 1
+    at: Callable[[float], Array]
+    velocity: Callable[[float], Array]
+
+
+def straight(f: Array, step: Array) -> Path:
+    """Return the straight line from a prediction along a step."""
+    return Path(1.0, lambda length: f + length * step, lambda length: step)
 
 
 class Loss(Protocol):
@@ -39,6 +55,10 @@ class Loss(Protocol):
     @property
     def quadratic(self) -> bool:
         """Whether it is ``|f - y|^2 / 2``."""
+
+    @property
+    def kinked(self) -> bool:
+        """Whether its gradient jumps or its curvature vanishes, up to rounding."""
 
     def value(self, f: Array, y: Array) -> Array:
         """Return the loss of each row, shape (n_samples,)."""
@@ -58,8 +78,35 @@ class Loss(Protocol):
     def baseline(self, y: Array, weights: Array) -> Array:
         """Return the constant prediction of least weighted loss, shape (n_outputs,)."""
 
+    def eased(self, rounding: float) -> Loss:
+        """Return a loss near this one whose kinks are rounded off within ``rounding``."""
 
-class SquaredError:
+    def carried(self, f: Array, y: Array, to: Loss) -> Array:
+        """Return where ``to``, this loss eased to another degree, has the gradient of this at ``f``."""
+
+    def path(self, f: Array, step: Array, y: Array) -> Path:
+        """Return the predictions from ``f`` on along a Newton step."""
+
+
+class Smooth:
+    """What losses without kinks have in common: they are as easy as can be, and paths are straight."""
+
+    kinked = False
+
+    def eased(self, rounding: float) -> Self:
+        """Return the loss itself."""
+        return self
+
+    def carried(self, f: Array, y: Array, to: Loss) -> Array:
+        """Return ``f``."""
+        return f
+
+    def path(self, f: Array, step: Array, y: Array) -> Path:
+        """Return the straight line."""
+        return straight(f, step)
+
+
+class SquaredError(Smooth):
     """Half the squared error, ``|f - y|^2 / 2``, summed over outputs."""
 
     name = "squared_error"
@@ -91,7 +138,7 @@ class SquaredError:
         return weights @ y / weights.sum()
 
 
-class BinaryLogLoss:
+class BinaryLogLoss(Smooth):
     """Negative log-likelihood of one logit, ``log(1 + e^f) - y f``, with y in {0, 1}."""
 
     name = "log_loss"
@@ -127,7 +174,7 @@ class BinaryLogLoss:
         return np.log(p) - np.log1p(-p)
 
 
-class SoftmaxLogLoss:
+class SoftmaxLogLoss(Smooth):
     """Multinomial negative log-likelihood, ``logsumexp(f) - <y, f>``, with one-hot ``y``."""
 
     name = "log_loss"
@@ -173,6 +220,50 @@ class SoftmaxLogLoss:
         """Return the weighted log priors, centred."""
         log_prior = np.log(_shrink_to_open_interval(weights @ y / weights.sum()))
         return log_prior - log_prior.mean()
+
+
+class Poisson(Smooth):
+    """Half the Poisson deviance of counts y >= 0 whose mean is ``e^f``.
+
+    ``e^f - y f + y log y - y``: zero where the mean is y.
+    """
+
+    name = "poisson"
+    quadratic = False
+
+    def value(self, f: Array, y: Array) -> Array:
+        """Return half the deviance of each row."""
+        return np.sum(_exp(f) - y * f + xlogy(y, y) - y, axis=1)
+
+    def gradient(self, f: Array, y: Array) -> Array:
+        """Return ``e^f - y``."""
+        return _exp(f) - y
+
+    def hessian(self, f: Array, y: Array) -> Array:
+        """Return ``diag(e^f)`` for each row."""
+        return _exp(f)[:, :, None] * np.eye(f.shape[1])
+
+    def conjugate(self, q: Array, y: Array) -> Array:
+        """Return ``p log p - p - (y log y - y)`` at ``p = q + y >= 0``."""
+        p = q + y
+        inside = np.all(p >= 0.0, axis=1)
+        p = np.clip(p, 0.0, None)
+        value = np.sum(xlogy(p, p) - p - xlogy(y, y) + y, axis=1)
+        return np.where(inside, value, np.inf)
+
+    def dual_bounds(self, y: Array) -> tuple[Array, Array]:
+        """Return ``-y <= q``."""
+        return -y, np.full_like(y, np.inf)
+
+    def baseline(self, y: Array, weights: Array) -> Array:
+        """Return the logarithm of the weighted mean; far below 0 where every y is 0."""
+        return np.log(np.maximum(weights @ y / weights.sum(), 1e-12))
+
+
+def _exp(f: Array) -> Array:
+    """Return e^f, infinite where it is no number: searches and steps then turn back."""
+    with np.errstate(over="ignore"):
+        return np.exp(f)
 
 
 def _shrink_to_open_interval(p: Array) -> Array:

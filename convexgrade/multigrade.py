@@ -47,6 +47,7 @@ from convexgrade.solution import Status
 Array = NDArray[np.float64]
 
 _CHUNK = 1 << 22  # features that are formed at a time, where only the output is asked for
+_LEAST_PENALTY = 1e-100  # of smaller ones, the square of the reciprocal may be no number
 _DEPENDENT = 1e-8  # singular value, relative to the largest, of columns that count as dependent
 
 
@@ -103,6 +104,8 @@ class Chain:
 
     def walk(self, X: Array) -> Iterator[Step]:
         """Yield what each grade meets, and last what a further grade would: its *unscaled* input."""
+        if self.links:
+            X = self.links[0].scaling.within_reach(X)
         features = X
         offset = np.broadcast_to(self.baseline, (len(X), self.baseline.size))
         for scaling, grade in self.links:
@@ -205,8 +208,8 @@ class ChainPlan:
         return replace(self.settings, hidden_bias=index > 0 or self.first_bias)
 
     def penalty(self, index: int) -> float:
-        """Return alpha of the grade of an index, which counts from 0."""
-        return self.alpha * self.alpha_decay**index
+        """Return alpha of the grade of an index, which counts from 0, at least 1e-100."""
+        return max(self.alpha * self.alpha_decay**index, _LEAST_PENALTY)
 
 
 @dataclass(frozen=True)
@@ -310,8 +313,10 @@ def _next_program(chain: Chain, data: Data, plan: ChainPlan) -> _Next:
         scaling = standard_scaling(features, data.weights)
     else:
         scaling = Scaling(np.zeros(features.shape[1]), np.ones(features.shape[1]))
-    step = Step(scaling.apply(features), offset)
-    return _Next(scaling, _state(step, data, plan, len(chain), plan.penalty(len(chain))))
+    step, index = Step(scaling.apply(features), offset), len(chain)
+    return _Next(
+        scaling, _state(step, data, plan.loss, plan.penalty(index), plan.settings_of(index))
+    )
 
 
 def _add_grade(chain: Chain, data: Data, plan: ChainPlan, report: Report) -> Chain:
@@ -321,9 +326,8 @@ def _add_grade(chain: Chain, data: Data, plan: ChainPlan, report: Report) -> Cha
     return replace(chain, links=(*chain.links, Link(scaling, grade)))
 
 
-def _state(step: Step, data: Data, plan: ChainPlan, index: int, alpha: float) -> Program:
-    settings = plan.settings_of(index)
-    return state_program(step.H, data.y, step.offset, data.weights, plan.loss, alpha, settings)
+def _state(step: Step, data: Data, loss: Loss, alpha: float, settings: Settings) -> Program:
+    return state_program(step.H, data.y, step.offset, data.weights, loss, alpha, settings)
 
 
 def standard_scaling(features: Array, weights: Array) -> Scaling:
@@ -382,9 +386,9 @@ def _measured(before: Progress, chain: Chain, data: Data, plan: ChainPlan) -> Pr
     )
 
 
-def measure_energy(chain: Chain, data: Data, plan: ChainPlan) -> tuple[Energy, ...]:
+def measure_energy(chain: Chain, data: Data, loss: Loss) -> tuple[Energy, ...]:
     """Return where the squared error before each grade went; nothing if the loss is not quadratic."""
-    return _energies([step.offset for step in chain.walk(data.X)], chain.grades, data, plan.loss)
+    return _energies([step.offset for step in chain.walk(data.X)], chain.grades, data, loss)
 
 
 def _energies(
@@ -407,19 +411,19 @@ def _mean_loss(output: Array, data: Data, loss: Loss) -> float:
     return float(data.weights @ loss.value(output, data.y))
 
 
-def certify_chain(chain: Chain, data: Data, plan: ChainPlan) -> list[Certificate]:
+def certify_chain(chain: Chain, data: Data, loss: Loss, seed: int) -> list[Certificate]:
     """Recompute the certificate of every grade from data, given the grades before it."""
     certificates = []
-    for index, (step, link) in enumerate(zip(chain.walk(data.X), chain.links, strict=False)):
-        program = _state(step, data, plan, index, link.grade.alpha)
+    for index, (step, grade) in enumerate(zip(chain.walk(data.X), chain.grades, strict=False)):
+        program = _state(step, data, loss, grade.alpha, grade.settings)
         certificates.append(
             certify_grade(
                 program,
-                link.grade.network,
-                link.grade.patterns_on(program),
-                link.grade.certificate.status,
-                plan.settings_of(index),
-                (plan.seed, index),
+                grade.network,
+                grade.patterns_on(program),
+                grade.certificate.status,
+                grade.settings,
+                (seed, index),
             )
         )
     return certificates

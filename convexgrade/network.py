@@ -16,6 +16,9 @@ from convexgrade.tails import AS_THEY_ARE, Tails
 
 Array = NDArray[np.float64]
 
+_FARTHEST = 1e100  # scales from its center at which a value still leaves room for sums of products
+_LARGEST = 0.25 * float(np.finfo(np.float64).max)  # of two such values, the difference is a number
+_NEARER = 1e-150  # share of the distance at which a row is read that is too far out for sums of it
 _CHUNK = 1 << 18  # hidden features that are formed at a time, where only the output is asked for
 T = TypeVar("T")
 
@@ -152,6 +155,15 @@ class Scaling:
         scaled = (features - self.center) / self.scale
         return scaled if self.mix is None else scaled @ self.mix
 
+    def within_reach(self, features: Array) -> Array:
+        """Return the features with values farther than 1e100 scales from their center at that distance.
+
+        Of larger ones, sums and what later grades make of them need not be numbers.
+        """
+        with np.errstate(over="ignore"):
+            reach = _FARTHEST * self.scale
+        return np.clip(features, self.center - reach, self.center + reach)
+
 
 class Span(NamedTuple):
     """Intervals that the outputs of a chain keep to where they predict."""
@@ -252,6 +264,14 @@ class Handover:
 HIDDEN_AND_INPUTS = Handover()
 
 
+def read_tails(tails: Tails, X: Array) -> Array:
+    """Return the rows of X as their tails read them, however far out."""
+    if not np.isfinite([tails.low, tails.high]).any():
+        return X
+    reach = _LARGEST * np.minimum(1.0, tails.unit)  # so that distances are numbers in that unit
+    return tails.apply(np.clip(X, -reach, reach))
+
+
 @dataclass(frozen=True)
 class DeepNetwork:
     """A chain of grades as explicit weights in the units of the data.
@@ -295,8 +315,20 @@ class DeepNetwork:
     tails: Tails = AS_THEY_ARE
 
     def forward(self, X: Array) -> Array:
-        """Return the output on the rows of X, shape (n_samples, k)."""
-        X = self.tails.apply(X)
+        """Return the output on the rows of X, shape (n_samples, k).
+
+        A row so far out that its output is no number is read on the way there, at 1e-150 of the
+        distance.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            X = read_tails(self.tails, X)
+            output = self._output(X)
+            far = ~np.isfinite(output).all(axis=1)
+            if far.any():
+                output[far] = self._output(_NEARER * X[far])
+        return output
+
+    def _output(self, X: Array) -> Array:
         features, output = X, np.broadcast_to(self.baseline, (len(X), self.baseline.size))
         for network in self.grades:
             hidden = network.hidden(features)

@@ -31,6 +31,8 @@ Index = NDArray[np.intp]
 
 _CHUNK = 1 << 20  # numbers of a product with masks that are formed at a time
 _TOGETHER = 100  # groups whose dual norms are sought at a time
+_STEPS = 60  # of Newton's method for unpenalised columns, at most,
+_FINER, _EASED = 0.3, 8  # for a loss with kinks after so many solves, each with less rounding
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,19 @@ class Program:
         """Return F at a prediction."""
         return float(self.weights @ self.loss.value(prediction, self.y))
 
+    def distance(self, prediction: Array) -> float:
+        """Return how far, typically, a prediction is from where its loss is least.
+
+        That is the mean loss by the mean slope: the mean distance for the absolute error, half of its
+        square mean by its mean for the squared error.
+        """
+        slope = np.linalg.norm(self.loss.gradient(prediction, self.y), axis=1)
+        return self.mean_loss(prediction) / max(float(self.weights @ slope), 1e-300)
+
+    def eased(self, share: float) -> Program:
+        """Return the program with kinks of the loss rounded off within a share of `distance`."""
+        return replace(self, loss=self.loss.eased(share * self.distance(self.offset)))
+
     def penalty(self, blocks: Array) -> float:
         """Return alpha sum_g ||v_g||."""
         return self.alpha * float(np.linalg.norm(blocks, axis=1).sum())
@@ -226,15 +241,28 @@ def fit_unpenalised(loss: Loss, Z: Array, y: Array, offset: Array, weights: Arra
     """Minimise ``weights @ loss(offset + Z c)`` over c, shape (q, n_outputs), by Newton's method.
 
     The result is stationary to rounding where a minimiser exists. On separable classes, where none
-    does, it is the point at which the loss stopped falling.
+    does, it is the point at which the loss stopped falling. A loss with kinks is rounded off, less and
+    less.
     """
-    q, k = Z.shape[1], y.shape[1]
-    c = np.zeros((q, k))
+    c = np.zeros((Z.shape[1], y.shape[1]))
+    if Z.shape[1] == 0:
+        return c
+    if loss.kinked:
+        misses = np.abs(loss.gradient(offset, y))
+        size = float(weights @ loss.value(offset, y) / max(float((weights @ misses).sum()), 1e-300))
+        for rounding in size * _FINER ** np.arange(_EASED):
+            c = _descended(loss.eased(rounding), Z, y, offset, weights, c)
+    return _descended(loss, Z, y, offset, weights, c)
+
+
+def _descended(loss: Loss, Z: Array, y: Array, offset: Array, weights: Array, c: Array) -> Array:
+    """Take Newton steps from c until the loss no longer falls."""
+    q, k = c.shape
 
     def mean_loss(c: Array) -> float:
         return float(weights @ loss.value(offset + Z @ c, y))
 
-    for _ in range(60 if q else 0):
+    for _ in range(_STEPS):
         f = offset + Z @ c
         gradient = Z.T @ (weights[:, None] * loss.gradient(f, y))
         curvature = loss.hessian(f, y) * weights[:, None, None]

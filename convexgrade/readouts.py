@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.losses import Loss
-from convexgrade.multigrade import Chain, ChainPlan, Data
+from convexgrade.multigrade import Chain, Data
 from convexgrade.network import Network
 from convexgrade.solvers._lasso import minimise_l1
 
@@ -34,7 +34,7 @@ _GAIN = 1e-10  # relative fall of the objective that counts as none
 _AT_ONCE = 1200  # unknowns that a Newton step takes on at most where outputs are coupled
 
 
-def refit_readouts(chain: Chain, data: Data, plan: ChainPlan) -> Chain:
+def refit_readouts(chain: Chain, data: Data, loss: Loss) -> Chain:
     """Return the chain with the best readouts for its features.
 
     Parameters
@@ -43,23 +43,23 @@ def refit_readouts(chain: Chain, data: Data, plan: ChainPlan) -> Chain:
         A chain with at least one grade.
     data : Data
         Rows, targets, weights.
-    plan : ChainPlan
-        Loss, and whether there are linear terms and intercepts.
+    loss : Loss
+        Loss.
 
     Returns
     -------
     Chain
-        The same features; output weights, linear terms and the intercept of the last grade are the
-        minimisers of mean loss plus penalties, to 1e-10 of the objective a round.
+        The same features; output weights, linear terms and the intercept of the last grade that has
+        one are the minimisers of mean loss plus penalties, to 1e-10 of the objective a round.
     """
     first = len(chain) - 1 if chain.handover.hands_output else 0
-    columns, penalty, coef = _columns(chain, data.X, plan, first)
+    columns, penalty, coef = _columns(chain, data.X, first)
     offset = chain.output(data.X) - columns @ coef
-    coef = _minimise(columns, penalty, coef, offset, data, plan.loss)
-    return _with_readouts(chain, coef, plan, first)
+    coef = _minimise(columns, penalty, coef, offset, data, loss)
+    return _with_readouts(chain, coef, first)
 
 
-def _columns(chain: Chain, X: Array, plan: ChainPlan, first: int) -> tuple[Array, Array, Array]:
+def _columns(chain: Chain, X: Array, first: int) -> tuple[Array, Array, Array]:
     """Return features (n, q), their penalties (q,) and their coefficients (q, k), grade by grade."""
     features, penalty, coef = [], [], []
     for index, (step, (_, grade)) in enumerate(zip(chain.walk(X), chain.links, strict=False)):
@@ -69,26 +69,32 @@ def _columns(chain: Chain, X: Array, plan: ChainPlan, first: int) -> tuple[Array
         features.append(network.hidden(step.H))
         penalty.append(grade.alpha * np.linalg.norm(network.vectors, axis=0))
         coef.append(network.output_coef)
-        if plan.settings.linear_term:
+        if grade.settings.linear_term:
             features.append(step.H)
             penalty.append(np.zeros(step.H.shape[1]))
             coef.append(network.linear_coef)
-    if plan.settings.fit_intercept:
+    for index in _last_intercept(chain, first):
         features.append(np.ones((len(X), 1)))
         penalty.append(np.zeros(1))
-        coef.append(chain.grades[-1].network.intercept[None, :])
+        coef.append(chain.grades[index].network.intercept[None, :])
     return np.hstack(features), np.concatenate(penalty), np.vstack(coef)
 
 
-def _with_readouts(chain: Chain, coef: Array, plan: ChainPlan, first: int) -> Chain:
+def _last_intercept(chain: Chain, first: int) -> list[int]:
+    """Return the last grade with an intercept, which serves for all of them; none if none has one."""
+    return [i for i in range(first, len(chain)) if chain.grades[i].settings.fit_intercept][-1:]
+
+
+def _with_readouts(chain: Chain, coef: Array, first: int) -> Chain:
     links, row = list(chain.links), 0
     for index in range(first, len(links)):
-        network = links[index].grade.network
+        grade = links[index].grade
+        network = grade.network
         output_coef, row = coef[row : row + network.n_neurons], row + network.n_neurons
         linear_coef = network.linear_coef
-        if plan.settings.linear_term:
+        if grade.settings.linear_term:
             linear_coef, row = coef[row : row + len(linear_coef)], row + len(linear_coef)
-        last = index == len(links) - 1 and plan.settings.fit_intercept
+        last = index in _last_intercept(chain, first)
         refitted = replace(
             network,
             output_coef=output_coef,

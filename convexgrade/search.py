@@ -31,6 +31,7 @@ _STALLED = 1e-9  # gain of a step, relative to the loss before, at which a desce
 _LOOK = 25  # steps after which it is looked whether to go on,
 _SHED = 0.25  # and share of withered neurons at which it goes on without them
 _TILE = 1 << 18  # numbers of rows times neurons that are worked on at a time: a megabyte
+_ROUNDED = 0.1  # distance within which a descent rounds off kinks, relative to that of the offset
 _ALIKE = 0.9995  # cosine from which two neurons count as one
 _WITHERED = 1e-3  # norm of a neuron, relative to the largest, below which a descent gives it up
 
@@ -213,7 +214,7 @@ def descend(
     max_iter: int,
     settled: float = 0.0,
 ) -> tuple[Neurons, Array]:
-    """Descend on the balanced network with limited-memory BFGS.
+    """Descend on the balanced network with limited-memory BFGS, kinks of the loss rounded off.
 
     Where a share of the neurons has withered it goes on without them: what is left costs less. It
     ends after ``max_iter`` steps, where one of them gains next to nothing, or where `_LOOK` of them
@@ -221,7 +222,7 @@ def descend(
 
     Returns the neurons that have not withered, and the coefficients of the unpenalised columns.
     """
-    objective = _Balanced.of(program, start.output)
+    objective = _Balanced.of(program.eased(_ROUNDED), start.output)
     point = Iterate.of(objective, objective.join(start, unpenalised))
     pairs, last = Pairs(point.x.size, _MEMORY), np.inf
     least = _STALLED * program.mean_loss(program.offset)

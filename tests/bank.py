@@ -11,7 +11,8 @@ import numpy as np
 from scipy.optimize import nnls
 from scipy.sparse import csc_array
 
-from convexgrade.losses import BinaryLogLoss, SoftmaxLogLoss, SquaredError
+from convexgrade.kinks import AbsoluteError, Hinge, Huber, Quantile, SquaredHinge
+from convexgrade.losses import BinaryLogLoss, Poisson, SoftmaxLogLoss, SquaredError
 from convexgrade.patterns import enumerate_patterns
 from convexgrade.program import Groups, Program
 
@@ -77,6 +78,29 @@ def _one_row_log_loss(cones):
         make_program([[0.0, 2.0]], [1.0], alpha=0.5, loss=BinaryLogLoss(), cones=cones),
         np.log1p(np.exp(-f)) + r * f,
     )
+
+
+def _one_row_of_other_losses(cones):
+    # One row, ||x|| = 5, a = alpha / 5: minimise loss(f) + a f for f >= 0, so that loss'(f) = -a.
+    def stated(name, y, loss, f):
+        program = make_program([[3.0, 4.0]], [y], alpha=1.0, loss=loss, cones=cones)
+        value = float(loss.value(np.array([[f]]), np.array([[y]]))[0]) + 0.2 * f
+        return Problem(f"one row, {name}, cones={cones}", program, value)
+
+    def short(z, rounding):  # z = r / sqrt(r^2 + rounding^2)
+        return rounding * z / np.sqrt(1.0 - z**2)
+
+    rounding = AbsoluteError().rounding
+    return [
+        stated("poisson", 3.0, Poisson(), np.log(3.0 - 0.2)),
+        stated("huber", 2.0, Huber(0.5), 2.0 - 0.2 * 0.5),
+        stated("absolute error", 2.0, AbsoluteError(), 2.0 - short(0.2, rounding)),
+        # The gradient is 1 - 2 quantile + z.
+        stated("quantile", 2.0, Quantile(quantile=0.7), 2.0 + short(0.2, rounding)),
+        # And that of the hinge (z - 1) / 2, at r = f - 1.
+        stated("hinge", 1.0, Hinge(), 1.0 + short(0.6, rounding)),
+        stated("squared hinge", 1.0, SquaredHinge(), 1.0 - 0.1),
+    ]
 
 
 def _orthogonal(y, cones):
@@ -202,6 +226,9 @@ KNOWN = [
     _softmax_trivial(),
     _fewer_rows_than_columns(),
 ]
+
+# Of losses that interior points do not take.
+OTHERS = [*_one_row_of_other_losses(True), *_one_row_of_other_losses(False)]
 
 
 def random_program(

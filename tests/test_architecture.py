@@ -25,7 +25,7 @@ LAYERS = [
         "solvers._*",
         "tails",
     },
-    {"constructive", "moduli", "network", "program", "solvers._columns", "solvers._kkt"},
+    {"constructive", "kinks", "moduli", "network", "program", "solvers._columns", "solvers._kkt"},
     {
         "certificate",
         "decomposition",
@@ -35,6 +35,7 @@ LAYERS = [
         "search",
         "solvers._systems",
     },
+    {"solvers._proximal"},
     {"solvers", "solvers.*"},
     {"working_set"},
     {"cutting", "pointwise", "proposals"},

@@ -124,6 +124,45 @@ def test_probabilities_are_added_for_classifiers(run):
     assert ((table["proba_dear"] > 0.5) == (table["kind"] == "dear")).all()
 
 
+def test_probabilities_do_not_take_the_place_of_predictions(run):
+    frame = _table().rename(columns={"kind": "proba_dear"})
+    frame.to_csv("data.csv", index=False)
+    run("fit", "data.csv", "--target", "proba_dear", *FAST)
+    _, out, _ = run("predict", "model.npz", "data.csv", "--proba")
+    header, first, *_ = out.splitlines()
+    assert header == "proba_dear,probability_cheap,probability_dear"
+    assert first.split(",")[0] in ("cheap", "dear")
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+def test_an_empty_line_of_one_column_is_a_row(kind, run, tmp_path):
+    _table()[["size", "price"]].to_csv("data.csv", index=False)
+    run("fit", "data.csv", "--target", "price", *FAST)
+    Path("one.csv").write_text("size\n1.5\n\n2.5\n")
+    path = "one.csv"
+    if kind == "pipe":
+        read, write = os.pipe()
+        os.write(write, Path("one.csv").read_bytes())
+        os.close(write)
+        path = f"/dev/fd/{read}"
+    _, out, _ = run("predict", "model.npz", path)
+    expected = load_model("model.npz").predict(pd.DataFrame({"size": [1.5, np.nan, 2.5]}))
+    np.testing.assert_allclose(np.array(out.splitlines()[1:], dtype=float), expected)
+
+
+def test_an_empty_line_before_the_names_of_one_column_is_refused(run, fails):
+    _table()[["size", "price"]].to_csv("data.csv", index=False)
+    run("fit", "data.csv", "--target", "price", *FAST)
+    Path("one.csv").write_text("\nsize\n1.5\n")
+    assert "one.csv: its first line is empty." in fails("predict", "model.npz", "one.csv")
+
+
+def test_predictions_for_a_folder_that_is_missing_are_refused(run, fails):
+    run("fit", "data.csv", "--target", "price", *FAST)
+    message = fails("predict", "model.npz", "data.csv", "--out", "nowhere/p.csv")
+    assert message == "convexgrade: error: nowhere/p.csv: No such file or directory\n"
+
+
 def test_probabilities_of_a_regression_are_refused(run, fails):
     run("fit", "data.csv", "--target", "price", *FAST)
     assert "no probabilities" in fails("predict", "model.npz", "data.csv", "--proba")
@@ -322,6 +361,33 @@ def test_a_fit_that_ends_badly_saves_nothing(error, status, message, run, monkey
     got, _, err = run("fit", "data.csv", "--target", "price")
     assert (got, err) == (status, f"convexgrade: {message}\n")
     assert os.listdir() == ["data.csv"]
+
+
+@pytest.mark.parametrize("out", ["model.npz", "data.csv"])
+def test_predictions_do_not_take_the_place_of_what_they_come_from(out, run, fails):
+    run("fit", "data.csv", "--target", "price", *FAST)
+    before = Path(out).read_bytes()
+    error = fails("predict", "model.npz", "data.csv", "--out", out)
+    assert f"--out is {out}, which this command reads" in error
+    assert Path(out).read_bytes() == before
+
+
+def test_a_model_of_counts_predicts_their_means(run):
+    run("fit", "data.csv", "--target", "price", "--loss", "poisson", *FAST)
+    model, frame = load_model("model.npz"), pd.read_csv("data.csv")
+    estimator = MultigradeRegressor(**model.parameters).fit(
+        encode(model.columns, frame), frame["price"]
+    )
+    expected = estimator.predict(encode(model.columns, frame))
+    np.testing.assert_allclose(model.predict(frame), expected, rtol=1e-9)
+    assert model.predict(frame).mean() == pytest.approx(frame["price"].mean(), rel=1e-4)
+
+
+def test_margins_are_no_probabilities(run, fails):
+    run("fit", "data.csv", "--target", "kind", "--loss", "hinge", *FAST)
+    assert "loss='hinge' gives margins" in fails("predict", "model.npz", "data.csv", "--proba")
+    _, out, _ = run("predict", "model.npz", "data.csv")
+    assert set(out.splitlines()[1:]) <= set(pd.read_csv("data.csv")["kind"])
 
 
 def test_the_table_is_not_written_over(fails):

@@ -143,7 +143,7 @@ def test_the_output_answers_to_weights_as_the_jacobian_says(kind, parameters):
     """
     chain, data, plan = parts(kind, n_grades=3, **parameters)
     chain = off_the_kinks(chain, plan)
-    found = layers(chain, data.X, plan)
+    found = layers(chain, data.X)
     rng = np.random.default_rng(0)
     for index, by_response in sensitivities(chain, found):
         V = 1e-6 * rng.standard_normal(chain.grades[index].network.vectors.shape)
@@ -151,7 +151,7 @@ def test_the_output_answers_to_weights_as_the_jacobian_says(kind, parameters):
         ends = [moved(chain, index, V), moved(chain, index, -V)]
         steady = np.ones(len(data.X), dtype=bool)
         for end in ends:
-            for layer, other in zip(found, layers(end, data.X, plan), strict=True):
+            for layer, other in zip(found, layers(end, data.X), strict=True):
                 steady &= (layer.active == other.active).all(axis=1)
         assert steady.mean() > 0.9
         measured = 0.5 * (ends[0].output(data.X) - ends[1].output(data.X))
@@ -165,7 +165,7 @@ def test_the_output_answers_to_weights_as_the_jacobian_says(kind, parameters):
 def test_the_model_has_the_slope_of_the_true_objective(kind):
     chain, data, plan = parts(kind)
     chain = off_the_kinks(chain, plan)
-    found = layers(chain, data.X, plan)
+    found = layers(chain, data.X)
     for index, by_response in sensitivities(chain, found):
         model = model_of(chain, index, found[index], by_response, data, plan.loss)
         V = np.random.default_rng(1).standard_normal(model.slope.shape)
@@ -179,7 +179,7 @@ def test_the_model_has_the_slope_of_the_true_objective(kind):
 @pytest.mark.parametrize("kind", TARGETS)
 def test_the_objective_never_rises_and_is_the_true_one(kind):
     chain, data, plan = parts(kind)
-    correction = correct_chain(chain, data, plan, "backward", Limits(max_sweeps=6))
+    correction = correct_chain(chain, data, plan.loss, "backward", Limits(max_sweeps=6))
     path = correction.objective_path
     assert all(after <= before for before, after in pairwise(path))
     assert path[-1] < 0.9 * path[0]
@@ -205,10 +205,10 @@ def test_every_kind_of_chain_can_be_corrected(parameters):
 
 def test_large_systems_take_the_same_way_down(monkeypatch):
     chain, data, plan = parts("one")
-    exact = correct_chain(chain, data, plan, "backward", Limits(max_sweeps=5))
+    exact = correct_chain(chain, data, plan.loss, "backward", Limits(max_sweeps=5))
     monkeypatch.setattr("convexgrade.solvers._kronecker._NORMAL", 0)
     monkeypatch.setattr("convexgrade.solvers._kronecker._DUAL", 0)
-    iterated = correct_chain(chain, data, plan, "backward", Limits(max_sweeps=5))
+    iterated = correct_chain(chain, data, plan.loss, "backward", Limits(max_sweeps=5))
     falls = [c.objective_path[0] - c.objective_path[-1] for c in (iterated, exact)]
     assert falls[0] > 0.8 * falls[1]
 
@@ -241,7 +241,7 @@ def _convex_optimum(chain, data, plan, kind):
 @pytest.mark.parametrize("kind", TARGETS)
 def test_readouts_are_the_optimum_of_their_convex_program(kind):
     chain, data, plan = parts(kind)
-    refitted = refit_readouts(chain, data, plan)
+    refitted = refit_readouts(chain, data, plan.loss)
     reached = objective(refitted, data, plan.loss)
     assert reached == pytest.approx(_convex_optimum(chain, data, plan, kind), rel=1e-6)
     for before, after in zip(chain.grades, refitted.grades, strict=True):
@@ -252,6 +252,24 @@ def test_readouts_alone_are_a_method():
     model, _, _ = fitted("one", correction="readouts")
     assert len(model.objective_path_) == 2
     assert model.objective_path_[1] < model.objective_path_[0]
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_the_last_grade_with_an_intercept_bears_it_for_all(early):
+    """Grades that were fitted with other parameters keep to those."""
+    model, X, y = fitted("one", early_stopping=False, warm_start=True, fit_intercept=early)
+    later = {"fit_intercept": not early, "linear_term": True, "alpha": 1e-4}
+    model.set_params(n_grades=3, **later).fit(X, y)
+    corrected = correct(model, X, y, method="readouts")
+    assert corrected.objective_path_[1] < corrected.objective_path_[0]
+    changed = [
+        np.any(a.network.intercept != b.network.intercept)
+        for a, b in zip(model.grades_, corrected.grades_, strict=True)
+    ]
+    assert changed == [False, early, not early]
+    linear = [np.any(grade.network.linear_coef) for grade in corrected.grades_]
+    assert linear == [False, False, True]
+    assert corrected.certificates_ == certify(corrected.set_params(linear_term=False), X, y)
 
 
 def test_limits_on_sweeps_do_not_touch_readouts_which_make_none():
@@ -407,6 +425,16 @@ def test_a_chain_without_neurons_stays_as_it_is(intercept):
     model = MultigradeRegressor(**{**SMALL, "alpha": 100.0}, fit_intercept=intercept).fit(X, y)
     assert model.grades_[0].n_neurons == 0
     np.testing.assert_allclose(correct(model, X, y).predict(X), y.mean(), rtol=1e-9)
+
+
+def test_grades_that_raise_no_residual_are_not_corrected():
+    model, X, y = fitted("one", refinement="pointwise", early_stopping=False, warm_start=True)
+    message = r"grade 1 was fitted with refinement='pointwise', so as to raise no training residual"
+    with pytest.raises(ValueError, match=message):
+        correct(model, X, y)
+    with pytest.raises(ValueError, match=message):
+        model.set_params(n_grades=3, refinement="none", correction="readouts").fit(X, y)
+    assert len(certify(model.set_params(refinement="pointwise"), X, y)) == 2
 
 
 def test_bad_input_is_named():

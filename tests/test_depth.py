@@ -122,6 +122,60 @@ def test_a_global_optimum_without_biases_is_no_lower_than_one_with_them():
     assert bound.relative_gap < 1e-6
 
 
+# --- grades of several fits, or whose estimator has changed since -------------------------------
+
+SMALL = {
+    "n_grades": 2,
+    "alpha": 0.01,
+    "patterns": "sampled",
+    "n_patterns": 12,
+    "first_bias": False,
+    "early_stopping": False,
+    "random_state": 0,
+}
+
+
+def assert_certified_as_fitted(model, X, y):
+    for again, fitted in zip(certify(model, X, y), model.certificates_, strict=True):
+        assert again.gap == pytest.approx(fitted.gap, abs=1e-12)
+        assert again.price == pytest.approx(fitted.price, rel=1e-9)
+        assert again.status is fitted.status
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"first_bias": True},
+        {"fit_intercept": False},
+        {"linear_term": True},
+        {"activation": "gated_relu"},
+        {"tol": 1e-15, "n_patterns": 3, "correction": "backward", "refinement": "pointwise"},
+    ],
+)
+def test_certificates_are_of_the_programs_that_were_fitted(changed):
+    X, y = make_depth_separation(60, 2, random_state=0)
+    model = MultigradeRegressor(**SMALL).fit(X, y)
+    assert_certified_as_fitted(model.set_params(**changed), X, y)
+
+
+def test_every_grade_is_certified_for_its_own_program():
+    X, y = make_depth_separation(60, 2, random_state=0)
+    model = MultigradeRegressor(**{**SMALL, "n_grades": 1}, warm_start=True).fit(X, y)
+    model.set_params(n_grades=2, activation="gated_relu", linear_term=True, fit_intercept=False)
+    model.fit(X, y)
+    assert [grade.network.gate_coef is None for grade in model.grades_] == [True, False]
+    assert all(certificate.relative_gap < 1e-4 for certificate in model.certificates_)
+    assert_certified_as_fitted(model, X, y)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_penalties_that_decay_to_nothing_end_at_one_that_can_be_divided_by():
+    X, y = make_depth_separation(60, 2, random_state=0)
+    model = MultigradeRegressor(**{**SMALL, "n_grades": 3, "alpha_decay": 1e-200}).fit(X, y)
+    assert [grade.alpha for grade in model.grades_] == [0.01, 1e-100, 1e-100]
+    assert np.all(np.diff(model.train_loss_) <= 0.0)
+
+
 # --- the experiment, small ----------------------------------------------------------------------
 
 

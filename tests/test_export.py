@@ -75,6 +75,42 @@ def test_rows_far_out_are_predicted_as_the_estimator_does(extrapolation, tmp_pat
     assert (expected.max() > 100.0) == (extrapolation is None)
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"extrapolation": None},
+        {"passthrough": "both", "whiten": True},
+        {"activation": "gated_relu", "standardize": False},
+        {"loss": "poisson"},
+    ],
+)
+def test_predictions_of_finite_rows_are_finite(parameters):
+    """Warnings are errors. Near the largest number, a distance or a sum need not be one."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.standard_normal((60, 3)), columns=["a", "b", "c"])
+    frame["c"] = 1e-3 * np.exp(2.0 * frame["c"])  # a heavy tail
+    y = np.abs(frame["a"]) + np.abs(frame["b"])
+    signs = np.array([[1, 1, 1], [1, -1, 1], [-1, 1, -1], [0, 0, 1], [1, 0, 0], [0, 0, -1]])
+    far = pd.DataFrame(1.7e308 * signs, columns=list(frame))
+    estimator = MultigradeRegressor(**FAST, **parameters)
+    model = _fitted(estimator, frame, y)
+    outputs = *estimator.staged_predict(far.to_numpy()), estimator.transform(far.to_numpy())
+    for output in (*outputs, estimator.predict(far.to_numpy()), model.predict(far)):
+        assert np.isfinite(output).all()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_probabilities_of_finite_rows_are_probabilities(n_classes):
+    X = np.random.default_rng(0).standard_normal((60, 2))
+    labels = np.digitize(X @ [1.0, 1.0], [0.0, 1.0][: n_classes - 1])
+    estimator = MultigradeClassifier(**FAST).fit(X, labels)
+    far = 1.7e308 * np.array([[1, 1], [-1, -1], [1, -1], [1, 0]])
+    np.testing.assert_allclose(estimator.predict_proba(far).sum(axis=1), 1.0)
+    assert estimator.predict(far)[:2].tolist() == [n_classes - 1, 0]
+    assert np.isfinite(estimator.network_.forward(far)).all()
+
+
 def test_columns_hold_the_imputation_values_and_the_categories_of_the_table():
     size, colour, rooms, sold = learn_columns(_table())
     assert size.fill == _table()["size"].median()
@@ -215,6 +251,14 @@ def test_an_interrupted_write_leaves_the_old_file(path):
         file.write("a half that is no bytes")
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["nowhere/model.npz", "file/model.npz", "m" * 250])
+def test_a_file_that_cannot_be_written_is_named_as_it_was_given(name, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as error, written_whole(tmp_path / name):  # noqa: PT011
+        pytest.fail("it was opened")
+    assert error.value.filename == str(tmp_path / name)
 
 
 def test_a_device_is_written_to_directly():

@@ -74,6 +74,22 @@ def test_alpha_auto_counts_rows_by_their_weights(estimator):
 
 
 @pytest.mark.parametrize("estimator", CHAINS)
+def test_weights_below_one_are_no_counts_of_rows(estimator):
+    X, y = make_data(n=300)
+    X, y = X[:, :1], targets(estimator, y)
+    balanced = {"class_weight": "balanced"} if estimator is MultigradeClassifier else {}
+    model = small(estimator, n_grades=1, tol=1e-4, **balanced)
+    for unit in (1e-200, 1.0 / 300):
+        weighted = clone(model).fit(X, y, np.full(300, unit))
+        assert weighted.alpha_ == pytest.approx(usual_penalty(300, 1), rel=1e-12)
+    rows = np.arange(300).repeat(2)  # merged, but twice as many
+    twice = clone(model).fit(X[rows], y[rows], np.full(600, 1.0 / 600))
+    assert twice.alpha_ == pytest.approx(usual_penalty(600, 1), rel=1e-12)
+    uneven = np.where(np.arange(300) < 100, 0.5, 1e-6)
+    assert clone(model).fit(X, y, uneven).alpha_ == pytest.approx(usual_penalty(100, 1), rel=1e-3)
+
+
+@pytest.mark.parametrize("estimator", CHAINS)
 def test_all_rows_are_fitted_as_deep_as_the_rows_held_out_say(estimator):
     X, y = make_data(n=300, noise=3.0)
     y = targets(estimator, y)

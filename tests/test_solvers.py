@@ -10,7 +10,7 @@ from convexgrade.losses import SquaredError
 from convexgrade.solution import Status
 from convexgrade.solvers import cvx
 from convexgrade.working_set import solve_over
-from tests.bank import KNOWN, assert_optimal, make_program, random_program
+from tests.bank import KNOWN, OTHERS, assert_optimal, make_program, random_program
 
 NAMES = [name for name in solvers.SOLVERS if name != "auto"]
 
@@ -23,6 +23,15 @@ def test_known_optimum(problem, solver):
     objective = problem.program.objective(solution.blocks, solution.unpenalised)
     assert objective == pytest.approx(problem.optimum, abs=1e-6)
     assert_optimal(problem.program, solution)
+
+
+@pytest.mark.parametrize("solver", NAMES)
+@pytest.mark.parametrize("problem", OTHERS, ids=str)
+def test_known_optimum_of_other_losses(problem, solver):
+    solution = solvers.solve(problem.program, solver=solver)
+    assert solution.status in (Status.OPTIMAL, Status.INACCURATE)
+    objective = problem.program.objective(solution.blocks, solution.unpenalised)
+    assert objective == pytest.approx(problem.optimum, abs=1e-6)
 
 
 # ECOS breaks down on the exponential cones of the softmax: see the test of the fallback.

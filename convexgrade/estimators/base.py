@@ -37,7 +37,7 @@ from convexgrade.multigrade import (
     first_price,
     grow,
 )
-from convexgrade.network import HIDDEN_AND_INPUTS, DeepNetwork, Network
+from convexgrade.network import HIDDEN_AND_INPUTS, DeepNetwork, Network, read_tails
 from convexgrade.solvers import SOLVERS
 from convexgrade.tails import AS_THEY_ARE, Tails
 
@@ -114,7 +114,9 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights; a weight of 2 is the row twice, 0 leaves it out.
+            Non-negative weights; a weight of 2 is the row twice, 0 leaves it out. Where positive
+            weights below 1 show that they are no counts of rows, ``alpha="auto"`` takes
+            ``sum(w)**2 / sum(w**2)``, their effective number, for how many rows there are.
 
         Returns
         -------
@@ -145,7 +147,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             if last is not None:
                 del self._progress
             self._learn_from(distinct_rows(given))
-            self._choose(given)
+            self._choose(given, self._n_rows(given, sample_weight))
             first_network = None if last is None else self._first_network(last)
         yield from self._grow(given, self._plan(first_network), continues)
 
@@ -216,7 +218,8 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _outputs(self, X: ArrayLike) -> Iterator[Array]:
         """Yield the chain's output after each grade in the units of the data."""
-        return map(self._uncoded, self._progress.chain.staged(self._validate_rows(X)))
+        rows = self._validate_rows(X)
+        return map(self._uncoded, self._progress.chain.staged(rows))
 
     def _last_output(self, X: ArrayLike) -> Array:
         rows = self._validate_rows(X)
@@ -224,12 +227,13 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _uncoded(self, output: Array) -> Array:
         """Return an output of the chain in the units of the data."""
-        scaling = self._coding.scaling
-        return np.asarray(self._coding.span.apply(output) * scaling.scale + scaling.center)
+        return self._coding.uncoded(output)
 
     def _validate_rows(self, X: ArrayLike) -> Array:
         check_is_fitted(self)
-        return self._tails.apply(validate_data(self, X, dtype=np.float64, reset=False))
+        with np.errstate(invalid="ignore"):  # scikit-learn sums X to look for infinite values
+            rows = validate_data(self, X, dtype=np.float64, reset=False)
+        return read_tails(self._tails, rows)
 
     def _validate(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[Array, Any]:
         raise NotImplementedError
@@ -268,7 +272,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         self._coding = self._learn_coding(rows.y, rows.weights)
         self._tails = self._learn_tails(rows)
 
-    def _choose(self, given: Rows) -> None:
+    def _choose(self, given: Rows, n_rows: float) -> None:
         """Choose parameters from the data, for estimators that do."""
 
     def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> Iterator[None]:
@@ -286,6 +290,10 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _weighted(self, X: Array, y: Any, sample_weight: ArrayLike | None) -> Rows:
         return Rows(X, y, self._reweighted(y, checked_weights(sample_weight, X)))
+
+    def _n_rows(self, given: Rows, sample_weight: ArrayLike | None) -> float:
+        """Return how many rows are given: what classes weigh does not make their rows more."""
+        return effective_number(checked_weights(sample_weight, given.X)[given.weights > 0.0])
 
     def _reweighted(self, y: Any, weights: Array) -> Array:
         """Return the weights times those of the classes, if there are."""
@@ -324,7 +332,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     ) -> list[Certificate]:
         check_is_fitted(self)
         data = self._training_data(X, y, sample_weight)
-        return certify_chain(self._progress.chain, data, self._plan())
+        return certify_chain(self._progress.chain, data, self._coding.loss, self._seed)
 
     def _training_data(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> Data:
         given = self._weighted(*self._validate(X, y, reset=False), sample_weight)
@@ -342,11 +350,12 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return print if self.verbose >= level else lambda line: None
 
     def _warn_unconverged(self) -> None:
-        for index, certificate in enumerate(self.certificates_):
-            if certificate.relative_gap > self.tol and not certificate.status.constrained:
+        for index, grade in enumerate(self.grades_):
+            certificate, tol = grade.certificate, grade.settings.tol
+            if certificate.relative_gap > tol and not certificate.status.constrained:
                 warnings.warn(
                     f"Grade {index + 1} has relative gap {certificate.relative_gap:.2e}, above "
-                    f"tol={self.tol:g}. {certificate.status.value} A larger max_iter or tol, or "
+                    f"tol={tol:g}. {certificate.status.value} A larger max_iter or tol, or "
                     f"another solver, may help.",
                     ConvergenceWarning,
                     stacklevel=3,
@@ -359,6 +368,17 @@ def checked_weights(sample_weight: ArrayLike | None, X: Array) -> Array:
     if not (weights > 0.0).any():
         raise ValueError("sample_weight is zero for every row; at least one must be positive.")
     return np.asarray(weights)
+
+
+def effective_number(weights: Array) -> float:
+    """Return of how many rows positive weights speak: their sum, unless some below 1 are no counts.
+
+    Then Kish's effective number, with which the variance of a weighted mean falls, whatever the unit.
+    """
+    if weights.min() >= 1.0:
+        return float(weights.sum())
+    shares = weights / weights.max()  # squares of very small weights would be 0
+    return float(shares.sum() ** 2 / (shares**2).sum())
 
 
 def single_rows(given: Rows) -> Rows:

@@ -17,7 +17,8 @@ def certify(
     """Recompute the certificate of every grade of a fitted estimator from data.
 
     Uses the network, the gates of its patterns and the data alone; which solver ran does not matter.
-    On the training data and weights it reproduces ``certificates_``.
+    On the training data and weights it reproduces ``certificates_``: each grade is held against the
+    program that it was fitted to, whatever parameters the estimator has been given since.
 
     Parameters
     ----------

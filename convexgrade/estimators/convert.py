@@ -150,7 +150,12 @@ def _certified(converted: BaseChain, old: Chain, decomposition: Decomposition, d
     """Return the chain with the ReLU network and its certificate, over the gates it had."""
     [link] = old.links
     certificate = replace(link.grade.certificate, status=Status.CONVERTED)
-    grade = replace(link.grade, network=decomposition.network, certificate=certificate)
+    grade = replace(
+        link.grade,
+        network=decomposition.network,
+        certificate=certificate,
+        settings=replace(link.grade.settings, activation="relu"),
+    )
     chain = replace(old, links=(link._replace(grade=grade),))
-    [certificate] = certify_chain(chain, data, converted._plan())
+    [certificate] = certify_chain(chain, data, converted._coding.loss, converted._seed)
     return replace(old, links=(link._replace(grade=replace(grade, certificate=certificate)),))

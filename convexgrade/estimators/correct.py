@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import check_is_fitted
 
-from convexgrade.correction import METHODS, Limits, with_alpha
+from convexgrade.correction import METHODS, Limits, check_correctable, with_alpha
 from convexgrade.estimators.deep import DeepChain
 
 E = TypeVar("E", bound=DeepChain)
@@ -88,7 +88,9 @@ def correct(
     sklearn.exceptions.NotFittedError
         If it is not fitted.
     ValueError
-        If a parameter is not as described.
+        If a parameter is not as described; or if the chain was fitted with ``refinement="pointwise"``,
+        whose promise to raise no training residual a correction would break; or with a loss that has
+        kinks, of which the model of a step knows nothing.
 
     See Also
     --------
@@ -118,6 +120,7 @@ def correct(
             f"{type(estimator).__name__}."
         )
     check_is_fitted(estimator)
+    check_correctable(estimator._progress.chain, estimator._coding.loss)
     corrected = deepcopy(estimator)
     if "correction" in corrected.get_params(deep=False):
         corrected.set_params(correction=method)

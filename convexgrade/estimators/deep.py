@@ -14,12 +14,26 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import is_classifier
 from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from convexgrade.correction import METHODS, Limits, correct_chain, correct_progress, objective
+from convexgrade.correction import (
+    METHODS,
+    Limits,
+    check_correctable,
+    check_curved,
+    correct_chain,
+    correct_progress,
+    objective,
+)
 from convexgrade.energy import Energy
 from convexgrade.estimators.base import BaseChain, Rows, distinct_rows, single_rows
-from convexgrade.estimators.targets import ClassifierTargets, RegressorTargets, probabilities
+from convexgrade.estimators.targets import (
+    ClassifierTargets,
+    RegressorTargets,
+    knows_probabilities,
+    probabilities,
+)
 from convexgrade.multigrade import ChainPlan, Data, Progress, staged_loss
 from convexgrade.network import Handover, Network
 from convexgrade.selection import (
@@ -87,15 +101,9 @@ class DeepChain(BaseChain):
         check_is_fitted(self)
         return np.array(self._progress.objective_path)
 
-    def _corrected(
-        self,
-        progress: Progress,
-        data: Data,
-        method: str,
-        limits: Limits,
-    ) -> Progress:
-        reporter = self._reporter(level=2)
-        return correct_progress(progress, data, self._plan(), method, limits, reporter)
+    def _corrected(self, progress: Progress, data: Data, method: str, limits: Limits) -> Progress:
+        loss, reporter = self._coding.loss, self._reporter(level=2)
+        return correct_progress(progress, data, loss, self._seed, method, limits, reporter)
 
     def _depth(self) -> int:
         return int(self.n_grades)
@@ -130,7 +138,7 @@ class ManyGrades(DeepChain):
     correction: str
     first_bias: bool
 
-    _alpha: float  # what "auto" stands for
+    _alpha: float = 1.0  # what "auto" stands for: any, until `_choose` replaces it
 
     @property
     def alpha_(self) -> float:
@@ -146,9 +154,10 @@ class ManyGrades(DeepChain):
     def _plan(self, first_network: Network | None = None) -> ChainPlan:
         return replace(super()._plan(first_network), first_bias=bool(self.first_bias))
 
-    def _learn_from(self, rows: Rows) -> None:
-        super()._learn_from(rows)
-        self._alpha = usual_penalty(float(rows.weights.sum()), self.n_features_in_)
+    def _choose(self, given: Rows, n_rows: float) -> None:
+        if self.correction != "none":
+            check_curved(self._coding.loss)
+        self._alpha = usual_penalty(n_rows, self.n_features_in_)
 
     def _penalty(self) -> float:
         return self._alpha if isinstance(self.alpha, str) else float(self.alpha)
@@ -226,7 +235,10 @@ class ManyGrades(DeepChain):
         """Return the mean loss of the rows held out after each grade of the chains, once corrected."""
         losses = []
         for progress, fold in zip(tried.chains, folds, strict=True):
-            chain = correct_chain(progress.chain, fold.train, plan, self.correction, Limits()).chain
+            corrected = correct_chain(
+                progress.chain, fold.train, plan.loss, self.correction, Limits()
+            )
+            chain = corrected.chain
             held_out = staged_loss(chain, fold.validation, plan.loss, plan.span)
             losses.append([*held_out, *held_out[-1:] * (len(tried.losses) - len(held_out))])
         return tuple(np.mean(losses, axis=0).tolist())
@@ -247,6 +259,8 @@ class ManyGrades(DeepChain):
                 f"n_grades={self.n_grades} must be at least the {self.n_grades_} grades already "
                 f"fitted when warm_start=True."
             )
+        if self.correction != "none":
+            check_correctable(self._progress.chain, self._coding.loss)
         fitted = self._progress.chain.handover
         if self._handover() != fitted:
             raise ValueError(
@@ -316,9 +330,9 @@ class CrossValidated(DeepChain):
             "rank_test_score": 1 + np.array([(mean > score).sum() for score in mean]),
         }
 
-    def _choose(self, given: Rows) -> None:
+    def _choose(self, given: Rows, n_rows: float) -> None:
         plan = replace(super()._plan(), n_grades=int(self.n_grades))
-        usual = usual_penalty(float(given.weights.sum()), self.n_features_in_)
+        usual = usual_penalty(n_rows, self.n_features_in_)
         alphas, folds = self._penalties(given, plan, usual), list(self._folds(given))
         if not folds:
             raise ValueError(f"cv={self.cv!r} has no folds.")
@@ -414,8 +428,9 @@ class StagedClassifier(ClassifierTargets):
         for output in self._outputs(X):
             yield self._classes_of(output)
 
+    @available_if(knows_probabilities)  # type: ignore[untyped-decorator]
     def staged_predict_proba(self: Any, X: ArrayLike) -> Iterator[Array]:
-        """Yield the class probabilities of the chain after each grade.
+        """Yield the class probabilities of the chain after each grade; for ``loss="log_loss"`` alone.
 
         Parameters
         ----------

@@ -63,8 +63,9 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         a grade reads are more than a few hundred thousand.
     max_neurons : int, default=None
         Width limit of a grade; None sets none.
-    loss : {"log_loss"}, default="log_loss"
-        Negative log-likelihood.
+    loss : {"log_loss", "squared_hinge", "hinge"}, default="log_loss"
+        Negative log-likelihood; or, without probabilities, hinges of the margins of each class against
+        all others. The kink of the hinge is rounded off within 1e-4.
     class_weight : dict, "balanced" or None, default=None
         Weight of each class, times the weights of its rows; ``"balanced"`` gives every class the same
         total weight.

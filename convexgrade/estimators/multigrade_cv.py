@@ -63,8 +63,16 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         a grade reads are more than a few hundred thousand.
     max_neurons : int, default=None
         Width limit of a grade; None sets none.
-    loss : {"squared_error"}, default="squared_error"
-        Half the squared error of the standardised targets.
+    loss : {"squared_error", "absolute_error", "huber", "quantile", "poisson"}, default="squared_error"
+        What is minimised, of standardised targets: half the squared error; the absolute error, for
+        medians; Huber's loss, for targets with outliers; the pinball loss, for quantiles; or half the
+        Poisson deviance, for counts y >= 0, whose mean is the exponential of the network's output. All
+        but the first and the last count in units of 1.4826 median deviations from the median. Kinks of
+        the absolute error and the pinball loss are rounded off within 1e-4 of that.
+    quantile : float, default=0.5
+        What ``loss="quantile"`` predicts, in (0, 1).
+    epsilon : float, default=0.3
+        Error from which on ``loss="huber"`` is linear instead of quadratic, positive, in the unit above.
     solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
         Solver of the convex program.
     extrapolation : float or None, default=0.25
@@ -169,6 +177,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         n_patterns: int = 300,
         max_neurons: int | None = None,
         loss: str = "squared_error",
+        quantile: float = 0.5,
+        epsilon: float = 0.3,
         solver: str = "auto",
         extrapolation: float | None = 0.25,
         standardize: bool = True,
@@ -195,6 +205,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         self.n_patterns = n_patterns
         self.max_neurons = max_neurons
         self.loss = loss
+        self.quantile = quantile
+        self.epsilon = epsilon
         self.solver = solver
         self.extrapolation = extrapolation
         self.standardize = standardize
@@ -251,8 +263,9 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         a grade reads are more than a few hundred thousand.
     max_neurons : int, default=None
         Width limit of a grade; None sets none.
-    loss : {"log_loss"}, default="log_loss"
-        Negative log-likelihood.
+    loss : {"log_loss", "squared_hinge", "hinge"}, default="log_loss"
+        Negative log-likelihood; or, without probabilities, hinges of the margins of each class against
+        all others. The kink of the hinge is rounded off within 1e-4.
     class_weight : dict, "balanced" or None, default=None
         Weight of each class, times the weights of its rows, in training and validation;
         ``"balanced"`` gives every class the same total weight.

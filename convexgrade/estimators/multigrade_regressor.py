@@ -74,8 +74,16 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         a grade reads are more than a few hundred thousand.
     max_neurons : int, default=None
         Width limit of a grade; None sets none.
-    loss : {"squared_error"}, default="squared_error"
-        Half the squared error of the standardised targets.
+    loss : {"squared_error", "absolute_error", "huber", "quantile", "poisson"}, default="squared_error"
+        What is minimised, of standardised targets: half the squared error; the absolute error, for
+        medians; Huber's loss, for targets with outliers; the pinball loss, for quantiles; or half the
+        Poisson deviance, for counts y >= 0, whose mean is the exponential of the network's output. All
+        but the first and the last count in units of 1.4826 median deviations from the median. Kinks of
+        the absolute error and the pinball loss are rounded off within 1e-4 of that.
+    quantile : float, default=0.5
+        What ``loss="quantile"`` predicts, in (0, 1).
+    epsilon : float, default=0.3
+        Error from which on ``loss="huber"`` is linear instead of quadratic, positive, in the unit above.
     solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
         Solver of the convex program.
     early_stopping : bool or "auto", default="auto"
@@ -191,6 +199,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         n_patterns: int = 300,
         max_neurons: int | None = None,
         loss: str = "squared_error",
+        quantile: float = 0.5,
+        epsilon: float = 0.3,
         solver: str = "auto",
         early_stopping: bool | str = "auto",
         validation_fraction: float = 0.2,
@@ -220,6 +230,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         self.n_patterns = n_patterns
         self.max_neurons = max_neurons
         self.loss = loss
+        self.quantile = quantile
+        self.epsilon = epsilon
         self.solver = solver
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction

@@ -1,10 +1,11 @@
-"""How targets become the outputs of a chain: reals are standardised, classes are indicators."""
+"""How targets become a chain's outputs: reals standardised, counts by their mean, classes indicators."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,28 +15,51 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from convexgrade.losses import BinaryLogLoss, Loss, SoftmaxLogLoss, SquaredError
+from convexgrade.kinks import AbsoluteError, Hinge, Huber, Quantile, SquaredHinge
+from convexgrade.losses import BinaryLogLoss, Loss, Poisson, SoftmaxLogLoss, SquaredError
 from convexgrade.multigrade import standard_scaling
 from convexgrade.network import UNLIMITED, Scaling, Span
 
 Array = NDArray[np.float64]
 
 
+_NORMAL = 1.4826  # standard deviations of a normal distribution in its median deviation
+_LARGEST = 700.0  # exponent of a predicted mean: e to the power of more is no number
+
+REGRESSION_LOSSES: Mapping[str, Callable[[Any], Loss]] = {
+    "squared_error": lambda estimator: SquaredError(),
+    "absolute_error": lambda estimator: AbsoluteError(),
+    "huber": lambda estimator: Huber(float(estimator.epsilon)),
+    "quantile": lambda estimator: Quantile(quantile=float(estimator.quantile)),
+    "poisson": lambda estimator: Poisson(),
+}
+
+# By the number of outputs: one logit or margin for two classes, one each for more.
+CLASSIFICATION_LOSSES: Mapping[str, Callable[[int], Loss]] = {
+    "log_loss": lambda k: BinaryLogLoss() if k == 1 else SoftmaxLogLoss(),
+    "squared_hinge": lambda k: SquaredHinge(),
+    "hinge": lambda k: Hinge(),
+}
+
 # Parameters that only one kind of estimator has.
 REGRESSION: dict[str, list[Any]] = {
-    "loss": [StrOptions({"squared_error"})],
+    "loss": [StrOptions(set(REGRESSION_LOSSES))],
+    "quantile": [Interval(Real, 0, 1, closed="neither")],
+    "epsilon": [Interval(Real, 0, None, closed="neither")],
     "extrapolation": [Interval(Real, 0, None, closed="left"), None],
 }
 CLASSIFICATION: dict[str, list[Any]] = {
-    "loss": [StrOptions({"log_loss"})],
+    "loss": [StrOptions(set(CLASSIFICATION_LOSSES))],
     "class_weight": [dict, StrOptions({"balanced"}), None],
 }
 
 
-class Coding(NamedTuple):
+@dataclass(frozen=True)
+class Coding:
     """How targets relate to a chain's output: its loss, and ``target = output * scale + center``.
 
     ``span`` is what outputs keep to where they predict.
@@ -44,6 +68,26 @@ class Coding(NamedTuple):
     loss: Loss
     scaling: Scaling
     span: Span = UNLIMITED
+
+    def coded(self, y: Array) -> Array:
+        """Return targets (n_samples, n_outputs) as the loss takes them."""
+        return self.scaling.apply(y)
+
+    def uncoded(self, output: Array) -> Array:
+        """Return the predictions that outputs stand for."""
+        return np.asarray(self.span.apply(output) * self.scaling.scale + self.scaling.center)
+
+
+class LogCoding(Coding):
+    """Outputs that are logarithms of means, relative to ``e^center``."""
+
+    def coded(self, y: Array) -> Array:
+        """Return targets divided by their mean."""
+        return np.asarray(y / np.exp(self.scaling.center))
+
+    def uncoded(self, output: Array) -> Array:
+        """Return means."""
+        return np.exp(np.minimum(super().uncoded(output), _LARGEST))
 
 
 class RegressorTargets(RegressorMixin):
@@ -68,11 +112,9 @@ class RegressorTargets(RegressorMixin):
     def prediction_range_(self: Any) -> tuple[Array, Array]:
         """Least and greatest prediction of each output, infinite where ``extrapolation`` is None."""
         check_is_fitted(self)
-        scaling, span = self._coding.scaling, self._coding.span
-        return (
-            span.low * scaling.scale + scaling.center,
-            span.high * scaling.scale + scaling.center,
-        )
+        outputs = np.zeros_like(self._coding.scaling.center)
+        low, high = outputs - np.inf, outputs + np.inf
+        return self._coding.uncoded(low), self._coding.uncoded(high)
 
     def _shaped(self: Any, output: Array) -> Array:
         return output[:, 0] if self._one_dimensional else output
@@ -85,11 +127,14 @@ class RegressorTargets(RegressorMixin):
 
     def _learn_coding(self: Any, y: Array, weights: Array) -> Coding:
         self._one_dimensional = y.ndim == 1
-        scaling = standard_scaling(_as_columns(y), weights)
+        columns, loss = _as_columns(y), REGRESSION_LOSSES[self.loss](self)
+        if self.loss == "poisson":
+            return _log_coding(loss, columns, weights, self.extrapolation)
+        spread = robust_scaling if loss.kinked else standard_scaling
+        scaling = spread(columns, weights)
         if self.extrapolation is None:
-            return Coding(SquaredError(), scaling)
-        span = Span.around(scaling.apply(_as_columns(y)), float(self.extrapolation))
-        return Coding(SquaredError(), scaling, span)
+            return Coding(loss, scaling)
+        return Coding(loss, scaling, Span.around(scaling.apply(columns), float(self.extrapolation)))
 
     def _coded(self: Any, y: Array) -> Array:
         columns, fitted = _as_columns(y), self._coding.scaling.center.size
@@ -98,12 +143,23 @@ class RegressorTargets(RegressorMixin):
                 f"y has {columns.shape[1]} outputs, but this {type(self).__name__} was fitted with "
                 f"{fitted}."
             )
-        return self._coding.scaling.apply(columns)
+        return self._coding.coded(columns)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
+        tags.target_tags.positive_only = getattr(self, "loss", "") == "poisson"
         return tags
+
+
+def knows_probabilities(estimator: Any) -> bool:
+    """Return whether a classifier has probabilities; else raise an error that says why not."""
+    if estimator.loss != "log_loss":
+        raise AttributeError(
+            f"probabilities need loss='log_loss'; this is loss={estimator.loss!r}, whose outputs are "
+            f"margins. CalibratedClassifierCV makes probabilities of them."
+        )
+    return True
 
 
 class ClassifierTargets(ClassifierMixin):
@@ -125,7 +181,7 @@ class ClassifierTargets(ClassifierMixin):
         return self._classes_of(self._last_output(X))
 
     def decision_function(self: Any, X: ArrayLike) -> Array:
-        """Return logits.
+        """Return logits, or margins of the hinge losses.
 
         Parameters
         ----------
@@ -135,13 +191,14 @@ class ClassifierTargets(ClassifierMixin):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
-            For two classes the logit of ``classes_[1]``, otherwise one logit a class.
+            For two classes the logit or margin of ``classes_[1]``, otherwise one a class.
         """
         output = self._last_output(X)
         return output[:, 0] if output.shape[1] == 1 else output
 
+    @available_if(knows_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self: Any, X: ArrayLike) -> Array:
-        """Return class probabilities.
+        """Return class probabilities; for ``loss="log_loss"`` alone.
 
         Parameters
         ----------
@@ -174,8 +231,7 @@ class ClassifierTargets(ClassifierMixin):
             )
         self.classes_ = classes
         k = 1 if classes.size == 2 else classes.size
-        loss = BinaryLogLoss() if k == 1 else SoftmaxLogLoss()
-        return Coding(loss, Scaling(np.zeros(k), np.ones(k)))
+        return Coding(CLASSIFICATION_LOSSES[self.loss](k), Scaling(np.zeros(k), np.ones(k)))
 
     def _reweighted(self: Any, y: NDArray[Any], weights: Array) -> Array:
         return weights * class_weights(self.class_weight, y, weights)
@@ -188,6 +244,47 @@ class ClassifierTargets(ClassifierMixin):
                 f"{sorted(unknown, key=str)}; it knows {self.classes_.tolist()}."
             )
         return LabelBinarizer().fit(self.classes_).transform(y).astype(np.float64)
+
+
+def robust_scaling(y: Array, weights: Array) -> Scaling:
+    """Return the scaling by median and spread: 1.4826 median deviations, a normal one's deviation.
+
+    Where half of the targets are equal, by standard deviations from the median.
+    """
+    center = _median(y, weights)
+    spread = _NORMAL * _median(np.abs(y - center), weights)
+    return Scaling(center, np.where(spread > 0.0, spread, standard_scaling(y, weights).scale))
+
+
+def _median(y: Array, weights: Array) -> Array:
+    """Return the weighted median of each column; of two, the mean."""
+    order = np.argsort(y, axis=0, kind="stable")
+    ranked = np.take_along_axis(y, order, axis=0)
+    total = np.cumsum(weights[order], axis=0)
+    half = 0.5 * total[-1]
+    tolerance = 1e-12 * half
+    columns = np.arange(y.shape[1])
+    low = np.argmax(total >= half - tolerance, axis=0)
+    high = np.argmax(total > half + tolerance, axis=0)
+    return 0.5 * (ranked[low, columns] + ranked[high, columns])
+
+
+def _log_coding(loss: Loss, y: Array, weights: Array, extrapolation: float | None) -> Coding:
+    """Return the coding of counts, whose means may lie outside their range by a share of its width."""
+    mean = weights @ y / weights.sum()
+    if (y < 0.0).any() or not (mean > 0.0).all():
+        raise ValueError(
+            f"loss='poisson' needs y that is nowhere negative and not 0 everywhere; its least value is "
+            f"{y.min():g} and its greatest {y.max():g}."
+        )
+    scaling = Scaling(np.log(mean), np.ones_like(mean))
+    if extrapolation is None:
+        return LogCoding(loss, scaling)
+    means = Span.around(y / mean, float(extrapolation))
+    with np.errstate(divide="ignore"):
+        return LogCoding(
+            loss, scaling, Span(np.log(np.maximum(means.low, 0.0)), np.log(means.high))
+        )
 
 
 def class_weights(

@@ -40,8 +40,11 @@ _NOTHING = 1e-12  # loss, relative to that before the grade, that counts as none
 def _native(program: Program, start: Start | None, accuracy: float) -> Solution:
     """Solve by the native method that suits the program, and by the others where that fails.
 
-    What the method for active groups leaves unfinished, the next one goes on with.
+    What the method for active groups leaves unfinished, the next one goes on with. For losses with
+    kinks there is one method, which rounding keeps from being much closer than `_GOOD`.
     """
+    if program.loss.kinked:
+        return newton.solve(program, start=start, tol=max(accuracy, _GOOD))
     found = []
     if active.suits(program):
         found.append(active.solve(program, start=start, tol=accuracy))

@@ -256,12 +256,12 @@ class _Problem:
 
 
 def suits(program: Program) -> bool:
-    """Return whether a program is one for this method: without cones or signs, outputs not coupled.
+    """Return whether a program is one for this method: no cones, signs, kinks or coupled outputs.
 
     And of few columns, or of few variables in all: where groups have many numbers, a few of them make
     systems too large.
     """
-    if program.cones or (program.groups.sign < 0.0).any():
+    if program.cones or program.loss.kinked or (program.groups.sign < 0.0).any():
         return False
     n, d = program.X.shape
     if d > _DIMENSIONS and d * len(program.groups) > min(_EVERY, n * program.n_outputs):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import xlogy
 
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Status
@@ -15,26 +17,57 @@ from convexgrade.solution import Solution, Status
 Array = NDArray[np.float64]
 
 
-def _squared_error(f: cp.Expression, y: Array, weights: Array) -> cp.Expression:
+# Mean losses: the loss with its parameters, predictions, targets and weights.
+Stated = Callable[[Any, cp.Expression, Array, Array], cp.Expression]
+Cost = Callable[[Any, cp.Expression, Array], cp.Expression]
+
+
+def _squared_error(loss: Any, f: cp.Expression, y: Array, weights: Array) -> cp.Expression:
     return 0.5 * cp.sum_squares(cp.multiply(np.sqrt(weights)[:, None], f - y))
 
 
-def _binary_log_loss(f: cp.Expression, y: Array, weights: Array) -> cp.Expression:
-    return cp.sum(cp.multiply(weights[:, None], cp.logistic(f) - cp.multiply(y, f)))
-
-
-def _softmax_log_loss(f: cp.Expression, y: Array, weights: Array) -> cp.Expression:
+def _log_loss(loss: Any, f: cp.Expression, y: Array, weights: Array) -> cp.Expression:
+    if y.shape[1] == 1:
+        return weights @ (cp.logistic(f) - cp.multiply(y, f))[:, 0]
     return weights @ (cp.log_sum_exp(f, axis=1) - cp.sum(cp.multiply(y, f), axis=1))
 
 
-def _log_loss(f: cp.Expression, y: Array, weights: Array) -> cp.Expression:
-    one_logit = y.shape[1] == 1
-    return (_binary_log_loss if one_logit else _softmax_log_loss)(f, y, weights)
+def _mean(cost: Cost) -> Stated:
+    """Return the mean of a loss that treats each output on its own."""
+    return lambda loss, f, y, weights: weights @ cp.sum(cost(loss, f, y), axis=1)
 
 
-LOSSES: Mapping[str, Callable[[cp.Expression, Array, Array], cp.Expression]] = {
+def _poisson(loss: Any, f: cp.Expression, y: Array) -> cp.Expression:
+    return cp.exp(f) - cp.multiply(y, f) + xlogy(y, y) - y
+
+
+def _rounded(loss: Any, f: cp.Expression, y: Array) -> cp.Expression:
+    at, mid, half = loss.kink(y)
+    mid = np.broadcast_to(mid, y.shape)
+    r = f - at
+    apart = cp.vstack([cp.vec(r, order="C"), np.full(y.size, loss.rounding)])
+    size = cp.reshape(cp.norm(apart, 2, axis=0), y.shape, order="C")
+    least = half * loss.rounding * np.sqrt(1.0 - (mid / half) ** 2)
+    return cp.multiply(mid, r) + half * size - least
+
+
+def _huber(loss: Any, f: cp.Expression, y: Array) -> cp.Expression:
+    return cp.huber(f - y, loss.width) / (2.0 * loss.width)
+
+
+def _squared_hinge(loss: Any, f: cp.Expression, y: Array) -> cp.Expression:
+    return cp.square(cp.pos(1.0 - cp.multiply(2.0 * y - 1.0, f)))
+
+
+LOSSES: Mapping[str, Stated] = {
     "squared_error": _squared_error,
+    "absolute_error": _mean(_rounded),
+    "huber": _mean(_huber),
+    "quantile": _mean(_rounded),
+    "poisson": _mean(_poisson),
     "log_loss": _log_loss,
+    "squared_hinge": _mean(_squared_hinge),
+    "hinge": _mean(_rounded),
 }
 
 # Each at the accuracy it reaches, where the next digit starts to fail: a gap is of first order in the
@@ -117,7 +150,7 @@ def _state(
     f = program.offset + cp.multiply(masks.astype(float), scores) @ program.routing()
     if c is not None:
         f = f + program.Z @ c
-    loss = LOSSES[program.loss.name](f, program.y, program.weights)
+    loss = LOSSES[program.loss.name](program.loss, f, program.y, program.weights)
     penalty = program.alpha * cp.sum(cp.norm(V, 2, axis=0))
     cone = cp.multiply(2.0 * masks - 1.0, scores) >= 0 if program.cones else None
     constraints = [] if cone is None else [cone]

@@ -1,0 +1,376 @@
+"""Losses with kinks: absolute and quantile errors, Huber's loss and the hinges.
+
+Of each, the gradient q is a bounded or one-sided function of the distance r from a kink:
+
+    q(r) = mid + half z,   z the sign of r, or for Huber's loss r / width cut off at -1 and 1,
+
+with bounds mid - half and mid + half. A Newton method sees no curvature in them but at the kink. So
+solvers round it off, first widely, then less and less:
+
+    r = z sqrt(width^2 + rounding^2 / (1 - z^2)),                                                 (*)
+
+which is z = r / sqrt(r^2 + rounding^2) without a width. In the dual, where q is the variable, that adds
+a term which is steep at the bounds. A Newton step there is a straight line, on which q goes most of the
+way to a bound at most; as a path of predictions, by (*), it is curved. Along it a tenth of the
+rounding takes about a dozen steps. (Along straight lines of predictions, rows far from their kink
+would be carried across it and back.)
+
+Losses without a width keep a little rounding: with it an optimal prediction tells its q, which
+certificates need, by how little the row misses the kink. Near the bounds everything is computed from
+c = 1 - |z|, which keeps its digits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convexgrade.losses import Loss, Path, straight
+
+Array = NDArray[np.float64]
+
+_FINEST = 1e-3  # rounding that losses without a width keep, in units of the coded targets
+_LEAST = 1e-12  # and that rounded ones of others have, in units of their width
+_SHARE = 0.95  # of the way to a bound that a path goes
+_HALVINGS = 100  # of the interval in which the best constant lies
+_OUTSIDE = 1e-12  # by how much rounding may leave the bounds of q
+
+
+class Kink(NamedTuple):
+    """The kinks of all targets, and the bounds ``mid - half`` and ``mid + half`` of the gradients."""
+
+    at: Array
+    mid: Array | float
+    half: float
+
+
+class _Separable:
+    """Losses that are sums over outputs: all follows from functions of single numbers."""
+
+    quadratic = False
+    kinked = True
+
+    def costs(self, f: Array, y: Array) -> Array:
+        """Return the loss of each number."""
+        raise NotImplementedError
+
+    def bends(self, f: Array, y: Array) -> Array:
+        """Return the second derivative at each number."""
+        raise NotImplementedError
+
+    def gradient(self, f: Array, y: Array) -> Array:
+        """Return the derivative at each number."""
+        raise NotImplementedError
+
+    def dual_costs(self, q: Array, y: Array) -> Array:
+        """Return the conjugate of each number."""
+        raise NotImplementedError
+
+    def value(self, f: Array, y: Array) -> Array:
+        """Return the loss of each row."""
+        return np.sum(self.costs(f, y), axis=1)
+
+    def hessian(self, f: Array, y: Array) -> Array:
+        """Return a diagonal matrix for each row."""
+        return self.bends(f, y)[:, :, None] * np.eye(y.shape[1])
+
+    def conjugate(self, q: Array, y: Array) -> Array:
+        """Return the conjugate of each row; inf outside the bounds."""
+        return np.sum(self.dual_costs(q, y), axis=1)
+
+    def baseline(self, y: Array, weights: Array) -> Array:
+        """Return the best constant for each output: where the mean gradient changes sign."""
+        low, high = y.min(axis=0) - 1.0, y.max(axis=0) + 1.0
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            rising = weights @ self.gradient(np.broadcast_to(middle, y.shape), y) > 0.0
+            low, high = np.where(rising, low, middle), np.where(rising, middle, high)
+        return 0.5 * (low + high)
+
+
+@dataclass(frozen=True)
+class _Rounded(_Separable):
+    """A loss with bounded gradients whose kinks are rounded off, by (*)."""
+
+    rounding: float = _FINEST
+    width: ClassVar[float] = 0.0
+
+    def kink(self, y: Array) -> Kink:
+        """Return where the kinks are."""
+        raise NotImplementedError
+
+    def costs(self, f: Array, y: Array) -> Array:
+        """Return the loss of each number, 0 at its least."""
+        at, mid, half = self.kink(y)
+        least = half * self.rounding * np.sqrt(1.0 - (mid / half) ** 2)
+        return mid * (f - at) + half * np.hypot(f - at, self.rounding) - least
+
+    def gradient(self, f: Array, y: Array) -> Array:
+        """Return the derivative, between the bounds."""
+        at, mid, half = self.kink(y)
+        return mid + half * np.copysign(1.0 - self._short(f - at), f - at)
+
+    def bends(self, f: Array, y: Array) -> Array:
+        """Return the second derivative, which is positive."""
+        at, _, half = self.kink(y)
+        return half / self._stiffness(self._short(f - at))
+
+    def dual_costs(self, q: Array, y: Array) -> Array:
+        """Return the conjugate: ``q at``, and what rounding adds."""
+        at, mid, half = self.kink(y)
+        z = (q - mid) / half
+        inside = np.abs(z) <= 1.0 + _OUTSIDE
+        added = np.sqrt(1.0 - (mid / half) ** 2) - np.sqrt(np.maximum(1.0 - z**2, 0.0))
+        return np.where(inside, q * at + half * self.rounding * added, np.inf)
+
+    def dual_bounds(self, y: Array) -> tuple[Array, Array]:
+        """Return the bounds of the gradient."""
+        at, mid, half = self.kink(y)
+        return np.broadcast_to(mid - half, at.shape), np.broadcast_to(mid + half, at.shape)
+
+    def eased(self, rounding: float) -> Self:
+        """Return the loss with its kinks rounded off more."""
+        return replace(self, rounding=max(rounding, self.rounding))
+
+    def carried(self, f: Array, y: Array, to: Loss) -> Array:
+        """Return where ``to``, a loss of this kind, has the gradient that this one has at ``f``."""
+        assert isinstance(to, type(self))
+        r = f - self.kink(y).at
+        return self.kink(y).at + np.copysign(to._distance(self._short(r)), r)
+
+    def path(self, f: Array, step: Array, y: Array) -> Path:
+        """Return the predictions at which q moves on a straight line."""
+        at = self.kink(y).at
+        side, short = np.where(f < at, -1.0, 1.0), self._short(f - at)
+        turn = side * step / self._stiffness(short)  # of |z|
+        room = np.where(turn > 0.0, short, 2.0 - short)
+        fastest = float(np.max(np.abs(turn) / room, initial=0.0))
+
+        def shorts(length: float) -> Array:
+            return short - length * turn
+
+        return Path(
+            longest=min(1.0, _SHARE / max(fastest, 1e-300)),
+            at=lambda length: at + side * self._distance(shorts(length)),
+            velocity=lambda length: side * turn * self._stiffness(shorts(length)),
+        )
+
+    def _short(self, r: Array) -> Array:
+        """Return c = 1 - |z| at a distance from the kink."""
+        near, far = np.abs(r) - self.width, np.abs(r) + self.width
+        of_near, of_far = np.hypot(near, self.rounding), np.hypot(far, self.rounding)
+        left = _less(of_near, near, self.rounding) + _less(of_far, far, self.rounding)
+        return left / (of_near + of_far)
+
+    def _distance(self, short: Array) -> Array:
+        """Return |r| by (*), negative beyond the kink, at c = 1 - |z|."""
+        return (1.0 - short) * np.sqrt(self.width**2 + self.rounding**2 / (short * (2.0 - short)))
+
+    def _stiffness(self, short: Array) -> Array:
+        """Return the derivative of r by z."""
+        from_bounds = short * (2.0 - short)
+        steep = self.rounding**2 / from_bounds
+        root = np.sqrt(self.width**2 + steep)
+        return root + (1.0 - short) ** 2 * steep / (from_bounds * root)
+
+
+def _less(root: Array, t: Array, rounding: float) -> Array:
+    """Return ``sqrt(t^2 + rounding^2) - t`` without cancellation."""
+    return np.where(t > 0.0, rounding**2 / (root + np.abs(t)), root - t)
+
+
+@dataclass(frozen=True)
+class Quantile(_Rounded):
+    """Twice the pinball loss of a quantile; of ``quantile=0.5``, the absolute error."""
+
+    quantile: float = 0.5
+    name: ClassVar[str] = "quantile"
+
+    def kink(self, y: Array) -> Kink:
+        """Return the targets; the gradient is -2 quantile below them, 2 (1 - quantile) above."""
+        return Kink(y, 1.0 - 2.0 * self.quantile, 1.0)
+
+
+@dataclass(frozen=True)
+class AbsoluteError(Quantile):
+    """The absolute error ``|f - y|``, summed over outputs."""
+
+    name: ClassVar[str] = "absolute_error"
+
+
+@dataclass(frozen=True)
+class Hinge(_Rounded):
+    """The hinge ``max(0, 1 - t f)`` with t = 2 y - 1, for each output on its own."""
+
+    name: ClassVar[str] = "hinge"
+
+    def kink(self, y: Array) -> Kink:
+        """Return t; the gradient is between -t and 0."""
+        t = 2.0 * y - 1.0
+        return Kink(t, -0.5 * t, 0.5)
+
+
+@dataclass(frozen=True)
+class _RoundedHuber(_Rounded):
+    """Huber's loss with its two kinks rounded off."""
+
+    width: float = 1.0  # type: ignore[misc]
+    name: ClassVar[str] = "huber"
+
+    def kink(self, y: Array) -> Kink:
+        """Return the targets: between the kinks, the gradient is 0 there."""
+        return Kink(y, 0.0, 1.0)
+
+    def costs(self, f: Array, y: Array) -> Array:
+        """Return the mean of ``sqrt(t^2 + rounding^2)`` over all t within ``width`` of r."""
+        r = f - y
+        return (self._integral(r + self.width) - self._integral(r - self.width)) / (
+            2.0 * self.width
+        )
+
+    def _integral(self, t: Array) -> Array:
+        root = np.hypot(t, self.rounding)
+        return 0.5 * (t * root + self.rounding**2 * np.arcsinh(t / self.rounding))
+
+
+@dataclass(frozen=True)
+class Huber(_Separable):
+    """Huber's loss over its ``width``: ``r^2 / (2 width)`` up to it, ``|r| - width / 2`` beyond.
+
+    Divided by the width, so that gradients reach 1 as those of the absolute error do.
+    """
+
+    width: float = 1.0
+    name: ClassVar[str] = "huber"
+
+    def costs(self, f: Array, y: Array) -> Array:
+        """Return the loss of each number."""
+        q = self.gradient(f, y)
+        return q * (f - y - 0.5 * self.width * q)
+
+    def gradient(self, f: Array, y: Array) -> Array:
+        """Return ``r / width``, cut off at -1 and 1."""
+        return np.clip((f - y) / self.width, -1.0, 1.0)
+
+    def bends(self, f: Array, y: Array) -> Array:
+        """Return 1 / width up to the kinks, 0 beyond."""
+        return (np.abs(f - y) < self.width) / self.width
+
+    def dual_costs(self, q: Array, y: Array) -> Array:
+        """Return ``q y + width q^2 / 2`` between -1 and 1."""
+        inside = np.abs(q) <= 1.0 + _OUTSIDE
+        return np.where(inside, q * (y + 0.5 * self.width * q), np.inf)
+
+    def dual_bounds(self, y: Array) -> tuple[Array, Array]:
+        """Return -1 and 1."""
+        return np.full_like(y, -1.0), np.full_like(y, 1.0)
+
+    def eased(self, rounding: float) -> _RoundedHuber:
+        """Return the loss with its kinks rounded off."""
+        return _RoundedHuber(max(rounding, _LEAST * self.width), self.width)
+
+    def carried(self, f: Array, y: Array, to: Loss) -> Array:
+        """Return ``f``."""
+        return f
+
+    def path(self, f: Array, step: Array, y: Array) -> Path:
+        """Return the straight line."""
+        return straight(f, step)
+
+
+@dataclass(frozen=True)
+class SquaredHinge(_Separable):
+    """The squared hinge ``max(0, 1 - t f)^2`` with t = 2 y - 1, for each output on its own."""
+
+    name: ClassVar[str] = "squared_hinge"
+
+    def costs(self, f: Array, y: Array) -> Array:
+        """Return the loss of each number."""
+        return np.maximum(_missing(f, y), 0.0) ** 2
+
+    def gradient(self, f: Array, y: Array) -> Array:
+        """Return ``-2 t`` times what is missing."""
+        return 2.0 * (1.0 - 2.0 * y) * np.maximum(_missing(f, y), 0.0)
+
+    def bends(self, f: Array, y: Array) -> Array:
+        """Return 2 where the margin is missed, 0 elsewhere."""
+        return np.where(_missing(f, y) > 0.0, 2.0, 0.0)
+
+    def dual_costs(self, q: Array, y: Array) -> Array:
+        """Return ``q t + q^2 / 4`` where q has the sign of -t."""
+        t = 2.0 * y - 1.0
+        return np.where(q * t <= 0.0, q * t + 0.25 * q**2, np.inf)
+
+    def dual_bounds(self, y: Array) -> tuple[Array, Array]:
+        """Return the half-line on the side of -t."""
+        return np.where(y > 0.5, -np.inf, 0.0), np.where(y > 0.5, 0.0, np.inf)
+
+    def eased(self, rounding: float) -> _RoundedSquaredHinge:
+        """Return the loss with its kink rounded off."""
+        return _RoundedSquaredHinge(max(rounding, _LEAST))
+
+    def carried(self, f: Array, y: Array, to: Loss) -> Array:
+        """Return ``f``."""
+        return f
+
+    def path(self, f: Array, step: Array, y: Array) -> Path:
+        """Return the straight line."""
+        return straight(f, step)
+
+
+@dataclass(frozen=True)
+class _RoundedSquaredHinge(SquaredHinge):
+    """The squared hinge with w = b + sqrt(b^2 + rounding^2) in place of 2 max(0, b) in its gradient."""
+
+    rounding: float = 1.0
+
+    def costs(self, f: Array, y: Array) -> Array:
+        """Return the integral of w."""
+        b = _missing(f, y)
+        root = np.hypot(b, self.rounding)
+        return 0.5 * (b**2 + b * root + self.rounding**2 * np.arcsinh(b / self.rounding))
+
+    def gradient(self, f: Array, y: Array) -> Array:
+        """Return ``-t w``."""
+        return (1.0 - 2.0 * y) * self._width(_missing(f, y))
+
+    def bends(self, f: Array, y: Array) -> Array:
+        """Return the second derivative, which is positive."""
+        b = _missing(f, y)
+        return self._width(b) / np.hypot(b, self.rounding)
+
+    def carried(self, f: Array, y: Array, to: Loss) -> Array:
+        """Return where ``to``, a loss of this kind, has the gradient that this one has at ``f``."""
+        assert isinstance(to, _RoundedSquaredHinge)
+        return to._reached(self._width(_missing(f, y)), y)
+
+    def path(self, f: Array, step: Array, y: Array) -> Path:
+        """Return the predictions at which w moves on a straight line."""
+        side = 1.0 - 2.0 * y
+        w, turn = self._width(_missing(f, y)), side * self.bends(f, y) * step
+        fastest = float(np.max(-turn / w, initial=0.0))
+
+        def at(length: float) -> Array:
+            return self._reached(w + length * turn, y)
+
+        return Path(
+            longest=min(1.0, _SHARE / max(fastest, 1e-300)),
+            at=at,
+            velocity=lambda length: side * turn / self.bends(at(length), y),
+        )
+
+    def _width(self, b: Array) -> Array:
+        return _less(np.hypot(b, self.rounding), -b, self.rounding)
+
+    def _reached(self, w: Array, y: Array) -> Array:
+        """Return the prediction at which w is reached."""
+        b = 0.5 * (w - self.rounding**2 / w)
+        return (2.0 * y - 1.0) * (1.0 - b)
+
+
+def _missing(f: Array, y: Array) -> Array:
+    """Return by how much f misses the margin, ``1 - t f``."""
+    return 1.0 - (2.0 * y - 1.0) * f

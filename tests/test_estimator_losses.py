@@ -1,0 +1,255 @@
+"""The losses of the estimators: what each predicts, how it is scaled, what it refuses."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.exceptions import NotFittedError
+
+from convexgrade import (
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    MultigradeClassifier,
+    MultigradeRegressor,
+    MultigradeRegressorCV,
+    certify,
+    correct,
+)
+
+KINKED = ("absolute_error", "huber", "quantile")
+
+
+def line_with_noise(n=120):
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1.0, 1.0, (n, 1))
+    return X, 2.0 * np.abs(X[:, 0]) + rng.exponential(0.3, n)
+
+
+def counts(n=150):
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1.0, 1.0, (n, 2))
+    return X, rng.poisson(np.exp(1.0 + np.abs(X[:, 0]))).astype(float)
+
+
+@pytest.fixture(scope="module")
+def poisson():
+    X, y = counts()
+    return ConvexReLURegressor(0.01, loss="poisson", n_patterns=20, random_state=0).fit(X, y)
+
+
+@pytest.mark.parametrize("quantile", [0.1, 0.5, 0.9])
+def test_a_quantile_has_its_share_of_the_targets_below(quantile):
+    # Where the gradient of the intercept vanishes, quantile of the rows are below, up to those that the
+    # rounded kinks hold, no more than there are numbers in the network.
+    X, y = line_with_noise()
+    model = ConvexReLURegressor(0.05, loss="quantile", quantile=quantile, n_patterns=20).fit(X, y)
+    below = y < model.predict(X) - 1e-2
+    above = y > model.predict(X) + 1e-2
+    assert below.mean() <= quantile <= 1.0 - above.mean()
+    assert below.mean() + above.mean() >= 0.9
+    assert model.certificate_.relative_gap < 1e-4
+
+
+def test_the_median_is_the_absolute_error():
+    X, y = line_with_noise()
+    given = {"alpha": 0.01, "n_patterns": 20, "random_state": 0}
+    median = ConvexReLURegressor(loss="quantile", quantile=0.5, **given).fit(X, y)
+    absolute = ConvexReLURegressor(loss="absolute_error", **given).fit(X, y)
+    np.testing.assert_array_equal(median.predict(X), absolute.predict(X))
+
+
+@pytest.mark.parametrize("loss", ["absolute_error", "huber"])
+def test_outliers_hardly_move_a_robust_fit(loss):
+    rng = np.random.default_rng(1)
+    X = rng.uniform(-1.0, 1.0, (200, 1))
+    true = np.abs(X[:, 0])
+    y = true + 0.02 * rng.standard_normal(200)
+    y[::10] += 20.0
+    model = ConvexReLURegressor(0.01, n_patterns=20, random_state=0)
+    squared = np.abs(model.fit(X, y).predict(X) - true).mean()
+    robust = np.abs(model.set_params(loss=loss).fit(X, y).predict(X) - true).mean()
+    assert robust < 0.03 < 0.5 < squared
+    assert model.certificate_.relative_gap < 1e-4
+
+
+def test_hubers_loss_of_a_wide_middle_is_the_squared_error():
+    # Twice the width times it is the squared error: alpha counts by the width less.
+    X, y = line_with_noise()
+    y = (y - np.median(y)) / (1.4826 * np.median(np.abs(y - np.median(y))))
+    width, wide = 100.0, {"n_patterns": 20, "random_state": 0, "tol": 1e-8}
+    huber = ConvexReLURegressor(0.01 / width, loss="huber", epsilon=width, **wide).fit(X, y)
+    scale = np.std(y)
+    squared = ConvexReLURegressor(0.01 / scale, **wide).fit(X, y)
+    assert width * huber.certificate_.primal == pytest.approx(
+        scale**2 * squared.certificate_.primal, rel=1e-4
+    )
+
+
+def test_a_poisson_fit_has_the_mean_of_the_counts(poisson):
+    # The intercept's gradient is the difference of the means.
+    X, y = counts()
+    assert poisson.predict(X).mean() == pytest.approx(y.mean(), rel=1e-7)
+    assert poisson.predict(X).min() > 0.0
+    assert poisson.certificate_.relative_gap < 1e-8
+
+
+def test_the_explicit_network_gives_the_logarithm_of_the_mean(poisson):
+    X, _ = counts()
+    np.testing.assert_allclose(np.exp(poisson.network_.forward(X)[:, 0]), poisson.predict(X))
+
+
+def test_means_keep_to_a_range_around_the_counts(poisson):
+    _, y = counts()
+    low, high = poisson.prediction_range_
+    assert low[0] == pytest.approx(max(0.0, y.min() - 0.25 * np.ptp(y)))
+    assert high[0] == pytest.approx(y.max() + 0.25 * np.ptp(y))
+    far = poisson.predict([[1e3, 0.0], [-1e3, 1e3]])
+    assert np.all((far >= low[0]) & (far <= high[0] * (1.0 + 1e-12)))
+    unlimited = clone(poisson).set_params(extrapolation=None).fit(*counts())
+    assert np.all(np.isfinite(unlimited.predict([[1e300, 0.0]])))
+
+
+@pytest.mark.parametrize("loss", [*KINKED, "poisson"])
+def test_predictions_follow_the_units_of_the_targets(loss):
+    X, y = counts() if loss == "poisson" else line_with_noise()
+    shift = 0.0 if loss == "poisson" else 7.0
+    model = ConvexReLURegressor(0.02, loss=loss, n_patterns=10, quantile=0.7, random_state=0)
+    expected = 1e3 * model.fit(X, y).predict(X) + shift
+    np.testing.assert_allclose(model.fit(X, 1e3 * y + shift).predict(X), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("loss", [*KINKED, "poisson"])
+def test_a_weight_of_two_is_the_row_twice(loss):
+    X, y = counts(60) if loss == "poisson" else line_with_noise(60)
+    model = ConvexReLURegressor(0.02, loss=loss, n_patterns=10, random_state=0)
+    twice = np.r_[np.arange(60), np.arange(20)]
+    weights = np.r_[np.full(20, 2.0), np.ones(40)]
+    expected = model.fit(X[twice], y[twice]).predict(X)
+    np.testing.assert_allclose(model.fit(X, y, sample_weight=weights).predict(X), expected)
+
+
+@pytest.mark.parametrize("loss", [*KINKED, "poisson"])
+def test_chains_of_every_loss(loss):
+    X, y = counts(90) if loss == "poisson" else line_with_noise(90)
+    model = MultigradeRegressor(0.03, n_grades=2, loss=loss, n_patterns=20, random_state=0)
+    model.set_params(early_stopping=False).fit(X, y)
+    assert model.train_loss_[-1] <= model.train_loss_[0]
+    again = certify(model, X, y)
+    for known, found in zip(model.certificates_, again, strict=True):
+        assert -1e-9 <= known.relative_gap < 1e-3
+        assert found.primal == pytest.approx(known.primal)
+        assert found.dual == pytest.approx(known.dual, rel=1e-6)
+    with pytest.raises(AttributeError, match="energy_ needs loss='squared_error'"):
+        _ = model.energy_
+
+
+def test_penalty_and_depth_of_a_quantile_by_cross_validation():
+    X, y = line_with_noise(80)
+    model = MultigradeRegressorCV(
+        alphas=[0.1, 0.01],
+        n_grades=2,
+        loss="quantile",
+        quantile=0.9,
+        n_patterns=20,
+        cv=3,
+        random_state=0,
+    ).fit(X, y)
+    assert model.alpha_ in (0.1, 0.01)
+    assert 0.75 < np.mean(y <= model.predict(X)) <= 1.0
+
+
+@pytest.mark.parametrize("two", [True, False])
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+def test_hinges_separate_classes(loss, two):
+    X, y = load_iris(return_X_y=True)
+    X, y = (X[50:], y[50:]) if two else (X, y)
+    model = ConvexReLUClassifier(0.01, loss=loss, n_patterns=30, random_state=0).fit(X, y)
+    assert model.score(X, y) > 0.95
+    margins = model.decision_function(X)
+    assert margins.shape == ((len(X),) if two else (len(X), 3))
+    expected = margins > 0.0 if two else np.argmax(margins, axis=1)
+    np.testing.assert_array_equal(model.predict(X), model.classes_[expected.astype(int)])
+    assert model.certificate_.relative_gap < 1e-4
+    missing = 1.0 - (2.0 * (y == 2) - 1.0) * margins if two else None
+    if two:
+        cost = np.maximum(missing, 0.0) ** (2 if loss == "squared_hinge" else 1)
+        assert model.train_loss_[0] == pytest.approx(cost.mean(), abs=1e-3)
+
+
+def test_margins_are_no_probabilities():
+    X, _ = load_iris(return_X_y=True)
+    for model in (ConvexReLUClassifier(loss="hinge"), MultigradeClassifier(loss="squared_hinge")):
+        assert not hasattr(model, "predict_proba")
+        with pytest.raises(AttributeError) as caught:
+            model.predict_proba(X)
+        assert "loss='log_loss'" in str(caught.value.__cause__)
+    assert not hasattr(MultigradeClassifier(loss="hinge"), "staged_predict_proba")
+    with pytest.raises(NotFittedError):
+        ConvexReLUClassifier().predict_proba(X)
+
+
+def test_probabilities_of_the_log_loss_are_those_of_its_logits():
+    X, y = load_iris(return_X_y=True)
+    model = ConvexReLUClassifier(0.01, n_patterns=20, random_state=0).fit(X[50:], y[50:])
+    np.testing.assert_allclose(model.predict_proba(X)[:, 1], expit(model.decision_function(X)))
+
+
+@pytest.mark.parametrize("y", [[0.0, -1.0, 2.0], [0.0, 0.0, 0.0]])
+def test_counts_must_not_be_negative_nor_all_zero(y):
+    with pytest.raises(
+        ValueError, match="loss='poisson' needs y that is nowhere negative and not 0"
+    ):
+        ConvexReLURegressor(loss="poisson").fit([[0.0], [1.0], [2.0]], y)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [("loss", "hinge"), ("quantile", 1.0), ("quantile", 0.0), ("epsilon", 0.0)],
+)
+def test_wrong_values_are_named(parameter, value):
+    model = ConvexReLURegressor(**{parameter: value})
+    with pytest.raises(
+        ValueError, match=f"The '{parameter}' parameter of ConvexReLURegressor must be"
+    ):
+        model.fit([[0.0], [1.0]], [0.0, 1.0])
+
+
+@pytest.mark.parametrize("loss", KINKED)
+def test_targets_of_which_half_are_equal(loss):
+    X = np.arange(20.0)[:, None]
+    y = np.where(X[:, 0] < 14, 3.0, X[:, 0])
+    model = ConvexReLURegressor(1e-3, loss=loss, n_patterns=10, random_state=0).fit(X, y)
+    assert np.median(np.abs(model.predict(X) - y)) < 0.05
+    constant = ConvexReLURegressor(loss=loss, n_patterns=10).fit(X, np.full(20, 5.0))
+    np.testing.assert_allclose(constant.predict(X), 5.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["absolute_error", "poisson"])
+def test_several_outputs(loss):
+    X, y = counts(80)
+    Y = np.column_stack([y, y[::-1]])
+    model = ConvexReLURegressor(0.02, loss=loss, n_patterns=10, random_state=0).fit(X, Y)
+    assert model.predict(X).shape == (80, 2)
+    assert model.certificate_.relative_gap < 1e-4
+
+
+@pytest.mark.parametrize("loss", ["huber", "poisson"])
+def test_corrections_need_a_curvature(loss):
+    X, y = counts(60)
+    model = MultigradeRegressor(
+        0.05, n_grades=2, loss=loss, n_patterns=10, early_stopping=False, random_state=0
+    ).fit(X, y)
+    if loss == "poisson":
+        corrected = correct(model, X, y, max_sweeps=2)
+        assert corrected.objective_path_[-1] < corrected.objective_path_[0]
+        return
+    with pytest.raises(ValueError, match="loss='huber' has kinks; correct chains of"):
+        correct(model, X, y)
+    with pytest.raises(ValueError, match="loss='huber' has kinks"):
+        clone(model).set_params(correction="readouts").fit(X, y)
+
+
+def test_staged_predictions_need_a_fit():
+    with pytest.raises(NotFittedError):
+        list(MultigradeRegressor().staged_predict([[0.0]]))
