@@ -9,7 +9,10 @@ from convexgrade.multigrade import Data
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_it_finds_functions_that_vary_fast():
-    """Five periods from the kinks of 8 neurons: without `whiten`, grade 2 leaves 6 times as much."""
+    """Five periods from the kinks of 8 neurons: without `whiten`, grade 2 leaves 6 times as much.
+
+    Of three seeds, since one in ten searches ends at a poor place, and which does hangs on rounding.
+    """
     x = np.linspace(0.0, 1.0, 100)
     y = sum(np.sin(2.0 * np.pi * k * x + k) for k in (1.0, 5.5))
     model = MultigradeRegressor(
@@ -20,9 +23,13 @@ def test_it_finds_functions_that_vary_fast():
         n_patterns=8,
         tol=1e-2,
         whiten=True,
-        random_state=0,
-    ).fit(x[:, None], y)
-    assert model.train_loss_[1] < 0.015 * model.train_loss_[0]
+        early_stopping=False,
+    )
+    left = []
+    for seed in range(3):
+        first, second = model.set_params(random_state=seed).fit(x[:, None], y).train_loss_
+        left.append(second / first)
+    assert np.median(left) < 0.015
     assert model.grades_[1].n_neurons <= 8
 
 
