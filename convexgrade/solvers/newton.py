@@ -115,9 +115,8 @@ class _Problem:
 
     def first_pace(self, point: Point, gap: float, prices: Array) -> Pace:
         """Return the first pace: small from nowhere, larger the nearer the start is."""
-        if (
-            self.program.loss.kinked
-        ):  # how far q is off, of which a start says nothing, is of its root
+        if self.program.loss.kinked:
+            # A start says nothing of q = grad F, which is off by about the root of the gap.
             gap = float(np.sqrt(gap))
         if point.v.any():
             distance = max(gap, _NEAREST) * self.before
