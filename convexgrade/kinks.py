@@ -28,7 +28,7 @@ from typing import ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from convexgrade.losses import Loss, Path, straight
+from convexgrade.losses import Loss, Path, Straight
 
 Array = NDArray[np.float64]
 
@@ -237,7 +237,7 @@ class _RoundedHuber(_Rounded):
 
 
 @dataclass(frozen=True)
-class Huber(_Separable):
+class Huber(_Separable, Straight):
     """Huber's loss over its ``width``: ``r^2 / (2 width)`` up to it, ``|r| - width / 2`` beyond.
 
     Divided by the width, so that gradients reach 1 as those of the absolute error do.
@@ -272,17 +272,9 @@ class Huber(_Separable):
         """Return the loss with its kinks rounded off."""
         return _RoundedHuber(max(rounding, _LEAST * self.width), self.width)
 
-    def carried(self, f: Array, y: Array, to: Loss) -> Array:
-        """Return ``f``."""
-        return f
-
-    def path(self, f: Array, step: Array, y: Array) -> Path:
-        """Return the straight line."""
-        return straight(f, step)
-
 
 @dataclass(frozen=True)
-class SquaredHinge(_Separable):
+class SquaredHinge(_Separable, Straight):
     """The squared hinge ``max(0, 1 - t f)^2`` with t = 2 y - 1, for each output on its own."""
 
     name: ClassVar[str] = "squared_hinge"
@@ -311,14 +303,6 @@ class SquaredHinge(_Separable):
     def eased(self, rounding: float) -> _RoundedSquaredHinge:
         """Return the loss with its kink rounded off."""
         return _RoundedSquaredHinge(max(rounding, _LEAST))
-
-    def carried(self, f: Array, y: Array, to: Loss) -> Array:
-        """Return ``f``."""
-        return f
-
-    def path(self, f: Array, step: Array, y: Array) -> Path:
-        """Return the straight line."""
-        return straight(f, step)
 
 
 @dataclass(frozen=True)

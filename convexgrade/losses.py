@@ -40,11 +40,6 @@ class Path(NamedTuple):
     velocity: Callable[[float], Array]
 
 
-def straight(f: Array, step: Array) -> Path:
-    """Return the straight line from a prediction along a step."""
-    return Path(1.0, lambda length: f + length * step, lambda length: step)
-
-
 class Loss(Protocol):
     """What a grade asks of a loss. Targets are coded as real arrays (n_samples, n_outputs)."""
 
@@ -88,14 +83,8 @@ class Loss(Protocol):
         """Return the predictions from ``f`` on along a Newton step."""
 
 
-class Smooth:
-    """What losses without kinks have in common: they are as easy as can be, and paths are straight."""
-
-    kinked = False
-
-    def eased(self, rounding: float) -> Self:
-        """Return the loss itself."""
-        return self
+class Straight:
+    """Losses whose predictions stay where they are as a loss is eased, and move on straight lines."""
 
     def carried(self, f: Array, y: Array, to: Loss) -> Array:
         """Return ``f``."""
@@ -103,7 +92,17 @@ class Smooth:
 
     def path(self, f: Array, step: Array, y: Array) -> Path:
         """Return the straight line."""
-        return straight(f, step)
+        return Path(1.0, lambda length: f + length * step, lambda length: step)
+
+
+class Smooth(Straight):
+    """What losses without kinks have in common: they are as easy as can be."""
+
+    kinked = False
+
+    def eased(self, rounding: float) -> Self:
+        """Return the loss itself."""
+        return self
 
 
 class SquaredError(Smooth):

@@ -177,8 +177,7 @@ class Program:
         That is the mean loss by the mean slope: the mean distance for the absolute error, half of its
         square mean by its mean for the squared error.
         """
-        slope = np.linalg.norm(self.loss.gradient(prediction, self.y), axis=1)
-        return self.mean_loss(prediction) / max(float(self.weights @ slope), 1e-300)
+        return _distance(self.loss, prediction, self.y, self.weights)
 
     def eased(self, share: float) -> Program:
         """Return the program with kinks of the loss rounded off within a share of `distance`."""
@@ -237,6 +236,12 @@ class Program:
         return float(np.linalg.norm(projections, axis=1).max())
 
 
+def _distance(loss: Loss, f: Array, y: Array, weights: Array) -> float:
+    """Return the mean loss by the mean slope."""
+    slope = np.linalg.norm(loss.gradient(f, y), axis=1)
+    return float(weights @ loss.value(f, y)) / max(float(weights @ slope), 1e-300)
+
+
 def fit_unpenalised(loss: Loss, Z: Array, y: Array, offset: Array, weights: Array) -> Array:
     """Minimise ``weights @ loss(offset + Z c)`` over c, shape (q, n_outputs), by Newton's method.
 
@@ -248,9 +253,7 @@ def fit_unpenalised(loss: Loss, Z: Array, y: Array, offset: Array, weights: Arra
     if Z.shape[1] == 0:
         return c
     if loss.kinked:
-        misses = np.abs(loss.gradient(offset, y))
-        size = float(weights @ loss.value(offset, y) / max(float((weights @ misses).sum()), 1e-300))
-        for rounding in size * _FINER ** np.arange(_EASED):
+        for rounding in _distance(loss, offset, y, weights) * _FINER ** np.arange(_EASED):
             c = _descended(loss.eased(rounding), Z, y, offset, weights, c)
     return _descended(loss, Z, y, offset, weights, c)
 

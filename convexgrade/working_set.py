@@ -17,8 +17,9 @@ from convexgrade.certificate import Multipliers, dual_norm_bound, dual_point, lo
 from convexgrade.cones import Cones, Tight
 from convexgrade.network import Network, from_blocks
 from convexgrade.patterns import Patterns, activation
+from convexgrade.polishing import is_polishable, polish
 from convexgrade.program import Groups, Program
-from convexgrade.pruning import is_polishable, polish, prune
+from convexgrade.pruning import prune
 from convexgrade.search import Neurons
 from convexgrade.solution import Solution, Start, Status
 

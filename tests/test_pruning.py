@@ -5,7 +5,7 @@ import pytest
 
 from convexgrade import pruning
 from convexgrade.patterns import sample_patterns
-from convexgrade.pruning import _null_space, prune, select
+from convexgrade.pruning import null_space, prune, select
 from convexgrade.working_set import solve_over
 from tests.bank import make_program, random_program
 
@@ -187,7 +187,7 @@ def test_pruning_many_rows_needs_no_square_of_them():
     rng = np.random.default_rng(0)
     responses = np.maximum(rng.standard_normal((40_000, 3)) @ rng.standard_normal((3, 5)), 0.0)
     responses = np.column_stack([responses, responses[:, :2].sum(axis=1)])  # one too many
-    null = _null_space(responses)  # a square of the rows would be 13 GB
+    null = null_space(responses)  # a square of the rows would be 13 GB
     assert null.shape == (6, 1)
     np.testing.assert_allclose(responses @ null, 0.0, atol=1e-10)
 
@@ -202,7 +202,7 @@ def test_a_null_vector_that_hardly_has_a_neuron_may_be_the_one_to_lose_it(seed, 
     first = -np.copysign(1.0, (null @ first).sum()) * first - 1e-12 * null[0] / (null[0] @ null[0])
     turn, _ = np.linalg.qr(np.column_stack([first, rng.standard_normal((8, 7))]))
     turn[:, 0] = first
-    monkeypatch.setattr(pruning, "_null_space", lambda _: null @ turn)
+    monkeypatch.setattr(pruning, "null_space", lambda _: null @ turn)
     size = rng.uniform(1.0, 2.0, 14)
     size[0] = 1e-14
     found = pruning._walk(responses, size)

@@ -16,22 +16,13 @@ NAMES = [name for name in solvers.SOLVERS if name != "auto"]
 
 
 @pytest.mark.parametrize("solver", NAMES)
-@pytest.mark.parametrize("problem", KNOWN, ids=str)
+@pytest.mark.parametrize("problem", [*KNOWN, *OTHERS], ids=str)
 def test_known_optimum(problem, solver):
     solution = solvers.solve(problem.program, solver=solver)
     assert solution.status in (Status.OPTIMAL, Status.INACCURATE)
     objective = problem.program.objective(solution.blocks, solution.unpenalised)
     assert objective == pytest.approx(problem.optimum, abs=1e-6)
     assert_optimal(problem.program, solution)
-
-
-@pytest.mark.parametrize("solver", NAMES)
-@pytest.mark.parametrize("problem", OTHERS, ids=str)
-def test_known_optimum_of_other_losses(problem, solver):
-    solution = solvers.solve(problem.program, solver=solver)
-    assert solution.status in (Status.OPTIMAL, Status.INACCURATE)
-    objective = problem.program.objective(solution.blocks, solution.unpenalised)
-    assert objective == pytest.approx(problem.optimum, abs=1e-6)
 
 
 # ECOS breaks down on the exponential cones of the softmax: see the test of the fallback.

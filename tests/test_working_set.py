@@ -9,7 +9,7 @@ from convexgrade import solvers, working_set
 from convexgrade.certificate import DualPoint, certify_network
 from convexgrade.losses import BinaryLogLoss
 from convexgrade.patterns import activation, sample_patterns
-from convexgrade.pruning import polish
+from convexgrade.polishing import polish
 from convexgrade.search import Neurons, descend, random_neurons
 from convexgrade.solution import Status
 from convexgrade.solvers import cvx

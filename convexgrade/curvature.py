@@ -1,0 +1,41 @@
+"""The curvature of a program's loss in variables that are told by what they add to the prediction."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convexgrade.program import Program
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+
+class Columns(NamedTuple):
+    """What variables add to the prediction: one column each, of one output."""
+
+    values: Array  # (n_samples, n_variables)
+    output: Index  # (n_variables,)
+
+
+def columns(program: Program, neurons: Array, group: Index | None = None) -> Columns:
+    """Return columns of neurons, one a group unless told of which, followed by those of c."""
+    p, k = program, program.n_outputs
+    of_neurons = p.groups.output if group is None else p.groups.output[group]
+    free = np.repeat(np.arange(k), p.free.size)
+    return Columns(np.hstack([neurons, np.tile(p.Z, (1, k))]), np.concatenate([of_neurons, free]))
+
+
+def hessian(program: Program, variables: Columns, blocks: Array, unpenalised: Array) -> Array:
+    """Return the Hessian of the mean loss in variables with these columns."""
+    p, (values, output) = program, variables
+    of_rows = p.loss.hessian(p.predict(blocks, unpenalised), p.y) * p.weights[:, None, None]
+    curvature = np.empty((output.size, output.size))
+    for a in range(p.n_outputs):
+        for b in range(p.n_outputs):
+            left, right = np.flatnonzero(output == a), np.flatnonzero(output == b)
+            block = values[:, left].T @ (of_rows[:, a, b, None] * values[:, right])
+            curvature[np.ix_(left, right)] = block
+    return curvature

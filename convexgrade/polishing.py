@@ -1,0 +1,150 @@
+"""After a solve: the last digits.
+
+A solver stops when the objective is right to its tolerance e. The gradient at its point, and with it a
+certificate, is right to about sqrt(e) only. But the point tells which constraints are tight: on the face
+where these hold, `polish` minimises without any, by Newton's method.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convexgrade.curvature import columns, hessian
+from convexgrade.program import Program
+from convexgrade.pruning import null_space
+
+Array = NDArray[np.float64]
+
+_TIGHT = 1e-9  # response, relative to the lengths of row and vector, that counts as zero
+_MOST, _AFFORDABLE = 1000, 1e8  # variables, and operations for a curvature, that are affordable
+_NEWTON_STEPS = 60  # some only lead to a further constraint
+_HALVINGS = 20  # of a step
+_GONE = 1e-7  # length, relative to the largest, at which a vector is gone
+_CONVERGED = 1e-16  # decrement, relative to the objective, that is rounding
+_FLAT = 1e-13  # curvature, relative to that of single variables, that is rounding
+
+
+def is_polishable(program: Program) -> bool:
+    """Return whether the curvature of all variables is small enough to be formed again and again."""
+    n, d = program.X.shape
+    size = len(program.groups) * d + program.free.size * program.n_outputs
+    return len(program.groups) > 0 and size <= _MOST and n * size**2 <= _AFFORDABLE
+
+
+def polish(program: Program, blocks: Array, unpenalised: Array) -> tuple[Array, Array]:
+    """Return the point of least objective on the faces of their cones that blocks lie on.
+
+    By Newton steps, each at most as far as the next constraint, which then is tight as well, or as the
+    end of a neuron, which then is gone.
+
+    Parameters
+    ----------
+    program : Program
+        A program whose groups are those of ``blocks``.
+    blocks : ndarray of shape (n_groups, d)
+        Vectors of its groups, inside their cones, none of them zero.
+    unpenalised : ndarray of shape (q, n_outputs)
+        Coefficients of the unpenalised columns.
+
+    Returns
+    -------
+    blocks : ndarray of shape (n_groups, d)
+        Vectors on the same faces, or zero.
+    unpenalised : ndarray of shape (q, n_outputs)
+        Coefficients. The objective has not risen.
+    """
+    alive = np.arange(len(blocks))
+    for _ in range(_NEWTON_STEPS):
+        own = program.over(program.patterns, program.groups.take(alive))
+        step = _newton_step(own, blocks[alive], unpenalised)
+        moved = _stepped(own, blocks[alive], unpenalised, step)
+        if moved is None:
+            break
+        blocks = np.zeros_like(blocks)
+        blocks[alive], unpenalised = moved
+        alive = np.flatnonzero(blocks.any(axis=1))
+        if alive.size == 0 or step.decrement <= _CONVERGED * own.objective(*moved):
+            break
+    return blocks, unpenalised
+
+
+class _Step(NamedTuple):
+    """A Newton step of all vectors and of c."""
+
+    turn: Array  # (n_groups, d)
+    shift: Array  # (q, n_outputs)
+    decrement: float
+
+
+def _stepped(
+    program: Program, blocks: Array, unpenalised: Array, step: _Step
+) -> tuple[Array, Array] | None:
+    """Return where a step leads to, halved as long as the objective rises; None if it always does.
+
+    A vector that would turn round passes its end, where the penalty has a kink: it stays there.
+    """
+    value = program.objective(blocks, unpenalised)
+    for t in _room(program, blocks, step.turn) * 0.5 ** np.arange(_HALVINGS):
+        moved, c = blocks + t * step.turn, unpenalised + t * step.shift
+        norms = np.linalg.norm(moved, axis=1)
+        gone = (norms <= _GONE * norms.max()) | (np.einsum("gd,gd->g", moved, blocks) <= 0.0)
+        moved[gone] = 0.0
+        if program.objective(moved, c) <= value:
+            return moved, c
+    return None
+
+
+def _newton_step(program: Program, blocks: Array, unpenalised: Array) -> _Step:
+    """Return the Newton step on the faces.
+
+    The curvature of ||v|| is (I - u u^T) / ||v|| with u = v / ||v||.
+    """
+    p = program
+    norms = np.linalg.norm(blocks, axis=1)
+    units = blocks / norms[:, None]
+    faces = _faces(p, blocks)
+    group = np.repeat(np.arange(len(blocks)), [face.shape[1] for face in faces])
+    base = np.hstack(faces)  # (d, n_variables of neurons)
+    neurons = (p.X @ base) * p.masks()[:, group] * p.groups.sign[group]
+    variables = columns(p, neurons, group)
+    m = group.size
+    slope = p.weights[:, None] * p.loss.gradient(p.predict(blocks, unpenalised), p.y)
+    gradient = np.einsum("nv,nv->v", variables.values, slope[:, variables.output])
+    along = np.einsum("dv,vd->v", base, units[group])
+    gradient[:m] += p.alpha * along
+    curvature = hessian(p, variables, blocks, unpenalised)
+    same = group[:, None] == group
+    bent = (base.T @ base - np.outer(along, along)) / norms[group][:, None]
+    curvature[:m, :m] += np.where(same, p.alpha * bent, 0.0)
+    unit = np.sqrt(np.maximum(np.diagonal(curvature), 0.0))
+    unit[unit == 0.0] = 1.0
+    scaled = curvature / np.outer(unit, unit)
+    step = -np.linalg.lstsq(scaled, gradient / unit, rcond=_FLAT)[0] / unit
+    turn = np.zeros_like(blocks)
+    np.add.at(turn, group, (base * step[:m]).T)
+    return _Step(turn, step[m:].reshape(p.n_outputs, -1).T, -float(step @ gradient))
+
+
+def _faces(program: Program, blocks: Array) -> list[Array]:
+    """Return for each block an orthonormal basis, as columns, of the vectors with its tight rows."""
+    X, d = program.X, program.X.shape[1]
+    if not program.cones:
+        return [np.eye(d)] * len(blocks)
+    lengths = np.outer(np.linalg.norm(X, axis=1), np.linalg.norm(blocks, axis=1))
+    tight = np.abs(X @ blocks.T) <= _TIGHT * lengths
+    return [null_space(X[rows]) if rows.any() else np.eye(d) for rows in tight.T]
+
+
+def _room(program: Program, blocks: Array, turn: Array) -> float:
+    """Return the largest t <= 1 at which blocks + t turn are inside their cones; tight rows stay so."""
+    if not program.cones:
+        return 1.0
+    X, signs = program.X, np.where(program.masks(), 1.0, -1.0)
+    response, change = signs * (X @ blocks.T), signs * (X @ turn.T)
+    lengths = np.outer(np.linalg.norm(X, axis=1), np.linalg.norm(blocks, axis=1))
+    falling = (-change > response) & (response > _TIGHT * lengths)
+    ratio = np.divide(response, -change, out=np.full_like(response, np.inf), where=falling)
+    return float(ratio.min(initial=1.0))
