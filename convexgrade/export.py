@@ -27,8 +27,8 @@ from convexgrade.certificate import Certificate
 from convexgrade.estimators.base import BaseChain
 from convexgrade.estimators.targets import probabilities
 from convexgrade.network import DeepNetwork, Handover, Network
+from convexgrade.reading import Distances, Reading, Tails
 from convexgrade.solution import Status
-from convexgrade.tails import Tails
 
 Array = NDArray[np.float64]
 
@@ -311,19 +311,27 @@ def _plain(value: Any) -> Any:
 def _check_weights(network: DeepNetwork, n_inputs: int, n_classes: int) -> None:
     k = 1 if n_classes in (0, 2) else n_classes
     expected: list[tuple[Array | None, tuple[int, ...]]] = [(network.baseline, (k,))]
-    d = n_inputs
+    width = network.reading.width(n_inputs)
+    d = width
     for grade in network.grades:
         m = grade.n_neurons
         shapes = [(d, m), (m,), (m, k), (d, k), (k,), (d, m), (m,)]
         expected += zip((getattr(grade, name) for name in _WEIGHTS), shapes, strict=True)
-        d = network.handover.width(m, k, n_inputs)
+        d = network.handover.width(m, k, width)
     for array, shape in expected:
         if array is not None and (array.shape != shape or not np.isfinite(array).all()):
             raise ValueError(
                 f"The network does not fit {n_inputs} inputs and {n_classes} classes: "
                 f"an array of shape {array.shape} should have {shape} and be finite."
             )
-    low, high, unit = network.tails.low, network.tails.high, network.tails.unit
+    column, center = network.reading.distances.column, network.reading.distances.center
+    known = column.dtype.kind == "i" and np.isin(column, np.arange(n_inputs)).all()
+    if not (known and column.shape == center.shape and np.isfinite(center).all()):
+        raise ValueError(
+            f"The network does not fit {n_inputs} inputs: it reads distances of others."
+        )
+    tails = network.reading.tails
+    low, high, unit = tails.low, tails.high, tails.unit
     fits = low.shape == high.shape == unit.shape and low.shape in ((), (n_inputs,))
     if not (fits and (low < high).all() and (unit > 0.0).all()):
         raise ValueError(
@@ -378,7 +386,9 @@ def save_model(model: TableModel, path: str | os.PathLike[str]) -> None:
     about |= {name: list(map(asdict, about[name])) for name in ("columns", "grades")}
     text = json.dumps(about, default=lambda status: status.name)
     arrays: dict[str, Any] = {"about": np.array(text), "baseline": model.network.baseline}
-    arrays |= {f"tails_{name}": array for name, array in vars(model.network.tails).items()}
+    reading = model.network.reading
+    for part in ("tails", "distances"):
+        arrays |= {f"{part}_{name}": value for name, value in vars(getattr(reading, part)).items()}
     for i, network in enumerate(model.network.grades, start=1):
         weights = {f"grade_{i}_{name}": getattr(network, name) for name in _WEIGHTS}
         arrays |= {name: array for name, array in weights.items() if array is not None}
@@ -420,8 +430,9 @@ def _read(content: bytes) -> TableModel:
         for i in range(1, len(about["grades"]) + 1)
     )
     tails = Tails(*(arrays.pop(f"tails_{name}") for name in ("low", "high", "unit")))
+    distances = Distances(*(arrays.pop(f"distances_{name}") for name in ("column", "center")))
     handover = Handover(**about.pop("handover"))
-    network = DeepNetwork(arrays.pop("baseline"), networks, handover, tails)
+    network = DeepNetwork(arrays.pop("baseline"), networks, handover, Reading(tails, distances))
     if arrays:
         raise ValueError(f"it holds more than that: {', '.join(arrays)}.")
     return TableModel(network=network, **about)

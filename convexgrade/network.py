@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from convexgrade.tails import AS_THEY_ARE, Tails
+from convexgrade.reading import AS_IT_IS, Reading
 
 Array = NDArray[np.float64]
 
@@ -264,22 +264,24 @@ class Handover:
 HIDDEN_AND_INPUTS = Handover()
 
 
-def read_tails(tails: Tails, X: Array) -> Array:
-    """Return the rows of X as their tails read them, however far out."""
-    if not np.isfinite([tails.low, tails.high]).any():
+def read_far(reading: Reading, X: Array) -> Array:
+    """Return the rows of X as they are read, however far out."""
+    if not reading.changes:
         return X
-    reach = _LARGEST * np.minimum(1.0, tails.unit)  # so that distances are numbers in that unit
-    return tails.apply(np.clip(X, -reach, reach))
+    reach = _LARGEST * np.minimum(
+        1.0, reading.tails.unit
+    )  # so that distances are numbers in that unit
+    return reading.apply(np.clip(X, -reach, reach))
 
 
 @dataclass(frozen=True)
 class DeepNetwork:
     """A chain of grades as explicit weights in the units of the data.
 
-    Grade 1 reads X, of which heavy-tailed columns are first drawn in by ``tails``; each later grade
-    reads what ``handover`` says, by default the hidden features of the one before it, followed by what
-    grade 1 reads. The output is ``baseline`` plus the outputs of all grades:
-    predictions for a regressor, log-odds for a classifier.
+    Grade 1 reads X by way of ``reading``: heavy-tailed columns drawn in, and distances from the means
+    behind them where these are read. Each later grade reads what ``handover`` says, by default the
+    hidden features of the one before it, followed by what grade 1 reads. The output is ``baseline``
+    plus the outputs of all grades: predictions for a regressor, log-odds for a classifier.
 
     Attributes
     ----------
@@ -289,22 +291,23 @@ class DeepNetwork:
         One network a grade.
     handover : Handover
         What each grade hands on to the next.
-    tails : Tails
-        How columns with heavy tails are read.
+    reading : Reading
+        How the columns of X are read.
 
     Examples
     --------
-    Predicting with numpy alone (no column has heavy tails here: ``tails.apply(X)`` would be X):
+    Predicting with numpy alone:
 
     >>> import numpy as np
     >>> from convexgrade import MultigradeRegressor
     >>> X = np.linspace(-1, 1, 40).reshape(-1, 1)
     >>> model = MultigradeRegressor(n_grades=2, random_state=0).fit(X, np.abs(X[:, 0]))
-    >>> features, output = X, model.network_.baseline
+    >>> inputs = model.network_.reading.apply(X)  # X itself, but for heavy tails and distances
+    >>> features, output = inputs, model.network_.baseline
     >>> for net in model.network_.grades:
     ...     hidden = np.maximum(features @ net.hidden_coef + net.hidden_intercept, 0)
     ...     output = output + hidden @ net.output_coef + features @ net.linear_coef + net.intercept
-    ...     features = np.hstack([hidden, X])
+    ...     features = np.hstack([hidden, inputs])
     >>> np.allclose(output[:, 0], model.predict(X))
     True
     """
@@ -312,7 +315,7 @@ class DeepNetwork:
     baseline: Array
     grades: tuple[Network, ...]
     handover: Handover = HIDDEN_AND_INPUTS
-    tails: Tails = AS_THEY_ARE
+    reading: Reading = AS_IT_IS
 
     def forward(self, X: Array) -> Array:
         """Return the output on the rows of X, shape (n_samples, k).
@@ -321,7 +324,7 @@ class DeepNetwork:
         distance.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            X = read_tails(self.tails, X)
+            X = read_far(self.reading, X)
             output = self._output(X)
             far = ~np.isfinite(output).all(axis=1)
             if far.any():

@@ -22,6 +22,7 @@ from convexgrade.grade import Report
 from convexgrade.losses import Loss
 from convexgrade.multigrade import ChainPlan, Data, Progress, extended, first_price
 from convexgrade.network import Handover, Network
+from convexgrade.reading import Distances
 
 Array = NDArray[np.float64]
 
@@ -29,7 +30,7 @@ _LARGEST = 1e-2  # penalty, unless chosen: at most this,
 _OF_NOISE = 0.1  # and at most so much of the price of noise
 _NOISE, _NOISE_OF_CLASSES = 1.0, 0.5  # standard errors up to which a rise of a loss may be none
 _JUDGES, _TIMES = 1000, 5  # rows to judge by: where fewer are held out, up to so many times
-_TIE = 0.25  # standard errors up to which losses tell two penalties hardly apart
+_TIE = 0.25  # standard errors up to which losses hardly tell two choices apart
 _FAR = 30.0  # fall of alpha without a gain after which the path ends
 
 
@@ -80,14 +81,24 @@ class Trial(NamedTuple):
 
     alpha: float
     losses: Array
+    distances: bool  # whether distances were read
 
 
 class Selection(NamedTuple):
     """What cross-validation has tried, in the order of the path, and what it has chosen."""
 
     trials: tuple[Trial, ...]
-    alpha: float
-    depth: int
+    chosen: Tried
+
+    @property
+    def alpha(self) -> float:
+        """The penalty of the first grade."""
+        return self.chosen.alpha
+
+    @property
+    def depth(self) -> int:
+        """Number of grades."""
+        return len(self.chosen.losses)
 
 
 def usual_penalty(n_rows: float, n_columns: int) -> float:
@@ -160,6 +171,20 @@ def parts_held_out(labels: NDArray[Any], fraction: float, seed: int) -> list[NDA
     spread = grouped[np.argsort(rank, kind="stable")]
     times = min(_TIMES, n_rows // size, int(np.ceil(_JUDGES / size)))
     return [np.sort(part) for part in spread[: times * size].reshape(times, size)]
+
+
+def with_distances(folds: Sequence[Fold], distances: Distances) -> list[Fold]:
+    """Return folds whose rows have distances beside their columns."""
+
+    def beside(data: Data) -> Data:
+        return data._replace(X=distances.beside(data.X))
+
+    return [Fold(beside(fold.train), beside(fold.validation)) for fold in folds]
+
+
+def is_better(tried: Tried, other: Tried, folds: Sequence[Fold]) -> bool:
+    """Return whether rows held out lose less by one than by the other, and can tell them apart."""
+    return not _are_near(other.rows, tried.rows, _weights(folds), _TIE)
 
 
 def noise_of(loss: Loss) -> float:
@@ -247,6 +272,8 @@ def select(
     usual: float,
     n_jobs: int | None,
     report: Report,
+    *,
+    distances: bool,
 ) -> Selection:
     """Choose alpha, as tried in decreasing order on all folds, and how deep a chain gets with it.
 
@@ -268,6 +295,8 @@ def select(
         Processes; the folds are shared out.
     report : callable
         Called with a line of text for every alpha and grade.
+    distances : bool
+        Whether the rows of the folds have distances beside their columns.
     """
     tried: list[Tried] = []
     rough, starts = replace(plan, settings=plan.settings.rough()), list[Network | None]()
@@ -285,8 +314,8 @@ def select(
     weights = _weights(folds)
     near = [one for one in tried if _are_near(one.rows, best.rows, weights, _TIE)]
     chosen = min(near, key=lambda one: abs(np.log(one.alpha / usual)))
-    trials = tuple(Trial(one.alpha, np.array(one.by_fold)) for one in tried)
-    return Selection(trials, chosen.alpha, len(chosen.losses))
+    trials = tuple(Trial(one.alpha, np.array(one.by_fold), distances) for one in tried)
+    return Selection(trials, chosen)
 
 
 def _least(tried: Tried) -> float:

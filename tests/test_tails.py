@@ -13,7 +13,7 @@ from convexgrade import (
     correct,
 )
 from convexgrade.export import TableModel, encode, learn_columns, load_model, save_model
-from convexgrade.tails import AS_THEY_ARE, Tails, heavy_tails
+from convexgrade.reading import AS_THEY_ARE, Tails, heavy_tails
 
 
 def ones(n):
@@ -139,7 +139,7 @@ def test_a_chain_reads_rows_with_their_tails_drawn_in(chain):
     y = (y > np.median(y)).astype(int) if "Classifier" in type(chain).__name__ else y
     new, _ = heavy_data(seed=1)
     model = chain.fit(X, y)
-    tails = model.network_.tails
+    tails = model.network_.reading.tails
     np.testing.assert_allclose(tails.high, heavy_tails(X, ones(len(X))).high, rtol=1e-12)
     drawn_in = type(chain)(**{**chain.get_params(), "log_tails": False})
     drawn_in.fit(tails.apply(X), y)
@@ -169,12 +169,12 @@ def test_a_logarithm_is_learned_where_a_straight_column_says_nothing():
 def test_tails_are_those_of_the_first_fit_when_grades_are_added_or_corrected():
     X, y = heavy_data()
     model = MultigradeRegressor(**{**SMALL, "n_grades": 1}, early_stopping=False, warm_start=True)
-    before = model.fit(X, y).network_.tails
+    before = model.fit(X, y).network_.reading.tails
     near = np.abs(X[:, 1]) < 3.0
     model.set_params(n_grades=2).fit(X[near], y[near])
-    np.testing.assert_array_equal(model.network_.tails.high, before.high)
+    np.testing.assert_array_equal(model.network_.reading.tails.high, before.high)
     corrected = correct(model, X, y, max_sweeps=1)
-    np.testing.assert_array_equal(corrected.network_.tails.high, before.high)
+    np.testing.assert_array_equal(corrected.network_.reading.tails.high, before.high)
 
 
 def test_files_hold_the_tails(tmp_path):
@@ -203,4 +203,4 @@ def test_log_tails_is_a_boolean():
 def test_columns_whose_scale_counts_are_read_as_they_are():
     X, y = heavy_data()
     model = MultigradeRegressor(standardize=False, **SMALL).fit(X, y)
-    assert model.network_.tails.apply(X) is X
+    assert model.network_.reading.tails.apply(X) is X

@@ -37,9 +37,9 @@ from convexgrade.multigrade import (
     first_price,
     grow,
 )
-from convexgrade.network import HIDDEN_AND_INPUTS, DeepNetwork, Network, read_tails
+from convexgrade.network import HIDDEN_AND_INPUTS, DeepNetwork, Network, read_far
+from convexgrade.reading import AS_IT_IS, Reading
 from convexgrade.solvers import SOLVERS
-from convexgrade.tails import AS_THEY_ARE, Tails
 
 Array = NDArray[np.float64]
 
@@ -100,7 +100,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     _seed: int
     _coding: Coding
-    _tails: Tails
+    _reading: Reading
     _progress: Progress
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
@@ -190,7 +190,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         check_is_fitted(self)
         scaling = self._coding.scaling
         network = self._progress.chain.network(scaling.center, scaling.scale)
-        return replace(network, tails=self._tails)
+        return replace(network, reading=self._reading)
 
     @property
     def _n_features_out(self) -> int:
@@ -233,7 +233,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         check_is_fitted(self)
         with np.errstate(invalid="ignore"):  # scikit-learn sums X to look for infinite values
             rows = validate_data(self, X, dtype=np.float64, reset=False)
-        return read_tails(self._tails, rows)
+        return read_far(self._reading, rows)
 
     def _validate(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[Array, Any]:
         raise NotImplementedError
@@ -244,9 +244,9 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _coded(self, y: Any) -> Array:
         raise NotImplementedError
 
-    def _learn_tails(self, rows: Rows) -> Tails:
-        """Return how columns with heavy tails are read: like all others, unless a subclass says more."""
-        return AS_THEY_ARE
+    def _learn_reading(self, rows: Rows) -> Reading:
+        """Return how columns are read: as they are, unless a subclass says more."""
+        return AS_IT_IS
 
     def _depth(self) -> int:
         return 1
@@ -267,10 +267,10 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return None
 
     def _learn_from(self, rows: Rows) -> None:
-        """Learn what a fit needs to know before it has a plan: seed, coding of targets, heavy tails."""
+        """Learn what a fit needs to know before it has a plan: seed, coding of targets, reading."""
         self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self._coding = self._learn_coding(rows.y, rows.weights)
-        self._tails = self._learn_tails(rows)
+        self._reading = self._learn_reading(rows)
 
     def _choose(self, given: Rows, n_rows: float) -> None:
         """Choose parameters from the data, for estimators that do."""
@@ -300,7 +300,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return weights
 
     def _data(self, rows: Rows) -> Data:
-        X = self._tails.apply(rows.X)
+        X = self._reading.apply(rows.X)
         return Data(X, self._coded(rows.y), rows.weights / rows.weights.sum())
 
     def _plan(self, first_network: Network | None = None) -> ChainPlan:

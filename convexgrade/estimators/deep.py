@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 from joblib import Parallel
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import is_classifier
-from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -36,20 +34,18 @@ from convexgrade.estimators.targets import (
 )
 from convexgrade.multigrade import ChainPlan, Data, Progress, staged_loss
 from convexgrade.network import Handover, Network
+from convexgrade.reading import Reading, heavy_tails
 from convexgrade.selection import (
     Fold,
-    Selection,
     Tried,
     deepen,
-    given_penalties,
+    is_better,
     line,
     parts_held_out,
-    penalty_path,
-    select,
     usual_penalty,
+    with_distances,
 )
 from convexgrade.solution import Status
-from convexgrade.tails import Tails, heavy_tails
 
 Array = NDArray[np.float64]
 
@@ -63,6 +59,7 @@ DEPTH: dict[str, list[Any]] = {
     "keep_inputs": ["boolean"],
     "whiten": ["boolean"],
     "log_tails": ["boolean"],
+    "distances": ["boolean", StrOptions({"auto"})],
 }
 CORRECTION: dict[str, list[Any]] = {
     "correction": [StrOptions({"none", *METHODS})],
@@ -72,17 +69,9 @@ STOPPING: dict[str, list[Any]] = {
     "early_stopping": ["boolean", StrOptions({"auto"})],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
 }
-CROSS_VALIDATION: dict[str, list[Any]] = {
-    "alphas": ["array-like", None],
-    "n_alphas": [Interval(Integral, 1, None, closed="left")],
-    "eps": [Interval(Real, 0, 1, closed="neither")],
-    "cv": ["cv_object"],
-}
-
+WITH_DISTANCES = "With distances:"  # said before chains that read them judge
 _SHARES = 1.0, 0.3, 3.0, 10.0  # of the usual penalty, that "auto" tries where rows are held out
 _ENOUGH = 40  # rows from which "auto" holds some out
-_FOLDS = 5  # of cross-validation, unless chosen;
-_TRIED, _MANY = 2, 5000  # all are tried up to so many rows, from there on so many folds
 
 
 class DeepChain(BaseChain):
@@ -94,6 +83,7 @@ class DeepChain(BaseChain):
     keep_inputs: bool
     whiten: bool
     log_tails: bool
+    distances: bool | str
 
     @property
     def objective_path_(self) -> Array:
@@ -111,10 +101,20 @@ class DeepChain(BaseChain):
     def _handover(self) -> Handover:
         return Handover(self.passthrough, bool(self.keep_inputs))
 
-    def _learn_tails(self, rows: Rows) -> Tails:
+    def _learn_reading(self, rows: Rows) -> Reading:
+        reading = super()._learn_reading(rows)
         if self.standardize and self.log_tails:
-            return heavy_tails(rows.X, rows.weights)
-        return super()._learn_tails(rows)
+            reading = replace(reading, tails=heavy_tails(rows.X, rows.weights))
+        if self.distances is True:
+            reading = reading.with_distances(rows.X, rows.weights)
+        return reading
+
+    def _other_reading(self, rows: Rows) -> Reading | None:
+        """Return the reading with distances where it is to be tried, and reads any."""
+        if self.distances != "auto":
+            return None
+        other = self._reading.with_distances(rows.X, rows.weights)
+        return other if other.distances.column.size else None
 
     def _begin(self, train: Data) -> Progress:
         return Progress.begin(self._coding.loss, train, self._handover())
@@ -157,7 +157,7 @@ class ManyGrades(DeepChain):
     def _choose(self, given: Rows, n_rows: float) -> None:
         if self.correction != "none":
             check_curved(self._coding.loss)
-        self._alpha = usual_penalty(n_rows, self.n_features_in_)
+        self._alpha = usual_penalty(n_rows, self._reading.width(self.n_features_in_))
 
     def _penalty(self) -> float:
         return self._alpha if isinstance(self.alpha, str) else float(self.alpha)
@@ -183,6 +183,8 @@ class ManyGrades(DeepChain):
             f"{len(folds[0].validation.X)} of {len(rows.X)} rows held out{times}:"
         )
         tried, plan = self._best_tried(folds, plan, before)
+        if before is None:
+            tried, folds = self._best_read(tried, folds, plan, distinct_rows(rows))
         losses, corrects = tried.losses, False
         if self.correction != "none":
             corrected = self._losses_corrected(tried, folds, plan)
@@ -228,6 +230,25 @@ class ManyGrades(DeepChain):
                     best, self._alpha = tried, tried.alpha
         assert best is not None
         return best, replace(plan, alpha=self._alpha)
+
+    def _best_read(
+        self, tried: Tried, folds: list[Fold], plan: ChainPlan, rows: Rows
+    ) -> tuple[Tried, list[Fold]]:
+        """Return the better of the chains so far and of those that read distances, and their folds."""
+        other = self._other_reading(rows)
+        if other is None:
+            return tried, folds
+        self._reporter(level=1)(WITH_DISTANCES)
+        rough = replace(plan, settings=plan.settings.rough())
+        more = with_distances(folds, other.distances)
+        with Parallel(n_jobs=self.n_jobs) as run:
+            for also in deepen(more, rough, self._handover(), run=run):
+                self._reporter(level=1)(line(also))
+        if not is_better(also, tried, folds):
+            return tried, folds
+        self._reading = other
+        self._progress = replace(also.chains[0], validation_loss=also.losses)
+        return also, more
 
     def _losses_corrected(
         self, tried: Tried, folds: list[Fold], plan: ChainPlan
@@ -285,100 +306,6 @@ class ManyGrades(DeepChain):
                     f"must be left to train on."
                 )
             yield Fold(self._data(distinct_rows(rows.take(train))), self._data(rows.take(part)))
-
-
-class CrossValidated(DeepChain):
-    """A chain whose alpha and depth are chosen by cross-validation."""
-
-    alphas: ArrayLike | None
-    n_alphas: int
-    eps: float
-    cv: Any
-
-    _selection: Selection
-
-    @property
-    def alpha_(self) -> float:
-        """The alpha that was chosen."""
-        check_is_fitted(self)
-        return self._selection.alpha
-
-    @property
-    def alphas_(self) -> Array:
-        """The values of alpha that were tried, decreasing."""
-        check_is_fitted(self)
-        return np.array([trial.alpha for trial in self._selection.trials])
-
-    @property
-    def cv_results_(self) -> dict[str, Any]:
-        """What was tried, laid out like the ``cv_results_`` of scikit-learn's searches.
-
-        One row for each alpha and depth; a score is minus the mean validation loss (of the
-        standardised targets, for a regressor).
-        """
-        check_is_fitted(self)
-        trials = self._selection.trials
-        scores = -np.vstack([trial.losses for trial in trials])
-        depths = np.concatenate([np.arange(1, len(trial.losses) + 1) for trial in trials])
-        mean = scores.mean(axis=1)
-        return {
-            "param_alpha": np.repeat(self.alphas_, [len(trial.losses) for trial in trials]),
-            "param_n_grades": depths,
-            **{f"split{i}_test_score": column for i, column in enumerate(scores.T)},
-            "mean_test_score": mean,
-            "std_test_score": scores.std(axis=1),
-            "rank_test_score": 1 + np.array([(mean > score).sum() for score in mean]),
-        }
-
-    def _choose(self, given: Rows, n_rows: float) -> None:
-        plan = replace(super()._plan(), n_grades=int(self.n_grades))
-        usual = usual_penalty(n_rows, self.n_features_in_)
-        alphas, folds = self._penalties(given, plan, usual), list(self._folds(given))
-        if not folds:
-            raise ValueError(f"cv={self.cv!r} has no folds.")
-        handover, report = self._handover(), self._reporter(level=1)
-        self._selection = select(folds, plan, handover, alphas, usual, self.n_jobs, report)
-
-    def _penalties(self, given: Rows, plan: ChainPlan, usual: float) -> Array:
-        if self.alphas is None:
-            data = self._data(distinct_rows(given))
-            return penalty_path(data, plan, int(self.n_alphas), float(self.eps), usual)
-        return np.unique(given_penalties(self.alphas))
-
-    def _folds(self, given: Rows) -> Iterator[Fold]:
-        """Yield the folds; where they are drawn here, of single rows."""
-        if self._draws_folds:
-            given = single_rows(given)
-        tried = _TRIED if self.cv is None and len(given.X) >= _MANY else None
-        for train, held_out in islice(self._splitter().split(given.X, given.y), tried):
-            rows, others = given.take(train), given.take(held_out)
-            if not (rows.weights.any() and others.weights.any()):
-                raise ValueError(
-                    f"cv={self.cv!r} has a fold whose training or validation rows have no weight; at "
-                    f"least one row of each must have a positive one."
-                )
-            others = others.take(others.weights > 0.0)
-            yield Fold(self._data(distinct_rows(rows)), self._data(others))
-
-    @property
-    def _draws_folds(self) -> bool:
-        """Whether folds are drawn here: a number of them, at most, is given."""
-        return self.cv is None or isinstance(self.cv, Integral)
-
-    def _splitter(self) -> Any:
-        if not self._draws_folds:
-            return check_cv(self.cv)
-        kind = StratifiedKFold if is_classifier(self) else KFold
-        return kind(
-            _FOLDS if self.cv is None else int(self.cv), shuffle=True, random_state=self._seed
-        )
-
-    def _penalty(self) -> float:
-        return 1.0  # any: `_choose` and `_plan` replace it
-
-    def _plan(self, first_network: Network | None = None) -> ChainPlan:
-        chosen = self._selection
-        return replace(super()._plan(first_network), alpha=chosen.alpha, n_grades=chosen.depth)
 
 
 class StagedRegressor(RegressorTargets):

@@ -85,6 +85,9 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         those of clipped values, and a column has heavy tails if a value is six such deviations away;
         others are read as they are. Without effect on ``standardize=False``, which keeps all columns
         as they are.
+    distances : bool or "auto", default="auto"
+        Whether grades read, beside the columns, how far each is from its mean (not those of two
+        values). ``"auto"``: if rows are held out and show that it is better.
     fit_intercept : bool, default=True
         Fit an unpenalised intercept in every grade.
     linear_term : bool, default=False
@@ -175,6 +178,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         validation_fraction: float = 0.2,
         standardize: bool = True,
         log_tails: bool = True,
+        distances: bool | str = "auto",
         fit_intercept: bool = True,
         linear_term: bool = False,
         tol: float = 1e-4,
@@ -203,6 +207,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         self.validation_fraction = validation_fraction
         self.standardize = standardize
         self.log_tails = log_tails
+        self.distances = distances
         self.fit_intercept = fit_intercept
         self.linear_term = linear_term
         self.tol = tol

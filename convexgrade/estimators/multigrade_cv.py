@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convexgrade.estimators.base import BaseChain
+from convexgrade.estimators.cross_validated import CROSS_VALIDATION, CrossValidated
 from convexgrade.estimators.deep import (
-    CROSS_VALIDATION,
     DEPTH,
-    CrossValidated,
     StagedClassifier,
     StagedRegressor,
 )
@@ -87,6 +86,9 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         those of clipped values, and a column has heavy tails if a value is six such deviations away;
         others are read as they are. Without effect on ``standardize=False``, which keeps all columns
         as they are.
+    distances : bool or "auto", default=False
+        Whether grades read, beside the columns, how far each is from its mean (not those of two
+        values). ``"auto"``: if the folds show that it is better.
     fit_intercept : bool, default=True
         Fit an unpenalised intercept in every grade.
     linear_term : bool, default=False
@@ -183,6 +185,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         extrapolation: float | None = 0.25,
         standardize: bool = True,
         log_tails: bool = True,
+        distances: bool | str = False,
         fit_intercept: bool = True,
         linear_term: bool = False,
         tol: float = 1e-4,
@@ -211,6 +214,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         self.extrapolation = extrapolation
         self.standardize = standardize
         self.log_tails = log_tails
+        self.distances = distances
         self.fit_intercept = fit_intercept
         self.linear_term = linear_term
         self.tol = tol
@@ -279,6 +283,9 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         those of clipped values, and a column has heavy tails if a value is six such deviations away;
         others are read as they are. Without effect on ``standardize=False``, which keeps all columns
         as they are.
+    distances : bool or "auto", default="auto"
+        Whether grades read, beside the columns, how far each is from its mean (not those of two
+        values). ``"auto"``: if the folds show that it is better.
     fit_intercept : bool, default=True
         Fit an unpenalised intercept in every grade.
     linear_term : bool, default=False
@@ -370,6 +377,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         solver: str = "auto",
         standardize: bool = True,
         log_tails: bool = True,
+        distances: bool | str = "auto",
         fit_intercept: bool = True,
         linear_term: bool = False,
         tol: float = 1e-4,
@@ -396,6 +404,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         self.solver = solver
         self.standardize = standardize
         self.log_tails = log_tails
+        self.distances = distances
         self.fit_intercept = fit_intercept
         self.linear_term = linear_term
         self.tol = tol

@@ -1,20 +1,25 @@
-"""Columns with heavy tails, which are read on a logarithmic scale.
+"""How a chain reads the columns of its input: heavy tails drawn in, and distances from the middle.
 
 A column whose few largest values are tens of standard deviations away leaves the others next to nothing
 of its scale, and a penalty of weights makes that dear. Robust estimates of the scale mend it, but what
 is far away then is farther still, and neurons grow with it; hence the logarithm. A column with a tail on
 one side alone, as counts, prices and areas have it, is read so from its other end on, as it is ratios
 that such columns tell; one with two tails, beyond where most rows lie.
+
+What sets a row apart can be that a column is far from its mean, on whichever side. The distance |x - c|
+is (x - c)_+ + (c - x)_+, two neurons along one axis, and where many columns matter so, a penalty of
+weights makes those dear. As columns of the input, distances cost no more than other columns.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Index = NDArray[np.intp]
 
 _STRAIGHT = 2.0  # deviations around the mean within which a column with two tails is read as it is
 _HEAVY = (
@@ -23,6 +28,8 @@ _HEAVY = (
 _SHORT = 3.0  # and within which a side has no tail at all
 _PASSES = 10  # means and standard deviations of what the last fence has left
 _CONSTANT = 1e-14  # spread, relative to the largest value, that rounding alone can make
+_LARGEST = 1e150  # value of a column whose distances are read
+_FEW = 2  # values of a column whose distances are no news
 
 
 @dataclass(frozen=True)
@@ -91,3 +98,64 @@ def heavy_tails(X: Array, weights: Array) -> Tails:
         high=np.where(heavy, np.ldexp(high, exponent), np.inf),
         unit=np.where(heavy, np.ldexp(spread, exponent), 1.0),
     )
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Columns whose distances from their centers are read as well, after all columns.
+
+    Attributes
+    ----------
+    column : ndarray of int, shape (n_columns,)
+        Which columns.
+    center : ndarray of shape (n_columns,)
+        Their centers.
+    """
+
+    column: Index
+    center: Array
+
+    def beside(self, X: Array) -> Array:
+        """Return X (n_samples, n_features) and behind its columns the distances."""
+        if self.column.size == 0:
+            return X
+        return np.hstack([X, np.abs(X[:, self.column] - self.center)])
+
+
+NONE = Distances(np.empty(0, dtype=np.intp), np.empty(0))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the input columns are read: tails are drawn in, then distances added."""
+
+    tails: Tails = AS_THEY_ARE
+    distances: Distances = NONE
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is read other than it is."""
+        heavy = np.isfinite(self.tails.low) | np.isfinite(self.tails.high)
+        return bool(heavy.any() or self.distances.column.size)
+
+    def apply(self, X: Array) -> Array:
+        """Return what the first grade reads of X (n_samples, n_features), before it is scaled."""
+        return self.distances.beside(self.tails.apply(X))
+
+    def width(self, n_inputs: int) -> int:
+        """Return the number of columns that the first grade reads."""
+        return n_inputs + self.distances.column.size
+
+    def with_distances(self, X: Array, weights: Array) -> Reading:
+        """Return the reading with distances of columns of X (n_samples, n_features) from their means.
+
+        A column of two values, whose distance is another name for it, has none.
+        """
+        read = self.tails.apply(X)
+        of_size = np.flatnonzero(np.abs(read).max(axis=0) <= _LARGEST)
+        column = np.array([j for j in of_size if np.unique(read[:, j]).size > _FEW], dtype=np.intp)
+        center = weights @ read[:, column] / weights.sum()
+        return replace(self, distances=Distances(column, center))
+
+
+AS_IT_IS = Reading()

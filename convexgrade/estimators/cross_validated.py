@@ -1,0 +1,162 @@
+"""What cross-validated chains share: the folds, what is tried on them, and what that chose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import is_classifier
+from sklearn.model_selection import KFold, StratifiedKFold, check_cv
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted
+
+from convexgrade.estimators.base import Rows, distinct_rows, single_rows
+from convexgrade.estimators.deep import WITH_DISTANCES, DeepChain
+from convexgrade.multigrade import ChainPlan
+from convexgrade.network import Network
+from convexgrade.reading import Reading
+from convexgrade.selection import (
+    Fold,
+    Selection,
+    given_penalties,
+    is_better,
+    penalty_path,
+    select,
+    usual_penalty,
+    with_distances,
+)
+
+Array = NDArray[np.float64]
+
+CROSS_VALIDATION: dict[str, list[Any]] = {
+    "alphas": ["array-like", None],
+    "n_alphas": [Interval(Integral, 1, None, closed="left")],
+    "eps": [Interval(Real, 0, 1, closed="neither")],
+    "cv": ["cv_object"],
+}
+
+_FOLDS = 5  # unless chosen;
+_TRIED, _MANY = 2, 5000  # all are tried up to so many rows, from there on so many folds
+
+
+class CrossValidated(DeepChain):
+    """A chain whose alpha and depth are chosen by cross-validation."""
+
+    alphas: ArrayLike | None
+    n_alphas: int
+    eps: float
+    cv: Any
+
+    _selection: Selection
+
+    @property
+    def alpha_(self) -> float:
+        """The alpha that was chosen."""
+        check_is_fitted(self)
+        return self._selection.alpha
+
+    @property
+    def alphas_(self) -> Array:
+        """The values of alpha that were tried, decreasing."""
+        check_is_fitted(self)
+        return np.array(list(dict.fromkeys(trial.alpha for trial in self._selection.trials)))
+
+    @property
+    def cv_results_(self) -> dict[str, Any]:
+        """What was tried, laid out like the ``cv_results_`` of scikit-learn's searches.
+
+        One row for each alpha, reading and depth; a score is minus the mean validation loss (of the
+        standardised targets, for a regressor).
+        """
+        check_is_fitted(self)
+        trials = self._selection.trials
+        scores = -np.vstack([trial.losses for trial in trials])
+        tried = [len(trial.losses) for trial in trials]
+        depths = np.concatenate([np.arange(1, n + 1) for n in tried])
+        mean = scores.mean(axis=1)
+        return {
+            "param_alpha": np.repeat([trial.alpha for trial in trials], tried),
+            "param_distances": np.repeat([trial.distances for trial in trials], tried),
+            "param_n_grades": depths,
+            **{f"split{i}_test_score": column for i, column in enumerate(scores.T)},
+            "mean_test_score": mean,
+            "std_test_score": scores.std(axis=1),
+            "rank_test_score": 1 + np.array([(mean > score).sum() for score in mean]),
+        }
+
+    def _choose(self, given: Rows, n_rows: float) -> None:
+        plan = replace(super()._plan(), n_grades=int(self.n_grades))
+        usual = usual_penalty(n_rows, self._reading.width(self.n_features_in_))
+        alphas, folds = self._penalties(given, plan, usual), list(self._folds(given))
+        if not folds:
+            raise ValueError(f"cv={self.cv!r} has no folds.")
+        self._selection = found = self._selected(folds, plan, alphas, usual, self._reading)
+        other = self._other_reading(distinct_rows(given))
+        if other is None:
+            return
+        self._reporter(level=1)(WITH_DISTANCES)
+        more = with_distances(folds, other.distances)
+        also = self._selected(more, plan, np.array([found.alpha]), usual, other)
+        self._selection = found._replace(trials=(*found.trials, *also.trials))
+        if is_better(also.chosen, found.chosen, folds):
+            self._reading, self._selection = other, self._selection._replace(chosen=also.chosen)
+
+    def _selected(
+        self, folds: list[Fold], plan: ChainPlan, alphas: Array, usual: float, reading: Reading
+    ) -> Selection:
+        return select(
+            folds,
+            plan,
+            self._handover(),
+            alphas,
+            usual,
+            self.n_jobs,
+            self._reporter(level=1),
+            distances=reading.distances.column.size > 0,
+        )
+
+    def _penalties(self, given: Rows, plan: ChainPlan, usual: float) -> Array:
+        if self.alphas is None:
+            data = self._data(distinct_rows(given))
+            return penalty_path(data, plan, int(self.n_alphas), float(self.eps), usual)
+        return np.unique(given_penalties(self.alphas))
+
+    def _folds(self, given: Rows) -> Iterator[Fold]:
+        """Yield the folds; where they are drawn here, of single rows."""
+        if self._draws_folds:
+            given = single_rows(given)
+        tried = _TRIED if self.cv is None and len(given.X) >= _MANY else None
+        for train, held_out in islice(self._splitter().split(given.X, given.y), tried):
+            rows, others = given.take(train), given.take(held_out)
+            if not (rows.weights.any() and others.weights.any()):
+                raise ValueError(
+                    f"cv={self.cv!r} has a fold whose training or validation rows have no weight; at "
+                    f"least one row of each must have a positive one."
+                )
+            others = others.take(others.weights > 0.0)
+            yield Fold(self._data(distinct_rows(rows)), self._data(others))
+
+    @property
+    def _draws_folds(self) -> bool:
+        """Whether folds are drawn here: a number of them, at most, is given."""
+        return self.cv is None or isinstance(self.cv, Integral)
+
+    def _splitter(self) -> Any:
+        if not self._draws_folds:
+            return check_cv(self.cv)
+        kind = StratifiedKFold if is_classifier(self) else KFold
+        return kind(
+            _FOLDS if self.cv is None else int(self.cv), shuffle=True, random_state=self._seed
+        )
+
+    def _penalty(self) -> float:
+        return 1.0  # any: `_choose` and `_plan` replace it
+
+    def _plan(self, first_network: Network | None = None) -> ChainPlan:
+        chosen = self._selection
+        return replace(super()._plan(first_network), alpha=chosen.alpha, n_grades=chosen.depth)
