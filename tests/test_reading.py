@@ -1,4 +1,4 @@
-"""Columns with heavy tails: which they are, how they are read, and that chains do so throughout."""
+"""How columns are read, heavy tails and distances from the middle, and that chains do so throughout."""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from convexgrade import (
     correct,
 )
 from convexgrade.export import TableModel, encode, learn_columns, load_model, save_model
-from convexgrade.reading import AS_THEY_ARE, Tails, heavy_tails
+from convexgrade.reading import AS_THEY_ARE, Reading, Tails, heavy_tails
 
 
 def ones(n):
@@ -204,3 +204,163 @@ def test_columns_whose_scale_counts_are_read_as_they_are():
     X, y = heavy_data()
     model = MultigradeRegressor(standardize=False, **SMALL).fit(X, y)
     assert model.network_.reading.tails.apply(X) is X
+
+
+def ring(n=100, d=8, seed=0):
+    """Rows, and whether their columns are far from the middle on the whole."""
+    X = np.random.default_rng(seed).standard_normal((n, d)) + 3.0
+    far = np.abs(X - 3.0).sum(axis=1)
+    return X, (far > np.median(far)).astype(int)
+
+
+def slope(n=100, d=8, seed=0):
+    """Rows, and on which side of a noisy plane they lie."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    return X, (X[:, 0] + 0.5 * rng.standard_normal(n) > 0.0).astype(int)
+
+
+def test_distances_are_from_weighted_means_of_columns_as_their_tails_read_them():
+    tails = Tails(np.array([-np.inf, -np.inf]), np.array([1.0, np.inf]), np.ones(2))
+    X = np.array([[0.0, 1.0], [1.0, 2.0], [np.e, 6.0]])
+    reading = Reading(tails).with_distances(X, np.array([1.0, 1.0, 2.0]))
+    drawn_in = np.array([0.0, 1.0, 1.0 + np.log(np.e)])
+    middle = (drawn_in[0] + drawn_in[1] + 2.0 * drawn_in[2]) / 4.0
+    expected = np.column_stack(
+        [drawn_in, X[:, 1], np.abs(drawn_in - middle), np.abs(X[:, 1] - 3.75)]
+    )
+    np.testing.assert_allclose(reading.apply(X), expected, rtol=1e-12)
+    assert reading.width(2) == 4
+
+
+def test_columns_of_two_values_and_enormous_ones_have_no_distances():
+    X = np.column_stack(
+        [np.tile([0.0, 1.0], 5), np.arange(10.0), 1e200 * np.arange(10.0), np.ones(10)]
+    )
+    reading = Reading().with_distances(X, ones(10))
+    np.testing.assert_array_equal(reading.distances.column, [1])
+    np.testing.assert_array_equal(reading.apply(X), np.column_stack([X, np.abs(X[:, 1] - 4.5)]))
+    assert reading.changes
+    none = Reading().with_distances(X[:, :1], ones(10))
+    assert not none.changes
+    np.testing.assert_array_equal(none.apply(X[:, :1]), X[:, :1])
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: type(chain).__name__)
+def test_a_chain_with_distances_is_one_of_more_columns(chain):
+    X, labels = ring()
+    y = labels if "Classifier" in type(chain).__name__ else np.abs(X - 3.0).sum(axis=1)
+    new, _ = ring(seed=1)
+    parameters = {**chain.get_params(), "log_tails": False}
+    model = type(chain)(**{**parameters, "distances": True}).fit(X, y)
+    beside = model.network_.reading.distances.beside
+    np.testing.assert_allclose(beside(X)[:, 8:], np.abs(X - X.mean(axis=0)), atol=1e-12)
+    by_hand = type(chain)(**{**parameters, "distances": False}).fit(beside(X), y)
+    assert model.n_features_in_ == 8
+    np.testing.assert_allclose(
+        output(model, new), output(by_hand, beside(new)), rtol=1e-8, atol=1e-10
+    )
+    np.testing.assert_allclose(model.transform(new), by_hand.transform(beside(new)), atol=1e-8)
+    for stored, again in zip(model.certificates_, certify(model, X, y), strict=True):
+        assert again.primal == pytest.approx(stored.primal)
+    if "Classifier" in type(chain).__name__:
+        np.testing.assert_allclose(
+            model.network_.forward(new)[:, 0], output(model, new), atol=1e-10
+        )
+
+
+@pytest.mark.parametrize("kind", [MultigradeClassifier, MultigradeClassifierCV])
+def test_rows_held_out_choose_distances_where_they_tell_classes_apart(kind):
+    X, y = ring()
+    new, labels = ring(seed=1)
+    model = kind(**SMALL).fit(X, y)
+    np.testing.assert_array_equal(model.network_.reading.distances.column, np.arange(8))
+    plain = kind(**SMALL, distances=False).fit(X, y)
+    assert model.score(new, labels) > plain.score(new, labels)
+    assert not kind(**SMALL).fit(*slope()).network_.reading.changes
+
+
+def test_a_grid_of_scores_tells_which_chains_read_distances():
+    X, y = ring()
+    model = MultigradeClassifierCV([0.1, 0.01], cv=2, **SMALL).fit(X, y)
+    results = model.cv_results_
+    reads = results["param_distances"]
+    assert list(model.alphas_) == [0.1, 0.01]
+    assert set(results["param_alpha"][~reads]) == {0.1, 0.01}
+    assert len(set(results["param_alpha"][reads])) == 1
+    best = np.argmax(results["mean_test_score"])
+    assert reads[best]
+    assert model.alpha_ == results["param_alpha"][best]
+    assert model.n_grades_ == results["param_n_grades"][best]
+
+
+def test_without_rows_held_out_there_are_distances_on_demand_alone():
+    X, y = ring()
+    parameters = {**SMALL, "early_stopping": False}
+    assert not MultigradeClassifier(**parameters).fit(X, y).network_.reading.changes
+    on_demand = MultigradeClassifier(**parameters, distances=True).fit(X, y)
+    assert on_demand.network_.reading.width(8) == 16
+
+
+def test_distances_stay_when_grades_are_added_or_corrected():
+    X, y = ring()
+    model = MultigradeClassifier(**{**SMALL, "n_grades": 1}, early_stopping=True, warm_start=True)
+    before = model.fit(X, y).network_.reading.distances
+    assert before.column.size == 8
+    model.set_params(n_grades=2).fit(X[:100], y[:100])
+    np.testing.assert_array_equal(model.network_.reading.distances.center, before.center)
+    corrected = correct(model, X, y, max_sweeps=1)
+    np.testing.assert_array_equal(corrected.network_.reading.distances.center, before.center)
+    assert corrected.score(X, y) > 0.9
+
+
+def test_an_interrupted_fit_predicts_by_the_chain_that_there_is(monkeypatch):
+    X, y = ring()
+    lines = []
+
+    def interrupt_after(last):
+        def reporter(self, level):
+            def report(text):
+                lines.append(text)
+                if last in text:
+                    raise KeyboardInterrupt
+
+            return report
+
+        monkeypatch.setattr(MultigradeClassifier, "_reporter", reporter)
+
+    for last in ("With distances:", "All rows:"):
+        interrupt_after(last)
+        model = MultigradeClassifier(**SMALL)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(X, y)
+        assert last in lines[-1]
+        assert model.score(X, y) > 0.6
+        assert model.network_.reading.changes == (last == "All rows:")
+
+
+def test_files_hold_the_distances(tmp_path):
+    X, y = ring()
+    frame = pd.DataFrame(X, columns=list("abcdefgh"))
+    columns = learn_columns(frame)
+    estimator = MultigradeClassifier(**SMALL, distances=True).fit(encode(columns, frame), y)
+    model = TableModel.from_estimator(estimator, columns, target="y")
+    save_model(model, tmp_path / "model.npz")
+    loaded = load_model(tmp_path / "model.npz")
+    np.testing.assert_allclose(loaded.predict_proba(frame), estimator.predict_proba(X))
+    arrays = dict(np.load(tmp_path / "model.npz"))
+    column, center = arrays["distances_column"], arrays["distances_center"]
+    for wrong in (
+        {"distances_column": column + 1},
+        {"distances_column": column.astype(float)},
+        {"distances_center": center[:-1]},
+        {"distances_center": np.full(8, np.nan)},
+    ):
+        np.savez(tmp_path / "model.npz", **(arrays | wrong))
+        with pytest.raises(ValueError, match="it reads distances of others"):
+            load_model(tmp_path / "model.npz")
+
+
+def test_distances_are_chosen_or_given():
+    with pytest.raises(ValueError, match="'distances' parameter of MultigradeClassifier must be"):
+        MultigradeClassifier(distances="yes").fit(*ring())
