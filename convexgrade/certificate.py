@@ -308,13 +308,18 @@ def certify_network(
         primal=primal,
         dual=dual,
         gap=primal - dual,
-        relative_gap=(primal - dual) / before if before > 0.0 else 0.0,
+        relative_gap=_relative(primal - dual, before),
         violation=violation,
         price=max(price, largest),
         price_is_exact=patterns.exhaustive,
         n_patterns=len(patterns),
         status=status,
     )
+
+
+def _relative(gap: float, before: float) -> float:
+    """Return a gap relative to the loss before; of no number, nothing is proved."""
+    return gap / before if before > 0.0 else 0.0 if before == 0.0 else np.inf
 
 
 def state_unproved(
@@ -331,7 +336,7 @@ def state_unproved(
         primal=primal,
         dual=0.0,
         gap=primal,
-        relative_gap=primal / before if before > 0.0 else 0.0,
+        relative_gap=_relative(primal, before),
         violation=0.0,
         price=0.0,
         price_is_exact=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import inspect
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NoReturn
@@ -108,6 +110,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="convexgrade", description=__doc__, allow_abbrev=False)
     parser.set_defaults(run=_demonstrate)
+    parser.add_argument("--version", action="version", version=version("convexgrade"))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def command(run: Callable[[Any], None], name: str, text: str) -> argparse.ArgumentParser:
@@ -133,23 +136,43 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_parameters(group: Any) -> None:
     """Offer every parameter of the estimators, which check the values themselves."""
-    documented = re.compile(r"^    (\w+) : (.+)$", re.MULTILINE)
-    kinds = dict(documented.findall(MultigradeRegressor.__doc__ or ""))
+    documented = {task: _documented(estimator) for task, estimator in _ESTIMATORS.items()}
     for name in _PARAMETERS:
+        said = {task: texts[name] for task, texts in documented.items() if name in texts}
+        first, *others = said.values()
+        if len(said) == 2 and first == others[0]:
+            text = first
+        else:
+            text = " ".join(f"For {task}: {one}" for task, one in said.items())
         group.add_argument(
             "--" + name.replace("_", "-"),
             dest=name,
             type=_value,
             default=argparse.SUPPRESS,
             metavar="VALUE",
-            help=kinds.get(name, "").replace("%", "%%"),
+            help=text.replace("%", "%%"),
         )
+
+
+def _documented(estimator: Any) -> dict[str, str]:
+    """Return what values each parameter takes, and the first sentence on what it does."""
+    entry = re.compile(r"^    (\w+) : (.+)\n((?:        .+\n)+)", re.MULTILINE)
+    parameters = (estimator.__doc__ or "").split("    Attributes\n")[0]
+    return {
+        name: f"{kind}. {' '.join(text.split()).split('. ')[0].rstrip('.')}."
+        for name, kind, text in entry.findall(parameters)
+    }
 
 
 def _value(text: str) -> Any:
     words = {"none": None, "true": True, "false": False}
     if text.lower() in words:
         return words[text.lower()]
+    if text.startswith("{"):
+        try:
+            return ast.literal_eval(text)
+        except SyntaxError:
+            return text
     for kind in (int, float):
         try:
             return kind(text)
@@ -236,11 +259,13 @@ def _split_target(frame: Any, target: str) -> tuple[Any, Any]:
 
 
 def _task(values: Any, target: str, task: str) -> str:
-    from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
+    from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype, is_numeric_dtype
 
     is_number = is_numeric_dtype(values) and not is_bool_dtype(values)
     if task == "regression" and not is_number:
         raise ValueError(f"Column {target!r} is not numeric: regression is impossible.")
+    if task == "classification" and is_float_dtype(values) and (values % 1.0).any():
+        raise ValueError(f"Column {target!r} has numbers with fractions: they are no classes.")
     if task == "auto":
         n_values = values.nunique()
         few = is_integer_dtype(values) and n_values <= _FEW

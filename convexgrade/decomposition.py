@@ -18,7 +18,8 @@ With u = p + m and G = (2 D - I) X, that is to minimise (||u + v|| + ||u - v||) 
 * The point nearest to 0 under linear inequalities is found by projecting (0, 1) on a cone of one
   dimension more: see `_least`.
 
-The pair always exists, as the last column of X is the constant 1: see `_inside`.
+The pair always exists where the last column of X is the constant 1, and without biases where no row
+lies on the boundary of the gate: see `_inside`.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ _RESCALINGS = 6  # far more than it takes to find the size of a projection
 _TOO_CLOSE = (
     "A gate separates rows that are equal up to rounding, so no ReLU neurons in double precision equal "
     "the gated one on them. Merge such rows, or fit with another random_state."
+)
+
+_ON_BOUNDARY = (
+    "Rows lie on the boundary of a gate without a bias, so that neurons of its pattern cannot be told "
+    "apart from those of others there. Fit with biases, or with patterns that are not exhaustive."
 )
 
 
@@ -96,8 +102,8 @@ def decompose(network: Network, H: Array) -> Decomposition:
     Raises
     ------
     ValueError
-        If the network has no gates, or if the rows that a gate separates are so close to each other
-        that rounding leaves nothing of the neuron.
+        If the network has no gates, if the rows that a gate separates are so close to each other that
+        rounding leaves nothing of the neuron, or if rows lie on the boundary of a gate without a bias.
     """
     if network.gate_coef is None or network.gate_intercept is None:
         raise ValueError("Only a gated ReLU network can be decomposed; this one has no gates.")
@@ -183,7 +189,7 @@ def _inside(X: Array, mask: Mask, gate: Array) -> Array:
         response = X @ unit
         inside = unit - 0.5 * (response[mask].min() + response[~mask].max()) * inside
     if np.any((X @ inside > 0.0) != mask):
-        raise ValueError(_TOO_CLOSE)
+        raise ValueError(_TOO_CLOSE if X[:, -1].any() else _ON_BOUNDARY)
     return inside / np.linalg.norm(inside)
 
 

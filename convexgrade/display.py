@@ -148,7 +148,7 @@ class GradesDisplay:
         ax.set(xlabel="Number of grades", ylabel=self.metric)
         ax.autoscale(axis="y")
         ax.set_ylim(bottom=0.0)  # a cut axis would flatter the chain
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if name is not None:
             ax.legend()
         self.ax_, self.figure_ = ax, ax.figure

@@ -249,7 +249,7 @@ class TableModel:
                 for g, loss in zip(estimator.grades_, estimator.train_loss_, strict=True)
             ),
             estimator=type(estimator).__name__,
-            parameters={name: _plain(value) for name, value in estimator.get_params().items()},
+            parameters=_parameters(estimator),
             limits=_limits(estimator),
         )
 
@@ -301,6 +301,12 @@ def _limits(estimator: BaseChain) -> tuple[float, float] | None:
         return None
     low, high = estimator.prediction_range_
     return float(low[0]), float(high[0])
+
+
+def _parameters(estimator: BaseChain) -> dict[str, Any]:
+    """Return the parameters as plain values, with the loss that the grades were fitted with."""
+    plain = {name: _plain(value) for name, value in estimator.get_params().items()}
+    return {**plain, "loss": estimator._coding.loss.name}
 
 
 def _plain(value: Any) -> Any:

@@ -416,12 +416,13 @@ def certify_chain(chain: Chain, data: Data, loss: Loss, seed: int) -> list[Certi
     certificates = []
     for index, (step, grade) in enumerate(zip(chain.walk(data.X), chain.grades, strict=False)):
         program = _state(step, data, loss, grade.alpha, grade.settings)
+        status = grade.certificate.status
         certificates.append(
             certify_grade(
                 program,
                 grade.network,
                 grade.patterns_on(program),
-                grade.certificate.status,
+                Status.OTHER_DATA if status.converged else status,
                 grade.settings,
                 (seed, index),
             )

@@ -181,6 +181,10 @@ class Span(NamedTuple):
         more = extrapolation * (high - low)
         return cls(low - more, high + more)
 
+    def joined(self, other: Span) -> Span:
+        """Return the least intervals that hold both."""
+        return Span(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+
     def apply(self, output: Array) -> Array:
         """Return the nearest values inside the intervals."""
         return np.clip(output, self.low, self.high)

@@ -41,6 +41,7 @@ class Status(Enum):
         "may take more neurons."
     )
     SKETCHED = "A sketch to judge by, which no solver has seen."
+    OTHER_DATA = "Optimal on the data of its fit; on these, the certificate tells how far from it."
     INACCURATE = (
         "The solver stopped early; the certificate tells how far from optimal the point is."
     )

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -294,7 +295,7 @@ def test_regression_of_text_is_refused(fails):
 
 def test_classification_of_real_numbers_is_refused(fails):
     message = fails("fit", "data.csv", "--target", "price", "--task", "classification", *FAST)
-    assert "continuous" in message
+    assert "'price' has numbers with fractions: they are no classes." in message
 
 
 @pytest.mark.parametrize(
@@ -346,7 +347,30 @@ def test_help_is_no_error(capsys):
     with pytest.raises(SystemExit) as exit_:
         main(["fit", "--help"])
     assert exit_.value.code == 0
-    assert "--n-grades" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "For regression: int, default=4. Most grades. For classification: int, default=3." in said
+    )
+    assert '"log_loss", "squared_hinge", "hinge"' in said
+    assert (
+        '--class-weight VALUE dict, "balanced" or None, default=None. Weight of each class' in said
+    )
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out.strip() == version("convexgrade")
+
+
+def test_class_weights_are_written_as_a_dict(run, fails):
+    weights = "{'dear': 2, 'cheap': 1}"
+    run("fit", "data.csv", "--target", "kind", "--class-weight", weights, *FAST)
+    assert load_model("model.npz").parameters["class_weight"] == weights
+    assert "class_weight" in fails(
+        "fit", "data.csv", "--target", "kind", "--class-weight", "{'a': 2", *FAST
+    )
 
 
 @pytest.mark.parametrize(

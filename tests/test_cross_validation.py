@@ -265,6 +265,9 @@ def test_a_path_says_what_it_needs():
     ):
         with pytest.raises(ValueError, match=message):
             alpha_path(ConvexReLURegressor(), X, y, **parameters)
+    for parameters in ({"loss": "mse"}, {"loss": "quantile", "quantile": 1.5}):
+        with pytest.raises(ValueError, match="parameter of ConvexReLURegressor must be"):
+            alpha_path(ConvexReLURegressor(**parameters), X, y)
     for parameters, message in (
         ({"n_alphas": 2.5}, "n_alphas must be"),
         ({"eps": "s"}, "eps must be"),

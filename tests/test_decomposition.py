@@ -402,3 +402,17 @@ def test_what_cannot_be_converted_is_an_error_that_says_what_can():
     chain = fit_gated(MultigradeRegressor, X, y)
     with pytest.raises(ValueError, match=r"estimators of one grade .* has \d grades"):
         to_relu(chain, X, y)
+
+
+def test_gates_whose_boundary_rows_lie_on_are_not_converted():
+    X, y = np.array([[0.0], [1.0], [2.0]]), [0.0, 1.0, 3.0]
+    gated = MultigradeRegressor(
+        0.01,
+        n_grades=1,
+        activation="gated_relu",
+        patterns="exhaustive",
+        first_bias=False,
+        early_stopping=False,
+    ).fit(X, y)
+    with pytest.raises(ValueError, match="Rows lie on the boundary of a gate without a bias"):
+        to_relu(gated, X, y)

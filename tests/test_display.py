@@ -45,6 +45,14 @@ def test_classifiers_show_the_error_rate(ax):
     assert ax.get_ylabel() == "error rate"
 
 
+def test_one_grade_has_no_ticks_between_grades(ax):
+    model = MultigradeRegressor(**{**FAST, "n_grades": 1}).fit(X, Y)
+    GradesDisplay.from_estimator(model, X, Y, ax=ax)
+    assert all(float(tick).is_integer() for tick in ax.get_xticks())
+    low, high = ax.get_xlim()
+    assert sum(low <= tick <= high for tick in ax.get_xticks()) == 1
+
+
 def test_two_displays_share_axes(chain, ax):
     GradesDisplay.from_estimator(chain, X, Y, ax=ax, name="training")
     second = GradesDisplay.from_estimator(chain, X, Y + 3.0, ax=ax, name="shifted", color="red")

@@ -115,8 +115,67 @@ def test_certify_on_other_data_is_a_valid_bound_there():
     model = small(ConvexReLURegressor, patterns="exhaustive").fit(X[:30], y[:30])
     elsewhere = certify(model, X[30:], y[30:])[0]
     assert elsewhere.gap > 1e-3
+    assert elsewhere.status is Status.OTHER_DATA
     best = small(ConvexReLURegressor, patterns="exhaustive").fit(X[30:], y[30:])
     assert best.certificate_.relative_gap < 1e-4
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced", {0: 1.0, 1: 5.0}])
+def test_certify_weighs_classes_as_the_fit_did(class_weight):
+    X, y = make_data()
+    y = (y > 1.0).astype(int)
+    model = small(ConvexReLUClassifier, class_weight=class_weight).fit(X, y)
+    model.set_params(class_weight={0: 3.0, 1: 1.0})
+    again = certify(model, X, y)[0]
+    assert again.primal == pytest.approx(model.certificate_.primal, rel=1e-12)
+    assert again.relative_gap < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("estimator", "first", "second"),
+    [
+        (MultigradeRegressor, {}, {"loss": "absolute_error"}),
+        (MultigradeRegressor, {"loss": "quantile"}, {"quantile": 0.9}),
+        (MultigradeRegressor, {"loss": "huber"}, {"epsilon": 1.0}),
+        (MultigradeClassifier, {"loss": "hinge"}, {"loss": "log_loss"}),
+    ],
+)
+def test_grades_are_not_added_under_another_loss(estimator, first, second):
+    X, y = make_data(30)
+    y = targets(estimator, y)
+    parameters = {"warm_start": True, "early_stopping": False, "n_grades": 1, **first}
+    model = small(estimator, **parameters).fit(X, y)
+    before = model.predict(X)
+    model.set_params(n_grades=2, **second)
+    with pytest.raises(ValueError, match="and its parameters must be those of the grades already"):
+        model.fit(X, y)
+    np.testing.assert_array_equal(model.predict(X), before)
+    assert not hasattr(model, "predict_proba") or first.get("loss", "log_loss") == "log_loss"
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "poisson"])
+def test_added_grades_widen_the_range_of_predictions(loss):
+    X, y = make_data()
+    y = np.exp(y)
+    parameters = {"warm_start": True, "early_stopping": False, "loss": loss}
+    model = small(MultigradeRegressor, n_grades=1, **parameters).fit(X, y)
+    low, high = (end[0] for end in model.prediction_range_)
+    model.set_params(n_grades=2, alpha_decay=0.01).fit(X, 20.0 * y)
+    room = 0.25 * np.ptp(20.0 * y)
+    assert model.prediction_range_[1][0] == pytest.approx(20.0 * y.max() + room)
+    assert model.prediction_range_[0][0] <= low
+    assert model.score(X, 20.0 * y) > 0.8
+    assert model.predict(X).max() > high
+    model.set_params(n_grades=3, extrapolation=None).fit(X, y)
+    assert model.prediction_range_[1][0] > 1e300
+
+
+@pytest.mark.parametrize("weight", [1e-300, 1e308])
+def test_weights_of_any_size_are_weights(weight):
+    X, y = make_data(20)
+    model = small(ConvexReLURegressor).fit(X, y, sample_weight=np.full(20, weight))
+    plain = small(ConvexReLURegressor).fit(X, y)
+    np.testing.assert_allclose(model.predict(X), plain.predict(X), rtol=1e-6, atol=1e-9)
 
 
 def test_certify_needs_a_fitted_estimator_of_this_package():

@@ -368,3 +368,16 @@ def test_damaged_files_are_refused_or_harmless(model, path):
         path.write_bytes(flipped)
         with contextlib.suppress(ValueError):  # not all bytes of an archive matter
             load_model(path)
+
+
+def test_a_model_is_of_the_loss_that_was_fitted():
+    frame = _table()
+    counts = np.exp(_number(frame))
+    columns = learn_columns(frame)
+    estimator = MultigradeRegressor(**FAST).fit(encode(columns, frame), counts)
+    estimator.set_params(loss="poisson")
+    model = TableModel.from_estimator(estimator, columns, target="y")
+    np.testing.assert_allclose(
+        model.predict(frame), estimator.predict(encode(model.columns, frame))
+    )
+    assert model.parameters["loss"] == "squared_error"

@@ -1,10 +1,13 @@
 """Every solver on every problem of the bank: objective, feasibility, complementarity, gap."""
 
+from dataclasses import replace
+
 import cvxpy as cp
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
-from convexgrade import solvers
+from convexgrade import ConvexReLURegressor, solvers
 from convexgrade.certificate import certify_network
 from convexgrade.losses import SquaredError
 from convexgrade.solution import Status
@@ -161,3 +164,29 @@ def test_a_failed_solver_is_replaced_and_the_user_told():
 def test_a_solver_that_gives_up_says_so():
     program = random_program(0, n=10)
     assert cvx.solve(program, solver="clarabel", max_iter=1).status is not Status.OPTIMAL
+
+
+def test_what_the_native_methods_leave_of_a_small_program_cvxpy_finishes():
+    X = [[-1.10490199e04], [0.745233497], [-0.800766549], [-0.776190306], [-1.60931342]]
+    y = [-344.65134616, -12062.61554646, -8999.13110608, -918.16501494, 10618.87618175]
+    model = ConvexReLURegressor(
+        1.5078154023977266e-06,
+        loss="huber",
+        epsilon=0.010444254084072273,
+        fit_intercept=False,
+        patterns="exhaustive",
+    )
+    assert model.fit(X, y).certificate_.relative_gap < 1e-4
+    with pytest.warns(ConvergenceWarning):
+        model.set_params(solver="native").fit(X, y)
+
+
+def test_a_better_point_is_one_of_the_program():
+    program = random_program(0)
+    good = solvers.solve(program, solver="clarabel")
+    poor = replace(good, blocks=0.0 * good.blocks, gap=1.0)
+    outside = replace(good, blocks=-good.blocks)
+    assert solvers._better(program, poor, good) is good
+    assert solvers._better(program, good, poor) is good
+    assert solvers._better(program, poor, outside) is poor
+    assert solvers._better(program, poor, replace(good, status=Status.FAILED)) is poor

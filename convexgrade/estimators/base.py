@@ -28,6 +28,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from convexgrade.certificate import Certificate
 from convexgrade.estimators.targets import Coding
 from convexgrade.grade import Grade, Settings
+from convexgrade.losses import Loss
 from convexgrade.multigrade import (
     Chain,
     ChainPlan,
@@ -139,6 +140,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     ) -> Iterator[None]:
         """Fit, and pause when a grade has been added to the chain that stays, and when that ends."""
         continues = self._continues()
+        self._learn_class_weight()
         given = self._weighted(*self._validate(X, y, reset=not continues), sample_weight)
         first_network = None
         if not continues:
@@ -149,6 +151,8 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             self._learn_from(distinct_rows(given))
             self._choose(given, self._n_rows(given, sample_weight))
             first_network = None if last is None else self._first_network(last)
+        else:
+            self._coding = self._continued(given.y)
         yield from self._grow(given, self._plan(first_network), continues)
 
     def transform(self, X: ArrayLike) -> Array:
@@ -241,8 +245,19 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _learn_coding(self, y: Any, weights: Array) -> Coding:
         raise NotImplementedError
 
+    def _loss_of(self, n_outputs: int) -> Loss:
+        """Return the loss that the parameters ask for."""
+        raise NotImplementedError
+
+    def _continued(self, y: Any) -> Coding:
+        """Return the coding for a fit that adds to fitted grades."""
+        raise NotImplementedError
+
     def _coded(self, y: Any) -> Array:
         raise NotImplementedError
+
+    def _learn_class_weight(self) -> None:
+        """Note what classes weigh in this fit, where there are any."""
 
     def _learn_reading(self, rows: Rows) -> Reading:
         """Return how columns are read: as they are, unless a subclass says more."""
@@ -342,6 +357,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
     ) -> float:
         """Return the alpha above which a fit to these data would have no neuron."""
+        self._learn_class_weight()
         rows = distinct_rows(self._weighted(*self._validate(X, y, reset=True), sample_weight))
         self._learn_from(rows)
         return first_price(self._data(rows), self._plan())
@@ -367,7 +383,10 @@ def checked_weights(sample_weight: ArrayLike | None, X: Array) -> Array:
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     if not (weights > 0.0).any():
         raise ValueError("sample_weight is zero for every row; at least one must be positive.")
-    return np.asarray(weights)
+    with np.errstate(over="ignore"):
+        total = weights.sum()
+    # Only their ratios count, and of numbers as large as these nobody means counts.
+    return np.asarray(weights if np.isfinite(total) else weights / weights.max())
 
 
 def effective_number(weights: Array) -> float:

@@ -96,8 +96,8 @@ def to_relu(
     sklearn.exceptions.NotFittedError
         If it is not fitted.
     ValueError
-        If it has several grades or no gates, or if a gate separates rows that are equal up to
-        rounding.
+        If it has several grades or no gates, if a gate separates rows that are equal up to rounding, or
+        if rows lie on the boundary of a gate without a bias.
 
     Examples
     --------

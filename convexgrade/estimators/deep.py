@@ -77,6 +77,7 @@ _ENOUGH = 40  # rows from which "auto" holds some out
 class DeepChain(BaseChain):
     """A chain of several grades."""
 
+    loss: str
     n_grades: int
     alpha_decay: float
     passthrough: str
@@ -282,6 +283,7 @@ class ManyGrades(DeepChain):
             )
         if self.correction != "none":
             check_correctable(self._progress.chain, self._coding.loss)
+        self._check_same_loss()
         fitted = self._progress.chain.handover
         if self._handover() != fitted:
             raise ValueError(
@@ -290,6 +292,16 @@ class ManyGrades(DeepChain):
                 f"warm_start=True."
             )
         return True
+
+    def _check_same_loss(self) -> None:
+        """Raise an error if the parameters ask for another loss than that of the fitted grades."""
+        fitted = self._coding.loss
+        asked = self._loss_of(self._coding.scaling.center.size)
+        if (type(asked), vars(asked)) != (type(fitted), vars(fitted)):
+            raise ValueError(
+                f"loss={self.loss!r} and its parameters must be those of the grades already fitted, "
+                f"{fitted!r}, when warm_start=True."
+            )
 
     def _held_out(self, rows: Rows) -> Iterator[Fold]:
         """Yield rows to train on and rows held out, of classes some of each where they are not rare.

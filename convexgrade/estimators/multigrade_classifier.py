@@ -65,7 +65,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         Width limit of a grade; None sets none.
     loss : {"log_loss", "squared_hinge", "hinge"}, default="log_loss"
         Negative log-likelihood; or, without probabilities, hinges of the margins of each class against
-        all others. The kink of the hinge is rounded off within 1e-4.
+        all others. The kink of the hinge is rounded off within 1e-3.
     class_weight : dict, "balanced" or None, default=None
         Weight of each class, times the weights of its rows; ``"balanced"`` gives every class the same
         total weight.
@@ -73,7 +73,8 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         Solver of the convex program.
     early_stopping : bool or "auto", default="auto"
         Hold out rows, stratified, stop where a grade raises their loss by more than half a standard
-        error, and fit all rows so deep. ``"auto"`` does so from 40 rows on.
+        error, and fit all rows so deep. ``"auto"`` does so from 40 rows on,
+        for more than one grade.
     validation_fraction : float, default=0.2
         Fraction held out at a time, in (0, 1): up to five times, other rows each time, where that is
         less than 1000 rows.
@@ -97,7 +98,8 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     max_iter : int, default=1
         Most rounds of search and solve in a grade.
     warm_start : bool, default=False
-        Keep the fitted grades and add the missing ones when ``n_grades`` has grown.
+        Keep the fitted grades and add the missing ones when ``n_grades`` has grown, with the loss, what
+        grades pass on and how they read X as they were.
     random_state : int, RandomState instance or None, default=None
         Determines patterns, starts and the validation split.
     verbose : int, default=0

@@ -79,7 +79,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         medians; Huber's loss, for targets with outliers; the pinball loss, for quantiles; or half the
         Poisson deviance, for counts y >= 0, whose mean is the exponential of the network's output. All
         but the first and the last count in units of 1.4826 median deviations from the median. Kinks of
-        the absolute error and the pinball loss are rounded off within 1e-4 of that.
+        the absolute error and the pinball loss are rounded off within 1e-3 of that.
     quantile : float, default=0.5
         What ``loss="quantile"`` predicts, in (0, 1).
     epsilon : float, default=0.3
@@ -88,7 +88,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Solver of the convex program.
     early_stopping : bool or "auto", default="auto"
         Hold out rows, stop where a grade raises their loss by more than a standard error, and fit all
-        rows so deep. ``"auto"`` does so from 40 rows on.
+        rows so deep. ``"auto"`` does so from 40 rows on,
+        for more than one grade.
     validation_fraction : float, default=0.2
         Fraction held out at a time, in (0, 1): up to five times, other rows each time, where that is
         less than 1000 rows.
@@ -116,7 +117,9 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     max_iter : int, default=1
         Most rounds of search and solve in a grade.
     warm_start : bool, default=False
-        Keep the fitted grades and add the missing ones when ``n_grades`` has grown.
+        Keep the fitted grades and add the missing ones when ``n_grades`` has grown, with the loss, what
+        grades pass on and how they read X as they were. Predictions may then be in the range of
+        the new targets as well.
     random_state : int, RandomState instance or None, default=None
         Determines patterns, starts and the validation split.
     verbose : int, default=0

@@ -95,6 +95,7 @@ def alpha_path(
             f"alpha_path needs an estimator of one grade; got {type(estimator).__name__}."
         )
     walker = clone(estimator).set_params(warm_start=True)
+    walker._validate_params()
     if alphas is None:
         check_scalar(n_alphas, "n_alphas", Integral, min_val=2)
         check_scalar(eps, "eps", Real, min_val=0.0, max_val=1.0, include_boundaries="neither")

@@ -68,7 +68,7 @@ class ConvexReLURegressor(RegressorTargets, OneGrade):
         medians; Huber's loss, for targets with outliers; the pinball loss, for quantiles; or half the
         Poisson deviance, for counts y >= 0, whose mean is the exponential of the network's output. All
         but the first and the last count in units of 1.4826 median deviations from the median. Kinks of
-        the absolute error and the pinball loss are rounded off within 1e-4 of that.
+        the absolute error and the pinball loss are rounded off within 1e-3 of that.
     quantile : float, default=0.5
         What ``loss="quantile"`` predicts, in (0, 1).
     epsilon : float, default=0.3
@@ -210,7 +210,7 @@ class ConvexReLUClassifier(ClassifierTargets, OneGrade):
         Width limit; None sets none.
     loss : {"log_loss", "squared_hinge", "hinge"}, default="log_loss"
         Negative log-likelihood; or, without probabilities, hinges of the margins of each class against
-        all others. The kink of the hinge is rounded off within 1e-4.
+        all others. The kink of the hinge is rounded off within 1e-3.
     class_weight : dict, "balanced" or None, default=None
         Weight of each class, times the weights of its rows; ``"balanced"`` gives every class the same
         total weight.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -73,6 +73,10 @@ class Coding:
         """Return targets (n_samples, n_outputs) as the loss takes them."""
         return self.scaling.apply(y)
 
+    def span_around(self, y: Array, extrapolation: float) -> Span:
+        """Return where outputs are whose predictions are in the range of y, or near it."""
+        return Span.around(self.coded(y), extrapolation)
+
     def uncoded(self, output: Array) -> Array:
         """Return the predictions that outputs stand for."""
         return np.asarray(self.span.apply(output) * self.scaling.scale + self.scaling.center)
@@ -84,6 +88,12 @@ class LogCoding(Coding):
     def coded(self, y: Array) -> Array:
         """Return targets divided by their mean."""
         return np.asarray(y / np.exp(self.scaling.center))
+
+    def span_around(self, y: Array, extrapolation: float) -> Span:
+        """Return logarithms of the range of means."""
+        means = super().span_around(y, extrapolation)
+        with np.errstate(divide="ignore"):
+            return Span(np.log(np.maximum(means.low, 0.0)), np.log(means.high))
 
     def uncoded(self, output: Array) -> Array:
         """Return means."""
@@ -127,14 +137,27 @@ class RegressorTargets(RegressorMixin):
 
     def _learn_coding(self: Any, y: Array, weights: Array) -> Coding:
         self._one_dimensional = y.ndim == 1
-        columns, loss = _as_columns(y), REGRESSION_LOSSES[self.loss](self)
+        columns, loss = _as_columns(y), self._loss_of(1)
         if self.loss == "poisson":
-            return _log_coding(loss, columns, weights, self.extrapolation)
-        spread = robust_scaling if loss.kinked else standard_scaling
-        scaling = spread(columns, weights)
+            coding: Coding = LogCoding(loss, _log_scaling(columns, weights))
+        else:
+            spread = robust_scaling if loss.kinked else standard_scaling
+            coding = Coding(loss, spread(columns, weights))
+        return replace(coding, span=self._span(coding, columns))
+
+    def _loss_of(self: Any, n_outputs: int) -> Loss:
+        return REGRESSION_LOSSES[self.loss](self)
+
+    def _span(self: Any, coding: Coding, columns: Array) -> Span:
         if self.extrapolation is None:
-            return Coding(loss, scaling)
-        return Coding(loss, scaling, Span.around(scaling.apply(columns), float(self.extrapolation)))
+            return UNLIMITED
+        return coding.span_around(columns, float(self.extrapolation))
+
+    def _continued(self: Any, y: Array) -> Coding:
+        """Return the coding of the fitted grades, with room for further targets."""
+        self._coded(y)
+        coding = self._coding
+        return replace(coding, span=coding.span.joined(self._span(coding, _as_columns(y))))
 
     def _coded(self: Any, y: Array) -> Array:
         columns, fitted = _as_columns(y), self._coding.scaling.center.size
@@ -154,9 +177,10 @@ class RegressorTargets(RegressorMixin):
 
 def knows_probabilities(estimator: Any) -> bool:
     """Return whether a classifier has probabilities; else raise an error that says why not."""
-    if estimator.loss != "log_loss":
+    loss = estimator._coding.loss.name if hasattr(estimator, "_coding") else estimator.loss
+    if loss != "log_loss":
         raise AttributeError(
-            f"probabilities need loss='log_loss'; this is loss={estimator.loss!r}, whose outputs are "
+            f"probabilities need loss='log_loss'; this is loss={loss!r}, whose outputs are "
             f"margins. CalibratedClassifierCV makes probabilities of them."
         )
     return True
@@ -231,10 +255,20 @@ class ClassifierTargets(ClassifierMixin):
             )
         self.classes_ = classes
         k = 1 if classes.size == 2 else classes.size
-        return Coding(CLASSIFICATION_LOSSES[self.loss](k), Scaling(np.zeros(k), np.ones(k)))
+        return Coding(self._loss_of(k), Scaling(np.zeros(k), np.ones(k)))
+
+    def _loss_of(self: Any, n_outputs: int) -> Loss:
+        return CLASSIFICATION_LOSSES[self.loss](n_outputs)
+
+    def _continued(self: Any, y: NDArray[Any]) -> Coding:
+        self._coded(y)
+        return self._coding
+
+    def _learn_class_weight(self: Any) -> None:
+        self._class_weight = self.class_weight
 
     def _reweighted(self: Any, y: NDArray[Any], weights: Array) -> Array:
-        return weights * class_weights(self.class_weight, y, weights)
+        return weights * class_weights(self._class_weight, y, weights)
 
     def _coded(self: Any, y: NDArray[Any]) -> Array:
         unknown = set(y.tolist()) - set(self.classes_.tolist())
@@ -269,22 +303,15 @@ def _median(y: Array, weights: Array) -> Array:
     return 0.5 * (ranked[low, columns] + ranked[high, columns])
 
 
-def _log_coding(loss: Loss, y: Array, weights: Array, extrapolation: float | None) -> Coding:
-    """Return the coding of counts, whose means may lie outside their range by a share of its width."""
+def _log_scaling(y: Array, weights: Array) -> Scaling:
+    """Return the scaling of logarithms of counts: by the logarithm of their mean."""
     mean = weights @ y / weights.sum()
     if (y < 0.0).any() or not (mean > 0.0).all():
         raise ValueError(
             f"loss='poisson' needs y that is nowhere negative and not 0 everywhere; its least value is "
             f"{y.min():g} and its greatest {y.max():g}."
         )
-    scaling = Scaling(np.log(mean), np.ones_like(mean))
-    if extrapolation is None:
-        return LogCoding(loss, scaling)
-    means = Span.around(y / mean, float(extrapolation))
-    with np.errstate(divide="ignore"):
-        return LogCoding(
-            loss, scaling, Span(np.log(np.maximum(means.low, 0.0)), np.log(means.high))
-        )
+    return Scaling(np.log(mean), np.ones_like(mean))
 
 
 def class_weights(
