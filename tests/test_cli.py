@@ -353,7 +353,7 @@ def test_help_is_no_error(capsys):
     )
     assert '"log_loss", "squared_hinge", "hinge"' in said
     assert (
-        '--class-weight VALUE dict, "balanced" or None, default=None. Weight of each class' in said
+        '--class-weight VALUE For classification: dict, "balanced" or None, default=None.' in said
     )
 
 

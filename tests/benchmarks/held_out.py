@@ -29,6 +29,7 @@ def judges(name: str, share: float) -> Judges:
     X, y, _, _ = load(name, split=0)
     kind = MultigradeRegressor if name in REGRESSION else MultigradeClassifier
     model = kind(random_state=0)
+    model._learn_class_weight()
     rows = distinct_rows(model._weighted(*model._validate(X, y, reset=True), None))
     model._learn_from(rows)
     plan = replace(model._plan(), alpha=share * usual_penalty(*X.shape))
