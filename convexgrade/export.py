@@ -239,6 +239,7 @@ class TableModel:
     @classmethod
     def from_estimator(cls, estimator: BaseChain, columns: Sequence[Column], target: str) -> Self:
         """Return the model of an estimator fitted on ``encode(columns, frame)`` and one target."""
+        given = {**estimator.get_params(), "loss": estimator._coding.loss.name}  # that of the fit
         return cls(
             target=target,
             classes=tuple(np.asarray(getattr(estimator, "classes_", ())).tolist()),
@@ -249,7 +250,7 @@ class TableModel:
                 for g, loss in zip(estimator.grades_, estimator.train_loss_, strict=True)
             ),
             estimator=type(estimator).__name__,
-            parameters=_parameters(estimator),
+            parameters={name: _plain(value) for name, value in given.items()},
             limits=_limits(estimator),
         )
 
@@ -301,12 +302,6 @@ def _limits(estimator: BaseChain) -> tuple[float, float] | None:
         return None
     low, high = estimator.prediction_range_
     return float(low[0]), float(high[0])
-
-
-def _parameters(estimator: BaseChain) -> dict[str, Any]:
-    """Return the parameters as plain values, with the loss that the grades were fitted with."""
-    plain = {name: _plain(value) for name, value in estimator.get_params().items()}
-    return {**plain, "loss": estimator._coding.loss.name}
 
 
 def _plain(value: Any) -> Any:
