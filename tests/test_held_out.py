@@ -32,7 +32,7 @@ def targets(estimator, y):
 
 
 def small(estimator, **parameters):
-    quick = {"n_patterns": 8, "n_grades": 2, "tol": 1e-2, "random_state": 0}
+    quick = {"n_patterns": 8, "n_grades": 2, "tol": 1e-2, "random_state": 0, "distances": False}
     return estimator(**{**quick, **parameters})
 
 
