@@ -272,9 +272,8 @@ def read_far(reading: Reading, X: Array) -> Array:
     """Return the rows of X as they are read, however far out."""
     if not reading.changes:
         return X
-    reach = _LARGEST * np.minimum(
-        1.0, reading.tails.unit
-    )  # so that distances are numbers in that unit
+    # So that distances are numbers in that unit.
+    reach = _LARGEST * np.minimum(1.0, reading.tails.unit)
     return reading.apply(np.clip(X, -reach, reach))
 
 

@@ -184,15 +184,16 @@ class ManyGrades(DeepChain):
             f"{len(folds[0].validation.X)} of {len(rows.X)} rows held out{times}:"
         )
         tried, plan = self._best_tried(folds, plan, before)
+        distinct = distinct_rows(rows)
         if before is None:
-            tried, folds = self._best_read(tried, folds, plan, distinct_rows(rows))
+            tried, folds = self._best_read(tried, folds, plan, distinct)
         losses, corrects = tried.losses, False
         if self.correction != "none":
             corrected = self._losses_corrected(tried, folds, plan)
             was = before is not None and before.chain.corrected
             corrects = was or corrected[-1] < losses[-1]
             losses = corrected if corrects else losses
-        data, plan = self._data(distinct_rows(rows)), replace(plan, n_grades=len(losses))
+        data, plan = self._data(distinct), replace(plan, n_grades=len(losses))
         self._reporter(level=1)("All rows:")
         for whole in self._growing(before or self._begin(data), data, plan):
             held_out = losses[: len(whole.chain)]
