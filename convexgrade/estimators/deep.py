@@ -248,8 +248,9 @@ class ManyGrades(DeepChain):
                 self._reporter(level=1)(line(also))
         if not is_better(also, tried, folds):
             return tried, folds
+        chain = also.chains[0]
         self._reading = other
-        self._progress = replace(also.chains[0], validation_loss=also.losses)
+        self._progress = replace(chain, validation_loss=also.losses[: len(chain.chain)])
         return also, more
 
     def _losses_corrected(

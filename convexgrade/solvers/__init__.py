@@ -177,7 +177,9 @@ def solve(
             RuntimeWarning,
             stacklevel=2,
         )
-    if solver == "auto" and solution.gap > max(accuracy, _UNFINISHED) and _is_small(program):
+    # (CVXPY's solutions have an infinite gap: what they could do is done.)
+    unfinished = max(accuracy, _UNFINISHED) < solution.gap < np.inf
+    if solver == "auto" and unfinished and _is_small(program):
         return _better(program, solution, _SOLVERS["clarabel"](program, start, accuracy))
     return solution
 
@@ -193,9 +195,7 @@ def _better(program: Program, solution: Solution, other: Solution) -> Solution:
     size = 1.0 + float(np.abs(program.y).max())
     if other.status is Status.FAILED or program.violation(other.blocks) > _FEASIBLE * size:
         return solution
-    values = (program.objective(s.blocks, s.unpenalised) for s in (solution, other))
-    before, after = values
-    return other if after < before else solution
+    return min(solution, other, key=lambda s: program.objective(s.blocks, s.unpenalised))
 
 
 def solve_within(program: Program, cap: Array, *, solver: str) -> Solution:
