@@ -72,9 +72,10 @@ class Pairs:
         at = len(self._order) if len(self._order) < self._memory else self._order.pop(0)
         self._pairs[at], self._pairs[self._memory + at] = s / np.sqrt(size), y / np.sqrt(size)
         self._order.append(at)
-        all_s, all_y = self._pairs[: self._memory], self._pairs[self._memory :]
-        self._sy[at], self._sy[:, at] = all_y @ all_s[at], all_s @ all_y[at]
-        self._yy[at] = self._yy[:, at] = all_y @ all_y[at]
+        products = self._pairs @ self._pairs[[at, self._memory + at]].T
+        with_s, with_y = products[:, 0], products[:, 1]
+        self._sy[at], self._sy[:, at] = with_s[self._memory :], with_y[: self._memory]
+        self._yy[at] = self._yy[:, at] = with_y[self._memory :]
 
     def restricted(self, variables: Mask) -> Pairs:
         """Return the pairs without the other variables; only those whose s . y stays positive."""

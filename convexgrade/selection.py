@@ -81,7 +81,7 @@ class Trial(NamedTuple):
 
     alpha: float
     losses: Array
-    distances: bool  # whether distances were read
+    distances: bool = False  # whether they were read, beside the columns
 
 
 class Selection(NamedTuple):
@@ -272,8 +272,6 @@ def select(
     usual: float,
     n_jobs: int | None,
     report: Report,
-    *,
-    distances: bool,
 ) -> Selection:
     """Choose alpha, as tried in decreasing order on all folds, and how deep a chain gets with it.
 
@@ -295,8 +293,6 @@ def select(
         Processes; the folds are shared out.
     report : callable
         Called with a line of text for every alpha and grade.
-    distances : bool
-        Whether the rows of the folds have distances beside their columns.
     """
     tried: list[Tried] = []
     rough, starts = replace(plan, settings=plan.settings.rough()), list[Network | None]()
@@ -314,7 +310,7 @@ def select(
     weights = _weights(folds)
     near = [one for one in tried if _are_near(one.rows, best.rows, weights, _TIE)]
     chosen = min(near, key=lambda one: abs(np.log(one.alpha / usual)))
-    trials = tuple(Trial(one.alpha, np.array(one.by_fold), distances) for one in tried)
+    trials = tuple(Trial(one.alpha, np.array(one.by_fold)) for one in tried)
     return Selection(trials, chosen)
 
 

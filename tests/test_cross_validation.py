@@ -19,7 +19,7 @@ from convexgrade import (
     certify,
     selection,
 )
-from convexgrade.estimators import deep
+from convexgrade.estimators import cross_validated
 from convexgrade.multigrade import Data
 from convexgrade.selection import Tried, usual_penalty
 from tests.test_estimators import make_data, targets
@@ -62,7 +62,15 @@ def test_the_table_holds_the_validation_losses_of_chains_fitted_on_the_folds(est
     scale = y.std() if estimator is MultigradeRegressorCV else 1.0
     center = y.mean() if estimator is MultigradeRegressorCV else 0.0
     for k, (train, held_out) in enumerate(folds):
-        chain = single(0.05, n_grades=2, alpha_decay=0.5, n_patterns=10, max_iter=1, random_state=0)
+        chain = single(
+            0.05,
+            n_grades=2,
+            alpha_decay=0.5,
+            n_patterns=10,
+            max_iter=1,
+            random_state=0,
+            distances=False,
+        )
         chain.fit(X[train], (y[train] - center) / scale if scale != 1.0 else y[train])
         if estimator is MultigradeRegressorCV:
             expected = [
@@ -195,7 +203,7 @@ def test_bad_parameters_are_named(parameters, message):
 
 @pytest.mark.parametrize(("cv", "n_folds"), [(None, 2), (4, 4)])
 def test_of_many_rows_two_folds_are_tried_unless_a_number_is_given(monkeypatch, cv, n_folds):
-    monkeypatch.setattr(deep, "_MANY", 40)
+    monkeypatch.setattr(cross_validated, "_MANY", 40)
     X, y = make_data(40)
     parameters = {**SMALL, "alphas": [0.1], "n_grades": 1, "cv": cv}
     many = MultigradeRegressorCV(**parameters).fit(X, y)

@@ -67,7 +67,13 @@ def test_dependent_columns_are_left_out():
     x = rng.standard_normal((40, 1))
     X = np.hstack([x, 2.0 * x, x + 1.0])
     model = MultigradeClassifier(
-        0.01, n_grades=2, n_patterns=10, whiten=True, passthrough="output", random_state=0
+        0.01,
+        n_grades=2,
+        n_patterns=10,
+        whiten=True,
+        passthrough="output",
+        distances=False,
+        random_state=0,
     ).fit(X, x[:, 0] ** 2 > 0.5)
     assert model.grades_[1].network.hidden_coef.shape[0] == 2  # x and the output
     data = Data(X, np.zeros((40, 1)), np.full(40, 1 / 40))

@@ -109,16 +109,9 @@ class CrossValidated(DeepChain):
     def _selected(
         self, folds: list[Fold], plan: ChainPlan, alphas: Array, usual: float, reading: Reading
     ) -> Selection:
-        return select(
-            folds,
-            plan,
-            self._handover(),
-            alphas,
-            usual,
-            self.n_jobs,
-            self._reporter(level=1),
-            distances=reading.distances.column.size > 0,
-        )
+        report, reads = self._reporter(level=1), reading.distances.column.size > 0
+        found = select(folds, plan, self._handover(), alphas, usual, self.n_jobs, report)
+        return found._replace(trials=tuple(t._replace(distances=reads) for t in found.trials))
 
     def _penalties(self, given: Rows, plan: ChainPlan, usual: float) -> Array:
         if self.alphas is None:
