@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import is_classifier
-from sklearn.metrics import root_mean_squared_error, zero_one_loss
+from sklearn.metrics import (
+    mean_absolute_error,
+    mean_pinball_loss,
+    mean_poisson_deviance,
+    root_mean_squared_error,
+    zero_one_loss,
+)
 from sklearn.pipeline import Pipeline
 
 Array = NDArray[np.float64]
@@ -16,19 +23,39 @@ Metric = Callable[[Any, Any], float]
 
 
 def error_metric(estimator: Any) -> tuple[str, Metric]:
-    """Return name and function of the error shown for an estimator.
+    """Return name and function of the error shown for an estimator: one of what its loss predicts.
+
+    Classes have the rate of wrong ones, whatever the loss. Huber's loss has the mean absolute error:
+    the outliers for which it is chosen would rule its own, as they rule the RMSE.
 
     Examples
     --------
-    >>> from convexgrade import MultigradeClassifier
+    >>> from convexgrade import MultigradeClassifier, MultigradeRegressor
     >>> from convexgrade.display import error_metric
     >>> name, metric = error_metric(MultigradeClassifier())
     >>> name, float(metric(["a", "b"], ["a", "a"]))
     ('error rate', 0.5)
+    >>> error_metric(MultigradeRegressor(loss="quantile", quantile=0.9))[0]
+    'pinball loss at 0.9'
     """
     if is_classifier(estimator):
         return "error rate", zero_one_loss
-    return "RMSE", root_mean_squared_error
+    match getattr(estimator, "loss", "squared_error"):
+        case "absolute_error" | "huber":
+            return "mean absolute error", mean_absolute_error
+        case "quantile":
+            level = float(estimator.quantile)
+            return f"pinball loss at {level:g}", partial(mean_pinball_loss, alpha=level)
+        case "poisson":
+            return "Poisson deviance", _poisson_deviance
+        case _:
+            return "RMSE", root_mean_squared_error
+
+
+def _poisson_deviance(y: Any, predicted: Any) -> float:
+    """Return the mean deviance, also of means that were too small to be numbers."""
+    means = np.maximum(predicted, np.finfo(np.float64).tiny)
+    return float(mean_poisson_deviance(np.ravel(y), np.ravel(means)))
 
 
 class GradesDisplay:

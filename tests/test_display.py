@@ -3,14 +3,20 @@
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from sklearn.metrics import root_mean_squared_error
+from sklearn.metrics import (
+    mean_absolute_error,
+    mean_pinball_loss,
+    mean_poisson_deviance,
+    root_mean_squared_error,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
 from convexgrade import ConvexReLURegressor, MultigradeClassifier, MultigradeRegressor
-from convexgrade.display import GradesDisplay
+from convexgrade.display import GradesDisplay, error_metric
 
 FAST = {"alpha": 0.05, "n_grades": 2, "n_patterns": 5, "max_iter": 2, "random_state": 0}
+FAST |= {"early_stopping": False}
 X = np.random.default_rng(0).normal(size=(40, 2))
 Y = np.abs(X[:, 0]) + 0.5 * X[:, 1]
 
@@ -35,6 +41,30 @@ def test_errors_are_those_of_the_staged_predictions(chain, ax):
     assert display.figure_ is ax.figure
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("Number of grades", "RMSE")
     assert ax.get_legend() is None
+
+
+@pytest.mark.parametrize(
+    ("loss", "name", "error"),
+    [
+        ("squared_error", "RMSE", root_mean_squared_error),
+        ("absolute_error", "mean absolute error", mean_absolute_error),
+        ("huber", "mean absolute error", mean_absolute_error),
+        ("quantile", "pinball loss at 0.8", lambda y, p: mean_pinball_loss(y, p, alpha=0.8)),
+        ("poisson", "Poisson deviance", mean_poisson_deviance),
+    ],
+)
+def test_the_error_is_one_of_what_the_loss_predicts(loss, name, error, ax):
+    y = Y - Y.min() + 1.0
+    model = MultigradeRegressor(**FAST, loss=loss, quantile=0.8).fit(X, y)
+    display = GradesDisplay.from_estimator(model, X, y, ax=ax)
+    assert display.errors[-1] == pytest.approx(error(y, model.predict(X)))
+    assert ax.get_ylabel() == name
+
+
+def test_means_too_small_to_be_numbers_have_a_deviance():
+    _, error = error_metric(MultigradeRegressor(loss="poisson"))
+    assert error([0.0, 1.0], [0.0, 1.0]) == pytest.approx(0.0, abs=1e-300)
+    assert 700.0 < error([0.0, 1.0], [0.0, 0.0]) < 720.0
 
 
 def test_classifiers_show_the_error_rate(ax):
