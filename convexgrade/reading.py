@@ -26,6 +26,8 @@ _HEAVY = (
     6.0  # those a value must be away for a column to have heavy tails: one in 10^8 normal values is
 )
 _SHORT = 3.0  # and within which a side has no tail at all
+_QUARTER = 0.25
+_FAR = 20.0  # distances of the quartiles from one another at which the first fence stands
 _PASSES = 10  # means and standard deviations of what the last fence has left
 _CONSTANT = 1e-14  # spread, relative to the largest value, that rounding alone can make
 _LARGEST = 1e150  # value of a column whose distances are read
@@ -71,24 +73,26 @@ def heavy_tails(X: Array, weights: Array) -> Tails:
     """Find the columns of X (n_samples, n_features) with heavy tails, and where these begin.
 
     Mean and standard deviation are those of the column clipped to a fence of two standard deviations,
-    again and again, as heavy tails draw the first fences far out. A column without a value six such
-    deviations away is left alone, which columns of normal or uniform values are; so is one of two
-    values alone, an indicator that is rare. A column that ends within three deviations on its other
-    side has one tail, which begins at that end.
+    again and again, as heavy tails draw the first fences far out; the very first rules out what may be
+    placeholders, as -999 is for a length. A column without a value six such deviations away is left
+    alone, which columns of normal or uniform values are; so is one of two values alone, an indicator
+    that is rare. A column that ends within three deviations on its other side has one tail, which
+    begins at that end.
     """
     _, exponent = np.frexp(np.abs(X).max(axis=0))
     X = np.ldexp(X, -exponent)  # no digit changes, and the squares of very large values are numbers
-    low, high = np.full(X.shape[1], -np.inf), np.full(X.shape[1], np.inf)
+    least, most = X.min(axis=0), X.max(axis=0)
+    low, high = _first_fence(X, weights)
+    largest = np.maximum(np.abs(np.maximum(least, low)), np.abs(np.minimum(most, high)))
     for _ in range(_PASSES):
         kept = np.clip(X, low, high)
         center = weights @ kept / weights.sum()
         spread = np.sqrt(weights @ (kept - center) ** 2 / weights.sum())
         low = np.maximum(low, center - _STRAIGHT * spread)
         high = np.minimum(high, center + _STRAIGHT * spread)
-    least, most = X.min(axis=0), X.max(axis=0)
     below, above = center - least, most - center
     far = np.maximum(below, above) > _HEAVY * spread
-    varies = spread > _CONSTANT * np.maximum(np.abs(least), np.abs(most))
+    varies = spread > _CONSTANT * largest
     heavy = far & varies & ((least < X) & (most > X)).any(axis=0)
     rising, falling = below <= _SHORT * spread, above <= _SHORT * spread
     low = np.where(rising, -np.inf, np.where(falling, most, low))
@@ -98,6 +102,22 @@ def heavy_tails(X: Array, weights: Array) -> Tails:
         high=np.where(heavy, np.ldexp(high, exponent), np.inf),
         unit=np.where(heavy, np.ldexp(spread, exponent), 1.0),
     )
+
+
+def _first_fence(X: Array, weights: Array) -> tuple[Array, Array]:
+    """Return lower and upper ends beyond which no value of a column tells of its scale.
+
+    A scale that takes part in values very far away would need many passes to forget them. Where the
+    quartiles of a column are one value, nothing is ruled out.
+    """
+    order = np.argsort(X, axis=0)
+    shares = np.cumsum(weights[order], axis=0) / weights.sum()
+    ordered = np.take_along_axis(X, order, axis=0)
+    # The first value up to which a quarter of the weight is, and the last from which on.
+    at = (shares < _QUARTER).sum(axis=0), (shares <= 1.0 - _QUARTER).sum(axis=0)
+    lower, upper = (np.take_along_axis(ordered, rank[None], axis=0)[0] for rank in at)
+    far = np.where(upper > lower, _FAR * (upper - lower), np.inf)
+    return lower - far, upper + far
 
 
 @dataclass(frozen=True)

@@ -120,10 +120,10 @@ def test_a_weight_of_two_is_the_row_twice():
         np.testing.assert_allclose(getattr(tails, name), getattr(other, name), rtol=1e-9)
 
 
-SMALL = {"n_patterns": 10, "n_grades": 2, "tol": 1e-2, "random_state": 0}
+SMALL = {"n_patterns": 6, "n_grades": 2, "tol": 1e-2, "random_state": 0}
 CHAINS = [
-    MultigradeRegressor(**SMALL),
-    MultigradeClassifier(**SMALL),
+    MultigradeRegressor(0.01, **SMALL),
+    MultigradeClassifier(0.01, **SMALL),
     MultigradeRegressorCV([0.1, 0.01], cv=2, **SMALL),
     MultigradeClassifierCV([0.1, 0.01], cv=2, **SMALL),
 ]
@@ -131,6 +131,20 @@ CHAINS = [
 
 def output(model, X):
     return model.decision_function(X) if hasattr(model, "classes_") else model.predict(X)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.15])
+@pytest.mark.parametrize("placeholder", [-999.0, -1e6, 1e8, 1e30])
+def test_placeholders_leave_the_other_values_their_scale(placeholder, share):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(2000, 1))
+    missing = rng.random(2000) < share
+    x[missing] = placeholder
+    read = heavy_tails(x, ones(2000)).apply(x)
+    away = np.abs(read[missing] - read[~missing].mean()).max()
+    assert 0.0 < away < 8.0 * np.log(1e30)  # in units of some deviations
+    assert 0.3 < read[~missing].std() <= 1.05
+    assert np.unique(read[~missing]).size == (~missing).sum()
 
 
 @pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: type(chain).__name__)
@@ -269,15 +283,19 @@ def test_a_chain_with_distances_is_one_of_more_columns(chain):
         )
 
 
-@pytest.mark.parametrize("kind", [MultigradeClassifier, MultigradeClassifierCV])
-def test_rows_held_out_choose_distances_where_they_tell_classes_apart(kind):
+@pytest.mark.parametrize(
+    ("kind", "penalties"),
+    [(MultigradeClassifier, 0.01), (MultigradeClassifierCV, [0.1, 0.01])],
+    ids=["held out", "folds"],
+)
+def test_rows_held_out_choose_distances_where_they_tell_classes_apart(kind, penalties):
     X, y = ring()
     new, labels = ring(seed=1)
-    model = kind(**SMALL).fit(X, y)
+    model = kind(penalties, **SMALL).fit(X, y)
     np.testing.assert_array_equal(model.network_.reading.distances.column, np.arange(8))
-    plain = kind(**SMALL, distances=False).fit(X, y)
+    plain = kind(penalties, **SMALL, distances=False).fit(X, y)
     assert model.score(new, labels) > plain.score(new, labels)
-    assert not kind(**SMALL).fit(*slope()).network_.reading.changes
+    assert not kind(penalties, **SMALL).fit(*slope()).network_.reading.changes
 
 
 def test_a_grid_of_scores_tells_which_chains_read_distances():
