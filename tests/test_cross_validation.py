@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.metrics import log_loss
-from sklearn.model_selection import KFold
+from sklearn.model_selection import GroupKFold, KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from convexgrade import (
@@ -34,6 +37,7 @@ QUICK = {
     "patterns": "sampled",
     "n_patterns": 5,
     "tol": 1e-2,
+    "distances": False,
 }
 
 
@@ -47,6 +51,39 @@ def test_scikit_learn_contract(estimator, check):
 
 def coded(estimator, y):
     return targets(estimator, y) if estimator is MultigradeClassifierCV else y
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("estimator", CROSS_VALIDATED)
+def test_groups_stay_together(estimator, weighted):
+    X, y = make_data()
+    weight = np.where(np.arange(len(X)) < 3, 0.0, 2.0) if weighted else None
+    y, groups = coded(estimator, y), np.array([f"patient {i % 7}" for i in range(len(X))])
+    parameters = {**QUICK, "random_state": 0}
+    model = estimator(**parameters | {"cv": GroupKFold(3)}).fit(X, y, weight, groups=groups)
+    splits = list(GroupKFold(3).split(X, y, groups))
+    expected = estimator(**parameters | {"cv": splits}).fit(X, y, weight)
+    for name, column in expected.cv_results_.items():
+        np.testing.assert_array_equal(model.cv_results_[name], column)
+
+
+def test_groups_are_asked_for_and_routed():
+    X, y = make_data()
+    groups = np.arange(len(X)) % 7
+    model = MultigradeRegressorCV(**QUICK | {"cv": GroupKFold(2)}, random_state=0)
+    with pytest.raises(ValueError, match="'groups' parameter should not be None"):
+        model.fit(X, y)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        model.fit(X, y, groups=groups[1:])
+    with pytest.raises(ValueError, match="groups are given, but cv=2 draws single rows"):
+        MultigradeRegressorCV(**QUICK).fit(X, y, groups=groups)
+    with config_context(enable_metadata_routing=True):
+        asking = model.set_fit_request(groups=True)
+        pipeline = make_pipeline(StandardScaler(), asking).fit(X, y, groups=groups)
+    direct = clone(model).fit(StandardScaler().fit_transform(X), y, groups=groups)
+    np.testing.assert_array_equal(pipeline[-1].alphas_, direct.alphas_)
+    for name, column in direct.cv_results_.items():
+        np.testing.assert_array_equal(pipeline[-1].cv_results_[name], column)
 
 
 @pytest.mark.parametrize("estimator", CROSS_VALIDATED)

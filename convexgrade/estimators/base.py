@@ -21,7 +21,7 @@ from sklearn.base import (
     _fit_context,
 )
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
+from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
@@ -48,15 +48,17 @@ _SINGLE = 1e7  # numbers up to which a weight is so many copies of a row, where 
 
 
 class Rows(NamedTuple):
-    """Rows with uncoded targets and weights."""
+    """Rows with uncoded targets and weights, and the groups they are of where these are told."""
 
     X: Array
     y: NDArray[Any]
     weights: Array
+    groups: NDArray[Any] | None = None
 
     def take(self, which: NDArray[Any]) -> Rows:
         """Return some of the rows, by index or mask."""
-        return Rows(self.X[which], self.y[which], self.weights[which])
+        groups = None if self.groups is None else self.groups[which]
+        return Rows(self.X[which], self.y[which], self.weights[which], groups)
 
 
 class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -136,12 +138,19 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return self
 
     def _fitting(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
     ) -> Iterator[None]:
         """Fit, and pause when a grade has been added to the chain that stays, and when that ends."""
         continues = self._continues()
         self._learn_class_weight()
         given = self._weighted(*self._validate(X, y, reset=not continues), sample_weight)
+        if groups is not None:
+            check_consistent_length(given.X, groups)
+            given = given._replace(groups=column_or_1d(groups))
         first_network = None
         if not continues:
             # What a fit leaves that ends before its first grade must not be half of this one.

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import is_classifier
+from sklearn.base import _fit_context, is_classifier
 from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
@@ -54,6 +54,45 @@ class CrossValidated(DeepChain):
 
     _selection: Selection
 
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Choose alpha and depth on the folds, then fit the chain to all rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; a weight of 2 is the row twice, 0 leaves it out.
+        groups : array-like of shape (n_samples,), default=None
+            What the rows of a group have in common, such as a patient or a batch, for a ``cv`` that
+            keeps groups together, as `sklearn.model_selection.GroupKFold` does.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator. Should the fit be interrupted once the folds have chosen, the grades
+            finished until then stay and the estimator predicts with them.
+
+        Raises
+        ------
+        ValueError
+            If a parameter, X, y, the weights or the groups are not as described, or groups are given
+            and ``cv`` is none that could read them.
+        """
+        for _ in self._fitting(X, y, sample_weight, groups):
+            pass
+        self._warn_unconverged()
+        return self
+
     @property
     def alpha_(self) -> float:
         """The alpha that was chosen."""
@@ -92,9 +131,10 @@ class CrossValidated(DeepChain):
     def _choose(self, given: Rows, n_rows: float) -> None:
         plan = replace(super()._plan(), n_grades=int(self.n_grades))
         usual = usual_penalty(n_rows, self._reading.width(self.n_features_in_))
-        alphas, folds = self._penalties(given, plan, usual), list(self._folds(given))
+        folds = list(self._folds(given))
         if not folds:
             raise ValueError(f"cv={self.cv!r} has no folds.")
+        alphas = self._penalties(given, plan, usual)
         self._selection = found = self._selected(folds, plan, alphas, usual, self._reading)
         other = self._other_reading(distinct_rows(given))
         if other is None:
@@ -122,9 +162,15 @@ class CrossValidated(DeepChain):
     def _folds(self, given: Rows) -> Iterator[Fold]:
         """Yield the folds; where they are drawn here, of single rows."""
         if self._draws_folds:
+            if given.groups is not None:
+                raise ValueError(
+                    f"groups are given, but cv={self.cv!r} draws single rows; cv must be a splitter "
+                    f"that reads groups, such as GroupKFold(5)."
+                )
             given = single_rows(given)
         tried = _TRIED if self.cv is None and len(given.X) >= _MANY else None
-        for train, held_out in islice(self._splitter().split(given.X, given.y), tried):
+        splits = self._splitter().split(given.X, given.y, given.groups)
+        for train, held_out in islice(splits, tried):
             rows, others = given.take(train), given.take(held_out)
             if not (rows.weights.any() and others.weights.any()):
                 raise ValueError(

@@ -44,7 +44,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         Factor of alpha from each grade to the next, positive.
     cv : int, cross-validation generator or iterable, default=None
         Folds: shuffled; None is 5, of which from 5000 rows on the first 2 are tried. Generators and
-        iterables of (train, test) rows are taken as they are.
+        iterables of (train, test) rows are taken as they are; generators get the ``groups`` of `fit`.
     passthrough : {"hidden", "output", "both"}, default="hidden"
         What a grade passes on to the next: its hidden features, the output of the chain so far, or
         both.
@@ -249,7 +249,8 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         Factor of alpha from each grade to the next, positive.
     cv : int, cross-validation generator or iterable, default=None
         Folds: shuffled and stratified; None is 5, of which from 5000 rows on the first 2 are tried.
-        Generators and iterables of (train, test) rows are taken as they are.
+        Generators and iterables of (train, test) rows are taken as they are; generators get the
+        ``groups`` of `fit`.
     passthrough : {"hidden", "output", "both"}, default="hidden"
         What a grade passes on to the next: its hidden features, the output of the chain so far, or
         both.
