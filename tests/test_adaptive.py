@@ -15,8 +15,8 @@ from convexgrade.working_set import solve_over
 from tests.test_grade import fit
 from tests.test_patterns import brute_force_patterns
 
-N_PROBLEMS = 40
-SHORTFALLS_ALLOWED = 2  # 5 %
+N_PROBLEMS = 20
+SHORTFALLS_ALLOWED = 1  # 5 %
 
 
 def random_problem(case):

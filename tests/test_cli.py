@@ -18,7 +18,7 @@ from convexgrade.export import encode, load_model
 
 ROOT = Path(__file__).parents[1]
 FAST = ["--alpha", "0.05", "--n-grades", "2", "--n-patterns", "5", "--max-iter", "2"]
-FAST += ["--random-state", "0"]
+FAST += ["--random-state", "0", "--early-stopping", "false"]
 
 
 def _table(n=40):
@@ -86,7 +86,7 @@ def test_fit_prints_a_line_a_grade_and_saves_the_model(run):
 def test_the_model_is_that_of_one_fit_with_these_parameters(run, alpha, correction):
     _, out, _ = run(
         *("fit", "data.csv", "--target", "price", *FAST[2:]),
-        *("--alpha", alpha, "--correction", correction),
+        *("--alpha", alpha, "--correction", correction, "--early-stopping", "auto"),
     )
     model = load_model("model.npz")
     frame = pd.read_csv("data.csv")

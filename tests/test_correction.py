@@ -38,6 +38,7 @@ SMALL = {
     "alpha_decay": 1.0,
     "patterns": "sampled",
     "n_patterns": 12,
+    "early_stopping": False,
     "random_state": 0,
 }
 

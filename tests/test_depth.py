@@ -195,7 +195,7 @@ def test_two_corrected_grades_learn_what_one_of_as_many_neurons_does_not():
             correction="backward",
             **{**options, "random_state": seed},
         ).fit(X, y)
-        for seed in range(6)
+        for seed in range(3)
     ]
     # Corrections end in optima of their own: the best of some, by what they minimise.
     two = min(starts, key=lambda model: model.objective_path_[-1])
@@ -203,7 +203,7 @@ def test_two_corrected_grades_learn_what_one_of_as_many_neurons_does_not():
         ConvexReLURegressor(standardize=False, **{**options, "n_patterns": 60, "alpha": alpha}).fit(
             X, y
         )
-        for alpha in (3e-4, 1e-4, 3e-5)
+        for alpha in (3e-4, 1e-4)
     ]
     assert ones[1].grades_[0].n_neurons >= sum(g.n_neurons for g in two.grades_)
     *singles, deep = [

@@ -46,19 +46,19 @@ def targets(estimator, y, n_classes=2):
 
 
 def small(estimator, **parameters):
-    depth = {"n_grades": 2} if estimator in CHAINS else {}
+    depth = {"n_grades": 2, "early_stopping": False} if estimator in CHAINS else {}
     return estimator(**{"alpha": 0.02, "n_patterns": 20, "random_state": 0, **depth, **parameters})
 
 
 # Small searches, as scikit-learn's own slow estimators are checked; the checks are the same ones.
-# The search for patterns is that of the estimators of one grade, and takes most of the time.
-OF_CHAINS = {"patterns": "sampled", "n_patterns": 5, "n_grades": 2, "early_stopping": False}
+# The search for patterns is that of the first estimator, and takes most of the time.
+OF_CHAINS = {"patterns": "sampled", "n_patterns": 3, "n_grades": 2, "early_stopping": False}
 
 
 @parametrize_with_checks(
     [
-        ConvexReLURegressor(0.05, n_patterns=10, max_iter=1, tol=1e-2),
-        ConvexReLUClassifier(0.05, n_patterns=10, max_iter=1, tol=1e-2),
+        ConvexReLURegressor(0.1, n_patterns=3, max_iter=1, tol=1e-2),
+        ConvexReLUClassifier(0.05, n_patterns=5, patterns="sampled", tol=1e-2),
         MultigradeRegressor(0.05, tol=1e-2, **OF_CHAINS),
         MultigradeClassifier(0.05, tol=1e-2, **OF_CHAINS),
     ]
@@ -157,7 +157,7 @@ def test_grades_are_not_added_under_another_loss(estimator, first, second):
 def test_added_grades_widen_the_range_of_predictions(loss):
     X, y = make_data()
     y = np.exp(y)
-    parameters = {"warm_start": True, "early_stopping": False, "loss": loss}
+    parameters = {"warm_start": True, "early_stopping": False, "loss": loss, "n_patterns": 8}
     model = small(MultigradeRegressor, n_grades=1, **parameters).fit(X, y)
     low, high = (end[0] for end in model.prediction_range_)
     model.set_params(n_grades=2, alpha_decay=0.01).fit(X, 20.0 * y)
@@ -312,8 +312,8 @@ def test_few_neurons_without_biases_and_intercepts(estimator, seed):
 
 
 def test_a_cut_says_what_its_gap_is_measured_against():
-    X, y = make_data(80, d=3)
-    model = small(ConvexReLURegressor, alpha=1e-3, max_neurons=3).fit(
+    X, y = make_data(40, d=3)
+    model = small(ConvexReLURegressor, alpha=3e-3, max_neurons=3).fit(
         X, np.column_stack([y, X[:, 2] * X[:, 1]])
     )  # and does not warn
     assert model.certificate_.relative_gap > model.tol
@@ -628,7 +628,12 @@ def test_passthrough_decides_what_a_grade_reads(passthrough, keep_inputs):
     X, y = make_data(40, d=3)
     Y = np.column_stack([7.0 * y + 3.0, -np.abs(X[:, 1])])
     model = small(
-        MultigradeRegressor, n_grades=3, passthrough=passthrough, keep_inputs=keep_inputs
+        MultigradeRegressor,
+        alpha=0.1,
+        n_grades=3,
+        n_patterns=8,
+        passthrough=passthrough,
+        keep_inputs=keep_inputs,
     ).fit(X, Y)
     hidden, output = passthrough != "output", passthrough != "hidden"
     for before, grade in zip(model.grades_, model.grades_[1:], strict=False):

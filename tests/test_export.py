@@ -20,6 +20,7 @@ from convexgrade.export import (
 )
 
 FAST = {"alpha": 0.05, "n_grades": 2, "n_patterns": 5, "max_iter": 2, "random_state": 0}
+FAST |= {"early_stopping": False}
 
 
 def _table(n=40):

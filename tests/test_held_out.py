@@ -254,10 +254,7 @@ def test_adding_grades_is_the_same_as_fitting_them_at_once():
     ("estimator", "n", "noise", "share"),
     [
         (MultigradeRegressor, 400, 0.01, 0.3),
-        (MultigradeRegressor, 120, 0.1, 1.0),
-        (MultigradeRegressor, 200, 1.0, 3.0),
         (MultigradeRegressor, 120, 3.0, 10.0),
-        (MultigradeClassifier, 400, 0.0, 0.3),
         (MultigradeClassifier, 200, 0.1, 1.0),
         (MultigradeClassifier, 120, 3.0, 3.0),
     ],
@@ -303,7 +300,7 @@ def interrupted_fit(X, y, grades_before, monkeypatch):
 
 @pytest.mark.parametrize(
     ("grades_before", "kept", "sketched"),
-    [(2, 1, True), (3, 1, True), (4, 2, True), (6, 2, True), (16, 2, True), (17, 1, False)],
+    [(2, 1, True), (4, 2, True), (16, 2, True), (17, 1, False)],
 )
 def test_an_interrupted_fit_keeps_finished_grades_or_the_first_chain_that_was_tried(
     grades_before, kept, sketched, monkeypatch
@@ -328,12 +325,11 @@ def test_a_fit_goes_on_with_finished_grades_but_not_with_sketches(monkeypatch):
         np.testing.assert_array_equal(model.validation_loss_, anew.validation_loss_)
 
 
-@pytest.mark.parametrize("estimator", CHAINS)
-def test_folds_are_shared_out_without_a_difference(estimator):
+def test_folds_are_shared_out_without_a_difference():
     X, y = make_data(n=60)
-    y = targets(estimator, y)
-    alone = small(estimator, alpha=0.01).fit(X, y)
-    shared_out = small(estimator, alpha=0.01, n_jobs=2).fit(X, y)
+    y = targets(MultigradeClassifier, y)
+    alone = small(MultigradeClassifier, alpha=0.01).fit(X, y)
+    shared_out = small(MultigradeClassifier, alpha=0.01, n_jobs=2).fit(X, y)
     np.testing.assert_array_equal(shared_out.validation_loss_, alone.validation_loss_)
     np.testing.assert_array_equal(shared_out.predict(X), alone.predict(X))
 

@@ -20,7 +20,7 @@ def make_data(seed, n=24, k=1):
 
 def fit(X, y, weights=None, **parameters):
     defaults = {"alpha": 0.003, "alpha_decay": 1.0, "n_grades": 3, "n_patterns": 20}
-    defaults = {**defaults, "max_iter": 1, "random_state": 0}
+    defaults = {**defaults, "max_iter": 1, "early_stopping": False, "random_state": 0}
     return MultigradeRegressor(**{**defaults, **parameters}).fit(X, y, weights)
 
 

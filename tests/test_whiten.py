@@ -46,6 +46,7 @@ def test_columns_are_uncorrelated_and_networks_equal_predictions(passthrough):
         n_patterns=20,
         whiten=True,
         passthrough=passthrough,
+        early_stopping=False,
         random_state=0,
     ).fit(X, y, weights)
     assert model.n_grades_ == 3
