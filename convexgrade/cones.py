@@ -24,6 +24,7 @@ Index = NDArray[np.intp]
 
 _MISPLACED = 1e-12  # E x . p >= -_MISPLACED * |b|, |x| = 1, counts as inside: roundings of x . p
 _DEPENDENT = 1e-14  # ridge of normal equations, whose diagonal is 1
+_LARGEST = 1e150  # length whose square is a number
 _ROUNDS = 10  # in which constraints join projections, for each dimension
 _MANY = 16  # dimensions from which on several constraints join at a time:
 _SHARE = 4  # one for so many dimensions
@@ -147,6 +148,7 @@ class Cones:
         tight : Tight
             ``points + (E X)^T rho`` are the projections.
         """
+        enough = min(enough, _LARGEST)
         d = points.shape[1]
         few = min(d // _SHARE, len(self.rows)) if d >= _MANY else 1
         work = _Projections(self, cone, points, tight.fitted(d + few))

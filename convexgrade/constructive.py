@@ -163,7 +163,8 @@ class ConstructiveMultigrade:
         self.sup_norms_ = np.array([*(s.sup_norm for s in self.stages_), residual.sup_norm()])
         # After a stage |e| <= 2 eps.
         last = 2.0 * self.stages_[-1].oscillation if self.guaranteed_ else np.inf
-        self.bounds_ = np.array([*(s.bound for s in self.stages_), last])
+        # No grade raises the residual anywhere, so that every bound holds from its stage on.
+        self.bounds_ = np.minimum.accumulate([*(s.bound for s in self.stages_), last])
         return self
 
     def _refine(self, residual: Residual, modulus: Modulus | None) -> tuple[Residual, str]:
@@ -185,16 +186,19 @@ class ConstructiveMultigrade:
     @property
     def n_stages_(self) -> int:
         """Number of stages."""
+        self._check_fitted()
         return len(self.stages_)
 
     @property
     def n_grades_(self) -> int:
         """Number of grades of the network."""
+        self._check_fitted()
         return sum(stage.n_grades for stage in self.stages_)
 
     @property
     def width_(self) -> int:
         """Width of the network, d + 2."""
+        self._check_fitted()
         return self._dimension + 2
 
     def predict(self, X: ArrayLike) -> Array:
@@ -284,14 +288,14 @@ class ConstructiveMultigrade:
         )
 
     def _check_parameters(self, dimension: Any) -> None:
-        if not isinstance(dimension, Integral) or dimension not in _DIMENSIONS:
+        if not _is_integer(dimension) or dimension not in _DIMENSIONS:
             raise ValueError(
                 f"dimension={dimension!r} must be 1, 2 or 3: the number of grades grows as h to the "
                 f"power -dimension."
             )
         for name, least in (("n_stages", 1), ("max_nodes", 2), ("n_samples", 1)):
             value: Any = getattr(self, name)
-            if not isinstance(value, Integral) or value < least:
+            if not _is_integer(value) or value < least:
                 raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")
 
     def _check_fitted(self) -> None:
@@ -303,13 +307,19 @@ class ConstructiveMultigrade:
     def _check_points(self, X: ArrayLike) -> Array:
         self._check_fitted()
         X = np.asarray(X, dtype=np.float64)
-        if X.ndim != 2 or X.shape[1] != self._dimension:
-            raise ValueError(f"X has shape {X.shape}; expected (n_samples, {self._dimension}).")
+        if X.ndim != 2 or X.shape[1] != self._dimension or len(X) == 0:
+            raise ValueError(
+                f"X has shape {X.shape}; expected (n_samples, {self._dimension}) with at least one row."
+            )
         if not np.all((X >= 0.0) & (X <= 1.0)):
             raise ValueError(
                 f"X must lie in [0, 1]^{self._dimension}, where the function was read."
             )
         return X
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _as_modulus(modulus: Any) -> Modulus | None:

@@ -50,7 +50,7 @@ class Energy(NamedTuple):
         ``2 * alpha * sum_j ||u_j|| |a_j|_1`` over its neurons.
     defect : float
         What is missing: 0 up to rounding, but for pointwise refinement, where it may be positive, and
-        for corrected grades, where it may have either sign.
+        for grades that were corrected, or converted by `to_relu`, where it may have either sign.
     """
 
     before: float

@@ -30,7 +30,7 @@ from convexgrade.losses import Loss
 from convexgrade.network import Network
 from convexgrade.patterns import Patterns, enumerate_patterns, sample_patterns
 from convexgrade.pointwise import refine_pointwise
-from convexgrade.program import Groups, Program
+from convexgrade.program import Groups, Program, independent_columns
 from convexgrade.proposals import Budget, highest_price, joined, propose, sketched
 from convexgrade.solution import Status
 from convexgrade.working_set import Point, null_point, point_of, solve_groups, solve_over
@@ -149,8 +149,10 @@ def state_program(
 ) -> Program:
     """State the program of a grade on input rows H (n_samples, d), without patterns yet."""
     n, d = H.shape
-    linear = np.arange(d) if settings.linear_term else np.arange(0)
     constant = np.array([d]) if settings.fit_intercept else np.arange(0)
+    linear = np.arange(0)
+    if settings.linear_term:
+        linear = independent_columns(H, weights, centred=settings.fit_intercept)
     return Program(
         X=np.column_stack([H, np.full(n, float(settings.hidden_bias))]),
         free=np.concatenate([linear, constant]),
@@ -282,12 +284,11 @@ def _verdict(certificate: Certificate, network: Network, alpha: float, tol: floa
     if certificate.relative_gap > tol:
         unproved = certificate.status.converged
         return Status.INACCURATE if unproved else certificate.status
+    if not certificate.price_is_exact and certificate.price > (1.0 + tol) * alpha:
+        return Status.OPTIMAL
     if network.n_neurons == 0:
         return Status.TRIVIAL
-    if certificate.price_is_exact:
-        return Status.GLOBALLY_OPTIMAL
-    better = certificate.price > (1.0 + tol) * alpha
-    return Status.OPTIMAL if better else Status.NO_BETTER_NEURON
+    return Status.GLOBALLY_OPTIMAL if certificate.price_is_exact else Status.NO_BETTER_NEURON
 
 
 def _sampled(

@@ -13,17 +13,19 @@ adds to the error.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from numbers import Real
+from functools import cache
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
 from convexgrade.geometric import Box, as_box
 
 Array = NDArray[np.float64]
 Modulus = float | tuple[float, float] | Callable[[float], float]
 
+_GOLDEN = 0.5 * (np.sqrt(5.0) - 1.0)
+_FIXED_SHIFTS = 24  # of an estimate on each axis, each _GOLDEN times the one before
 _MAX_LAYERS = 1100  # 2.0**-1075 is 0: cells do not get smaller in double precision
 
 
@@ -86,13 +88,9 @@ def compare_readouts(
     ValueError
         If f does not return one finite number a row.
     """
+    _check_least("n_points", n_points, Integral, 1)
     points = spread_points(box, n_points)
-    values = np.asarray(f(points), dtype=np.float64)
-    if values.shape != (n_points,):
-        raise ValueError(f"f returned shape {values.shape} for {n_points} rows; one number a row.")
-    if not np.isfinite(values).all():
-        worst = points[np.flatnonzero(~np.isfinite(values))[0]]
-        raise ValueError(f"f must be finite on the box; it is not at {worst.tolist()}.")
+    values = _values(f, points)
     rows = []
     for layer, (readout, modulus) in enumerate(zip(readouts(points), moduli, strict=True), start=1):
         error = lp_norm(np.reshape(readout, n_points) - values, p)
@@ -103,6 +101,26 @@ def compare_readouts(
             ratio = 0.0 if error == 0.0 else float("inf")
         rows.append(ReadoutCheck(layer, error, float(modulus), bound, ratio))
     return rows
+
+
+def _check_least(name: str, value: Any, kind: type, least: int) -> None:
+    """Raise an error unless a value is a number of a kind and at least so large."""
+    if not (isinstance(value, kind) and value >= least):
+        noun = "an integer" if kind is Integral else "a number"
+        raise ValueError(f"{name}={value!r} must be {noun} of at least {least}.")
+
+
+def _values(f: Callable[[Array], ArrayLike], points: Array) -> Array:
+    """Return the values of f, checked, at points (n_points, n_features)."""
+    values = np.asarray(f(points), dtype=np.float64)
+    if values.shape != (len(points),):
+        raise ValueError(
+            f"f returned shape {values.shape} for {len(points)} rows; one number a row."
+        )
+    if not np.isfinite(values).all():
+        worst = points[np.flatnonzero(~np.isfinite(values))[0]]
+        raise ValueError(f"f must be finite on the box; it is not at {worst.tolist()}.")
+    return values
 
 
 def lp_norm(values: Array, p: float, count: int | None = None) -> float:
@@ -141,6 +159,8 @@ def as_modulus(modulus: Modulus) -> Callable[[float], float]:
     if isinstance(given, Real):
         constant, exponent = float(given), 1.0
     elif isinstance(given, tuple | list) and len(given) == 2:
+        if not all(isinstance(part, Real) for part in given):
+            raise TypeError(f"modulus={modulus!r} must be a Hölder pair of numbers.")
         constant, exponent = float(given[0]), float(given[1])
     else:
         raise TypeError(
@@ -183,7 +203,8 @@ def layers_for(eps: float, modulus: Modulus, box: Box, base: int) -> int:
     ValueError
         If ``eps`` is not positive, or no layer reaches it.
     """
-    if not eps > 0.0:
+    given: Any = eps
+    if not (isinstance(given, Real) and eps > 0.0):
         raise ValueError(f"eps={eps!r} must be positive.")
     function = as_modulus(modulus)
     for layer in range(1, _MAX_LAYERS + 1):
@@ -221,9 +242,10 @@ def empirical_modulus(
     """Estimate the L^p modulus of continuity of a function on a box.
 
     The modulus at scale t is the largest L^p norm of ``f(x + h) - f(x)`` over shifts h of length at
-    most t; x runs over those points of the box for which x + h is in it. This takes ``n_shifts``
-    shifts along each axis (the bound on readouts needs no others) and ``n_points`` points. **It is a
-    lower bound, up to the error of the quadrature**: a longer look may find a larger modulus.
+    most t; x runs over those points of the box for which x + h is in it. This takes shifts along each
+    axis (the bound on readouts needs no others), ``n_shifts`` that divide t evenly and those of a fixed
+    geometric progression that are below t, and ``n_points`` points. **It is a lower bound, up to the
+    error of the quadrature**: a longer look may find a larger modulus.
 
     Parameters
     ----------
@@ -246,7 +268,7 @@ def empirical_modulus(
     Raises
     ------
     ValueError
-        If the domain is not as described.
+        If a parameter is not as described, or f does not return one finite number a row.
 
     Examples
     --------
@@ -255,21 +277,32 @@ def empirical_modulus(
     >>> round(modulus(0.25), 2)  # 3 t, over the three quarters of [0, 1] where x + t is inside
     0.65
     """
+    _check_least("p", p, Real, 1)
+    for name, size in (("n_features", n_features), ("n_points", n_points), ("n_shifts", n_shifts)):
+        _check_least(name, size, Integral, 1)
     box = as_box(domain, n_features)
     points = spread_points(box, n_points)
-    values = np.asarray(f(points), dtype=np.float64)
+    values = _values(f, points)
+    # Whatever t is, so that the estimate hardly falls with it; even parts of t can all be periods of f.
+    steps = box.width[:, None] * _GOLDEN ** np.arange(_FIXED_SHIFTS)
+
+    @cache
+    def change(axis: int, shift: float) -> float:
+        moved = points.copy()
+        moved[:, axis] += shift
+        inside = moved[:, axis] <= box.high[axis]
+        if not inside.any():
+            return 0.0
+        return lp_norm(_values(f, moved[inside]) - values[inside], p, n_points)
 
     def modulus(t: float) -> float:
+        if not 0.0 <= t < np.inf:
+            raise ValueError(f"t={t!r} must be a scale: finite, and at least 0.")
         worst = 0.0
         for axis in range(n_features):
-            for shift in np.minimum(t, box.width[axis]) * np.arange(1, n_shifts + 1) / n_shifts:
-                moved = points.copy()
-                moved[:, axis] += shift
-                inside = moved[:, axis] <= box.high[axis]
-                if not inside.any():
-                    continue
-                change = np.asarray(f(moved[inside])) - values[inside]
-                worst = max(worst, lp_norm(change, p, n_points))
+            even = np.minimum(t, box.width[axis]) * np.arange(1, n_shifts + 1) / n_shifts
+            for shift in (*even, *steps[axis][steps[axis] < t]):
+                worst = max(worst, change(axis, float(shift)))
         return worst
 
     return modulus

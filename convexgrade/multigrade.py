@@ -48,6 +48,7 @@ Array = NDArray[np.float64]
 
 _CHUNK = 1 << 22  # features that are formed at a time, where only the output is asked for
 _LEAST_PENALTY = 1e-100  # of smaller ones, the square of the reciprocal may be no number
+_ROUNDING = 1e-12  # price that rounding alone can give
 _DEPENDENT = 1e-8  # singular value, relative to the largest, of columns that count as dependent
 
 
@@ -269,32 +270,42 @@ def extended(
     plan: ChainPlan,
     report: Report = lambda line: None,
 ) -> Progress:
-    """Return a chain with one grade more; the chain as it is, with a verdict, if that is trivial.
+    """Return a chain with one grade more; the chain as it is, with a verdict, if that has no neuron.
 
-    Only the first grade may be trivial and stay.
+    Only the first grade may have none and stay.
     """
     chain = _add_grade(progress.chain, data, plan, report)
     grade, verdict = chain.grades[-1], ""
-    if grade.certificate.status is Status.TRIVIAL:
-        verdict = _TRIVIAL.format(index=len(chain), alpha=grade.alpha)
+    if grade.n_neurons == 0 and grade.certificate.status in _WITHOUT_NEURONS:
+        sentence = _WITHOUT_NEURONS[grade.certificate.status]
+        verdict = sentence.format(index=len(chain), alpha=grade.alpha)
         if len(chain) > 1:
             return replace(progress, verdict=verdict)
     return replace(_measured(progress, chain, data, plan), verdict=verdict)
 
 
-_TRIVIAL = (
-    "Grade {index} is trivial: no neuron correlates with what is left by more than alpha={alpha:g}."
-)
+# What ends a chain, if its last grade has no neuron and one of these statuses.
+_WITHOUT_NEURONS = {
+    Status.TRIVIAL: (
+        "Grade {index} is trivial: no neuron is known that correlates with what is left by more than "
+        "alpha={alpha:g}."
+    ),
+    Status.OPTIMAL: (
+        "Grade {index} has no neuron: none of its patterns has one that correlates with what is left "
+        "by more than alpha={alpha:g}, though others have. More patterns or rounds may help."
+    ),
+}
 
 
 def first_price(data: Data, plan: ChainPlan) -> float:
     """Return the highest price of a neuron before the first grade, as far as a search finds it.
 
-    At a greater alpha that grade would be trivial.
+    At a greater alpha that grade would be trivial. 0 where rounding alone is left to fit.
     """
     start = Chain(plan.loss.baseline(data.y, data.weights))
     program = _next_program(start, data, plan).program
-    return null_price(program, plan.settings_of(0), (plan.seed, 0))
+    price = null_price(program, plan.settings_of(0), (plan.seed, 0))
+    return price if price > _ROUNDING else 0.0
 
 
 class _Next(NamedTuple):

@@ -284,7 +284,8 @@ class DeepNetwork:
     Grade 1 reads X by way of ``reading``: heavy-tailed columns drawn in, and distances from the means
     behind them where these are read. Each later grade reads what ``handover`` says, by default the
     hidden features of the one before it, followed by what grade 1 reads. The output is ``baseline``
-    plus the outputs of all grades: predictions for a regressor, log-odds for a classifier.
+    plus the outputs of all grades: predictions for a regressor, and their logarithms for
+    ``loss="poisson"``; for a classifier log-odds, and margins for hinge losses.
 
     Attributes
     ----------

@@ -21,6 +21,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import qr
 
 from convexgrade.cones import Cones, Tight
 from convexgrade.losses import Loss
@@ -32,6 +33,7 @@ Index = NDArray[np.intp]
 _CHUNK = 1 << 20  # numbers of a product with masks that are formed at a time
 _TOGETHER = 100  # groups whose dual norms are sought at a time
 _STEPS = 60  # of Newton's method for unpenalised columns, at most,
+_DEPENDENT = 1e-6  # share of a column that others leave, below which Newton steps do not see it
 _FINER, _EASED = 0.3, 8  # for a loss with kinks after so many solves, each with less rounding
 
 
@@ -80,7 +82,7 @@ class Program:
         Rows of the grade's input; the last column is the constant 1, or 0 where neurons have no bias.
     free : ndarray of int, shape (q,)
         Columns of X that also enter unpenalised, Z = X[:, free]: none, the constant (an intercept),
-        or all (a linear term).
+        or, for a linear term, all that are independent.
     y : ndarray of shape (n_samples, n_outputs)
         Coded targets.
     offset : ndarray of shape (n_samples, n_outputs)
@@ -280,3 +282,23 @@ def _descended(loss: Loss, Z: Array, y: Array, offset: Array, weights: Array, c:
         if last or c is previous:
             break
     return c
+
+
+def independent_columns(H: Array, weights: Array, centred: bool) -> Index:
+    """Return columns of H (n_samples, d) on which all others depend, up to what Newton steps see.
+
+    If ``centred``, on these and the constant. Hidden features of a chain, next to its inputs, can be as
+    good as dependent. What linear terms reach by telling such columns apart has enormous coefficients:
+    no solver finds it, no new row bears it, and yet a lower bound would have to allow for it.
+    """
+    columns = H / np.maximum(np.abs(H).max(axis=0), np.finfo(float).tiny)
+    if centred:
+        columns = columns - weights @ columns / weights.sum()
+    size = np.sqrt(weights @ columns**2)
+    varied = np.flatnonzero(size > _DEPENDENT * np.sqrt(weights.sum()))
+    if varied.size == 0:
+        return varied
+    unit = np.sqrt(weights)[:, None] * columns[:, varied] / size[varied]
+    triangle, order = qr(unit, mode="r", pivoting=True)
+    left = np.abs(np.diagonal(triangle))  # of each column by those before it, decreasing
+    return np.sort(varied[order[: np.sum(left > _DEPENDENT)]])

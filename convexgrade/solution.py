@@ -23,7 +23,9 @@ class Status(Enum):
         "Optimal over its patterns to the requested tolerance, and a search found no better neuron."
     )
     GLOBALLY_OPTIMAL = "Globally optimal to the requested tolerance: all patterns were enumerated."
-    TRIVIAL = "The zero grade is optimal: no neuron correlates enough with what is left to fit."
+    TRIVIAL = (
+        "No neuron is worth its penalty: none is known that correlates enough with what is left."
+    )
     CONVERTED = (
         "Converted from a gated grade: equal to it on the training rows, not optimal among ReLU "
         "networks; the certificate tells how far from it."

@@ -41,7 +41,7 @@ LAYERS = [
     {"cutting", "pointwise", "proposals"},
     {"grade"},
     {"multigrade"},
-    {"selection", "estimators.targets", "readouts"},
+    {"selection", "estimators.rows", "estimators.targets", "readouts"},
     {"correction", "estimators.base"},
     {"estimators.deep", "estimators.shallow"},
     {"estimators.cross_validated"},

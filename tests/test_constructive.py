@@ -186,3 +186,15 @@ def test_models_are_pickled_without_the_function():
     X = new_points(1, 9)
     assert np.array_equal(pickle.loads(pickle.dumps(model)).predict(X), model.predict(X))
     assert repr(model).startswith("ConstructiveMultigrade(n_stages=2")
+
+
+def test_bounds_never_rise_and_nothing_is_told_before_a_fit():
+    model = ConstructiveMultigrade(modulus=1.0, n_stages=2).fit(lambda X: np.zeros(len(X)), 1)
+    assert (np.diff(model.bounds_) <= 0.0).all()
+    for name in ("n_stages_", "n_grades_", "width_"):
+        with pytest.raises(ValueError, match="not fitted"):
+            getattr(ConstructiveMultigrade(), name)
+    with pytest.raises(ValueError, match="dimension=True must be 1, 2 or 3"):
+        ConstructiveMultigrade().fit(lambda X: X[:, 0], True)
+    with pytest.raises(ValueError, match="at least one row"):
+        model.check(lambda X: X[:, 0], np.empty((0, 1)))

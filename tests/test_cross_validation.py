@@ -415,3 +415,12 @@ def test_a_fold_may_have_classes_whose_rows_have_no_weight():
         alphas=[0.1], n_grades=1, cv=KFold(2), patterns="sampled", n_patterns=5, random_state=0
     ).fit(X, labels, sample_weight=weights)
     np.testing.assert_array_equal(model.classes_, [0, 1])
+
+
+def test_a_path_of_what_only_rounding_leaves_has_usual_penalties():
+    X, _ = make_data()
+    template = ConvexReLURegressor(linear_term=True, n_patterns=5, random_state=0)
+    path = alpha_path(template, X, 3.0 * X[:, 0] + 1.0, n_alphas=2)
+    assert [point.alpha for point in path] == pytest.approx([1.0, 1e-3])
+    with pytest.raises(ValueError, match="eps == nan, must be > 0"):
+        alpha_path(template, X, X[:, 0], eps=np.nan)

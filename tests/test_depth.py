@@ -210,3 +210,15 @@ def test_two_corrected_grades_learn_what_one_of_as_many_neurons_does_not():
         np.mean((m.predict(X_test) - y_test) ** 2) / np.var(y_test) for m in (*ones, two)
     ]
     assert deep < 0.1 * min(singles)
+
+
+@pytest.mark.parametrize(("d", "truncate"), [(1, 1e-3), (2, 1e-3), (10, 1e-3), (300, 0.01)])
+def test_near_the_origin_the_density_is_constant(d, truncate):
+    """There radii are distributed as r^d; with 300 columns the density itself is no number."""
+    radius = np.linalg.norm(make_depth_separation(20_000, d, truncate=truncate)[0], axis=1)
+    assert radius.mean() / truncate == pytest.approx(d / (d + 1.0), abs=3.0 / (d + 1) / 140)
+
+
+def test_a_law_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match=r"truncate=0.05 keeps so little of the law"):
+        make_depth_separation(5, 1000, truncate=0.05)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from convexgrade import MultigradeClassifier, MultigradeRegressor, certify
+from convexgrade import MultigradeClassifier, MultigradeRegressor, certify, to_relu
 from convexgrade.energy import rescale
 from convexgrade.grade import Settings, fit_grade, state_program
 from convexgrade.losses import BinaryLogLoss, SquaredError
@@ -186,3 +186,13 @@ def test_grades_under_other_losses_are_left_as_they_are():
     network = some_network()
     program = some_program(BinaryLogLoss(), np.ones((10, 1)))
     assert rescale(program, network) is network
+
+
+def test_conversion_measures_energies_anew():
+    X, y = make_data(1)
+    gated = fit(X, y, n_grades=1, activation="gated_relu", n_patterns=10, alpha=0.01)
+    converted = to_relu(gated, X, y).estimator
+    [energy], [grade] = converted.energy_, converted.grades_
+    assert energy.penalty == pytest.approx(2.0 * grade.alpha * grade.network.penalty)
+    total = energy.after + energy.output + energy.penalty + energy.defect
+    assert energy.before == pytest.approx(total)

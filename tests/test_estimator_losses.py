@@ -253,3 +253,32 @@ def test_corrections_need_a_curvature(loss):
 def test_staged_predictions_need_a_fit():
     with pytest.raises(NotFittedError):
         list(MultigradeRegressor().staged_predict([[0.0]]))
+
+
+@pytest.mark.parametrize("outlier", [1e6, -1e15])
+@pytest.mark.parametrize("loss", ["absolute_error", "huber"])
+def test_how_far_an_outlier_is_does_not_matter(loss, outlier):
+    X, y = line_with_noise(60)
+    model = ConvexReLURegressor(0.01, loss=loss, n_patterns=8, tol=1e-2, random_state=0)
+    true = model.fit(X, y).predict(X)
+    y[3] = outlier
+    robust = model.fit(X, y).predict(X)
+    assert np.median(np.abs(robust - true)) < 0.2 * y[:3].std()
+    assert model.grades_[0].n_neurons > 0
+    assert certify(model, X, y)[0].primal == pytest.approx(model.certificate_.primal)
+
+
+def test_counts_are_checked_wherever_they_are_given():
+    X, y = counts(60)
+    parameters = {"loss": "poisson", "n_patterns": 6, "early_stopping": False, "random_state": 0}
+    model = MultigradeRegressor(0.05, n_grades=1, warm_start=True, **parameters).fit(X, y)
+    for given in (certify, correct, lambda m, X, y: m.set_params(n_grades=2).fit(X, y)):
+        with pytest.raises(ValueError, match="loss='poisson' needs y that is nowhere negative"):
+            given(model, X, -y)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", *KINKED, "poisson"])
+def test_targets_whose_sums_are_no_numbers_are_refused(loss):
+    X, y = counts(20)
+    with pytest.raises(ValueError, match=r"y has values of up to 1e\+301"):
+        ConvexReLURegressor(loss=loss).fit(X, 1e301 * (y > y.min()))

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from scipy.sparse import csr_array
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
@@ -649,3 +650,46 @@ def test_alpha_decay_is_the_factor_from_grade_to_grade():
     X, y = make_data()
     model = small(MultigradeRegressor, n_grades=3, alpha_decay=0.5).fit(X, y)
     assert [grade.alpha for grade in model.grades_] == [0.02, 0.01, 0.005]
+
+
+def test_features_of_no_neuron_are_told_of():
+    X, y = make_data()
+    model = small(ConvexReLURegressor, alpha=100.0).fit(X, y)
+    with pytest.warns(UserWarning, match=r"no neuron \(alpha=100\): transform returns no columns"):
+        assert model.transform(X).shape == (60, 0)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_any_positive_penalty_has_a_grade(estimator):
+    X, y = make_data()
+    model = small(estimator, alpha=1e300).fit(X, targets(estimator, y))
+    assert model.grades_[0].n_neurons == 0
+
+
+def test_weights_too_small_to_be_averaged_are_weights():
+    X, y = make_data()
+    model = small(MultigradeRegressor)
+    expected = model.fit(X, y).predict(X)
+    tiny = model.fit(X, y, np.full(len(X), 5e-324)).predict(X)
+    np.testing.assert_array_equal(tiny, expected)
+
+
+def test_more_input_that_no_fit_can_use():
+    X, y = make_data()
+    with pytest.raises(ValueError, match=r"class_weight=\{0: 0, 1: 0\} leaves no row a positive"):
+        small(MultigradeClassifier, class_weight={0: 0, 1: 0}).fit(X, (y > 1.0).astype(int))
+    with pytest.raises(
+        ValueError, match="whose squares are no numbers: they need standardize=True"
+    ):
+        small(ConvexReLURegressor, standardize=False).fit(1e200 * X, y)
+    with pytest.raises(TypeError, match="Sparse data was passed for y"):
+        small(ConvexReLURegressor).fit(X, csr_array(y[:, None]))
+    with pytest.raises(ValueError, match="refinement='pointwise' needs loss='squared_error'"):
+        small(MultigradeRegressor, refinement="pointwise", loss="huber").fit(X, y)
+
+
+def test_a_warm_start_predicts_in_the_shape_of_its_targets():
+    X, y = make_data()
+    model = small(MultigradeRegressor, warm_start=True).fit(X, y)
+    assert model.predict(X).shape == (60,)
+    assert model.fit(X, y[:, None]).predict(X).shape == (60, 1)

@@ -380,7 +380,7 @@ def test_bad_input_is_refused_by_name():
         model.fit_function(cone, 1, 0)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         model.fit_function(lambda X: np.zeros(3), 1)
-    with pytest.raises(ValueError, match="n_features == 0, must be >= 1"):
+    with pytest.raises(ValueError, match="n_features=0 must be an integer of at least 1"):
         model.fit_function(cone, 0)
     model.fit(X, y)
     for modulus in (-1.0, (1.0, 0.0), (1.0, 1.5), np.nan):
@@ -416,3 +416,28 @@ def test_tables_know_only_what_they_are_given():
     assert tables.baseline.tolist() == [1.5]
     assert tables.layers[0].terms.tolist() == [[-0.5], [1.5]]
     assert tables.layers[0].weight.tolist() == [3.0, 1.0]
+
+
+def test_a_modulus_of_waves_is_none_of_its_periods():
+    modulus = empirical_modulus(lambda X: np.sin(40.0 * np.pi * X[:, 0]), 1)
+    found = [modulus(t) for t in (0.025, 0.1, 0.2, 0.4, 0.8)]
+    assert min(found) > 1.3  # at its half period, 0.025, it is 2 sin(20 pi x) in norm: sqrt(2)
+    assert max(found) < np.sqrt(2.0) + 1e-3
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"f": lambda X: np.full(len(X), np.nan)}, "f must be finite"),
+        ({"f": lambda X: X}, r"f returned shape \(20000, 1\)"),
+        ({"p": 0.5}, "p=0.5 must be a number of at least 1"),
+        ({"n_points": 0}, "n_points=0 must be an integer of at least 1"),
+        ({"n_shifts": 0}, "n_shifts=0 must be an integer of at least 1"),
+        ({"n_features": 0}, "n_features=0 must be an integer of at least 1"),
+    ],
+)
+def test_estimates_of_nothing_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        empirical_modulus(**{"f": lambda X: X[:, 0], "n_features": 1, **given})
+    with pytest.raises(ValueError, match=r"t=-0.1 must be a scale"):
+        empirical_modulus(lambda X: X[:, 0], 1)(-0.1)

@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from convexgrade import ConvexReLURegressor, MultigradeRegressor, certify
 from convexgrade.grade import Settings, fit_grade, state_program
 from convexgrade.losses import SquaredError
+from convexgrade.program import independent_columns
 from convexgrade.search import neurons_of
 from convexgrade.solution import Status
 from convexgrade.working_set import point_of, solve_groups
@@ -213,3 +215,55 @@ def test_a_loose_tolerance_is_met_by_the_solver_asked_first():
     H, y = small_problem(3, n=60, d=12)
     certificate = fit(H, y, alpha=0.03, tol=1.0, max_iter=1)[1].certificate
     assert certificate.relative_gap <= 1.0
+
+
+def test_no_neuron_is_no_proof_where_a_search_has_found_a_better_one():
+    """One random pattern has no neuron that is worth its penalty; others have."""
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1.0, 1.0, (100, 5))
+    y = np.abs(X[:, 0]) + np.abs(X[:, 1]) + X[:, 2] * X[:, 3]
+    model = MultigradeRegressor(
+        0.05, n_grades=3, early_stopping=False, patterns="sampled", n_patterns=1, random_state=2
+    ).fit(X, y)
+    assert model.grades_[0].n_neurons == 0
+    assert model.certificates_[0].price > 2.0 * 0.05
+    assert model.certificates_[0].status is Status.OPTIMAL
+    assert model.stop_reason_.startswith("Grade 1 has no neuron: none of its patterns")
+
+
+def test_a_linear_target_needs_no_neuron_but_its_linear_term():
+    X = np.random.default_rng(0).uniform(-1.0, 1.0, (60, 3))
+    model = ConvexReLURegressor(0.1, linear_term=True, n_patterns=10, random_state=0)
+    model.fit(X, 3.0 * X[:, 0] - X[:, 1])
+    assert model.score(X, 3.0 * X[:, 0] - X[:, 1]) == pytest.approx(1.0)
+    assert model.certificate_.status.value.startswith("No neuron is worth its penalty")
+
+
+def test_linear_terms_of_dependent_columns_are_as_good_as_certified():
+    """Hidden features next to inputs are all but dependent: the solver and the bound must agree."""
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1.0, 1.0, (100, 5))
+    y = np.abs(X[:, 0]) + np.abs(X[:, 1]) + X[:, 2] * X[:, 3]
+    model = MultigradeRegressor(
+        0.003, alpha_decay=1.0, n_grades=2, linear_term=True, early_stopping=False, random_state=0
+    ).fit(X, y)
+    assert model.n_grades_ == 2
+    assert max(c.relative_gap for c in model.certificates_) < 1e-4
+    again = [c.primal for c in certify(model, X, y)]
+    assert again == pytest.approx([c.primal for c in model.certificates_])
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_independent_columns_span_what_all_do(centred):
+    rng = np.random.default_rng(0)
+    H = rng.standard_normal((30, 4)) * [1.0, 1e-5, 1e5, 1.0]
+    H = np.column_stack([np.full(30, 2.0), H, H @ [1.0, 2e5, 1e-5, 0.0], np.zeros(30)])
+    weights = rng.uniform(0.5, 2.0, 30)
+    kept = independent_columns(H, weights, centred)
+    assert kept.size == (4 if centred else 5)
+    constant = np.ones((30, 1 if centred else 0))
+    some, every = np.hstack([H[:, kept], constant]), np.hstack([H, constant])
+    some, every = (A / np.abs(A).max(axis=0).clip(1e-300) for A in (some, every))
+    left = every - some @ np.linalg.lstsq(some, every, rcond=1e-14)[0]
+    assert np.abs(left).max() < 1e-8
+    assert np.linalg.matrix_rank(some) == some.shape[1]

@@ -13,7 +13,7 @@ from convexgrade import (
     multigrade,
     selection,
 )
-from convexgrade.estimators.base import distinct_rows
+from convexgrade.estimators.rows import distinct_rows
 from convexgrade.losses import BinaryLogLoss, SquaredError
 from convexgrade.selection import parts_held_out, usual_penalty
 from convexgrade.solution import Status

@@ -18,6 +18,8 @@ from sklearn.utils import Bunch, check_random_state
 __all__ = ["load_concrete", "load_energy", "make_depth_separation"]
 
 _MOST_STEPS = 5_000_000  # of that table: some 0.5 GB
+_STEPS_A_DIMENSION = 100  # of that table at least, as its density can rise with t^(d - 1),
+_TERMS = 20  # of a power series whose terms fall by half at least
 _STEP = 0.01  # of the grid on which the radial law is tabulated; its density waves with period pi
 
 
@@ -133,7 +135,7 @@ def make_depth_separation(
     ------
     ValueError
         If ``n_samples`` or ``n_features`` is not a positive integer, or ``truncate`` not a positive
-        finite number, or too large.
+        finite number, or too large, or so small that the density is 0 in double precision.
 
     References
     ----------
@@ -162,6 +164,11 @@ def make_depth_separation(
             f"tabulated that far."
         )
     t, distribution = _radial_law(d, unit * float(truncate))
+    if np.isnan(distribution).any():
+        raise ValueError(
+            f"truncate={truncate!r} keeps so little of the law with n_features={d} that no number tells "
+            f"how much."
+        )
     radius = np.interp(rng.uniform(size=n_samples), distribution, t) / unit
     direction = rng.standard_normal((n_samples, d))
     X = direction * (radius / np.linalg.norm(direction, axis=1))[:, None]
@@ -176,13 +183,28 @@ def _check_positive(name: str, value: Any, kind: type, allowed: str) -> None:
 
 def _radial_law(d: int, end: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return a grid of t in [0, end] and the distribution function of ``d J_{d/2}(t)^2 / t`` on it."""
-    t = np.linspace(0.0, end, 1 + int(np.ceil(end / _STEP)))
-    density = np.zeros_like(t)
-    density[1:] = d * jv(d / 2, t[1:]) ** 2 / t[1:]
-    if d == 1:
-        density[0] = 2.0 / np.pi  # J_{1/2}(t)^2 = 2 sin(t)^2 / (pi t), so the limit is not 0
+    t = np.linspace(0.0, end, 1 + max(_STEPS_A_DIMENSION * d, int(np.ceil(end / _STEP))))
+    if end**2 < d:
+        density = (t / end) ** (d - 1) * _without_power(d, t) ** 2
+    else:
+        density = np.zeros_like(t)
+        density[1:] = d * jv(d / 2, t[1:]) ** 2 / t[1:]
+        if d == 1:
+            density[0] = 2.0 / np.pi  # J_{1/2}(t)^2 = 2 sin(t)^2 / (pi t), so the limit is not 0
     distribution = np.maximum.accumulate(cumulative_simpson(density, x=t, initial=0.0))
-    return t, distribution / distribution[-1]
+    return t, distribution / (distribution[-1] or np.nan)
+
+
+def _without_power(d: int, t: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return J_{d/2}(t) without its factor t^{d/2}, up to a constant, for t^2 < d: its power series.
+
+    That factor can be too small to be a number.
+    """
+    term = total = np.ones_like(t)
+    for k in range(1, _TERMS):
+        term = term * (-0.25 * t**2) / (k * (0.5 * d + k))
+        total = total + term
+    return total
 
 
 def _load(name: str, *, return_X_y: bool, as_frame: bool) -> Any:

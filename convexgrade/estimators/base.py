@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,9 +23,10 @@ from sklearn.base import (
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexgrade.certificate import Certificate
+from convexgrade.estimators.rows import Rows, checked_weights, distinct_rows, effective_number
 from convexgrade.estimators.targets import Coding
 from convexgrade.grade import Grade, Settings
 from convexgrade.losses import Loss
@@ -44,21 +45,7 @@ from convexgrade.solvers import SOLVERS
 
 Array = NDArray[np.float64]
 
-_SINGLE = 1e7  # numbers up to which a weight is so many copies of a row, where some are drawn
-
-
-class Rows(NamedTuple):
-    """Rows with uncoded targets and weights, and the groups they are of where these are told."""
-
-    X: Array
-    y: NDArray[Any]
-    weights: Array
-    groups: NDArray[Any] | None = None
-
-    def take(self, which: NDArray[Any]) -> Rows:
-        """Return some of the rows, by index or mask."""
-        groups = None if self.groups is None else self.groups[which]
-        return Rows(self.X[which], self.y[which], self.weights[which], groups)
+_LARGEST = 1e150  # value of a column that is read as it is: of larger ones, squares are no numbers
 
 
 class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -175,9 +162,16 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         Returns
         -------
         ndarray of shape (n_samples, n_neurons)
-            Output of each neuron of the last grade.
+            Output of each neuron of the last grade: no column, and a warning, if it has none.
         """
         rows = self._validate_rows(X)
+        if self._n_features_out == 0:
+            warnings.warn(
+                f"The last grade has no neuron (alpha={self.grades_[-1].alpha:g}): transform returns "
+                f"no columns.",
+                UserWarning,
+                stacklevel=2,
+            )
         *_, last, _ = self._progress.chain.walk(rows)
         return self.grades_[-1].network.hidden(last.H)
 
@@ -292,6 +286,12 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _learn_from(self, rows: Rows) -> None:
         """Learn what a fit needs to know before it has a plan: seed, coding of targets, reading."""
+        largest = np.abs(rows.X).max()
+        if not self.standardize and largest > _LARGEST:
+            raise ValueError(
+                f"X has values of up to {largest:.3g}, whose squares are no numbers: they need "
+                f"standardize=True, or another unit."
+            )
         self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self._coding = self._learn_coding(rows.y, rows.weights)
         self._reading = self._learn_reading(rows)
@@ -385,60 +385,6 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
                     ConvergenceWarning,
                     stacklevel=3,
                 )
-
-
-def checked_weights(sample_weight: ArrayLike | None, X: Array) -> Array:
-    """Return the weights of the rows of X, none of them negative and at least one positive."""
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    if not (weights > 0.0).any():
-        raise ValueError("sample_weight is zero for every row; at least one must be positive.")
-    with np.errstate(over="ignore"):
-        total = weights.sum()
-    # Only their ratios count, and of numbers as large as these nobody means counts.
-    return np.asarray(weights if np.isfinite(total) else weights / weights.max())
-
-
-def effective_number(weights: Array) -> float:
-    """Return of how many rows positive weights speak: their sum, unless some below 1 are no counts.
-
-    Then Kish's effective number, with which the variance of a weighted mean falls, whatever the unit.
-    """
-    if weights.min() >= 1.0:
-        return float(weights.sum())
-    shares = weights / weights.max()  # squares of very small weights would be 0
-    return float(shares.sum() ** 2 / (shares**2).sum())
-
-
-def single_rows(given: Rows) -> Rows:
-    """Return the rows of positive weight, one by one: what is to be drawn from them depends on no order.
-
-    A row of weight 2 is the row twice, as long as weights are whole and copies take little memory.
-    """
-    rows = given.take(given.weights > 0.0)
-    _, copy_of = np.unique(_table(rows), axis=0, return_inverse=True)
-    rows = rows.take(np.lexsort((rows.weights, copy_of)))
-    if rows.weights.sum() * rows.X.shape[1] > _SINGLE or np.any(rows.weights % 1.0):
-        return rows
-    copies = rows.take(np.repeat(np.arange(len(rows.X)), rows.weights.astype(np.intp)))
-    return copies._replace(weights=np.ones(len(copies.X)))
-
-
-def distinct_rows(given: Rows) -> Rows:
-    """Return the distinct rows of positive weight, sorted, with the weight of all their copies.
-
-    A row of weight 0 must not shape patterns or scalings, and a row twice is a row of weight 2. The
-    order of the rows then does not matter either: the search visits the same points whatever it was.
-    """
-    rows = given.take(given.weights > 0.0)
-    _, first, copy_of = np.unique(_table(rows), axis=0, return_index=True, return_inverse=True)
-    weights = np.bincount(copy_of, rows.weights).astype(np.float64)
-    return rows.take(first)._replace(weights=weights)
-
-
-def _table(rows: Rows) -> Array:
-    """Return one line for each row: its columns, and a number that stands for its target."""
-    _, code = np.unique(rows.y, axis=0, return_inverse=True)
-    return np.column_stack([rows.X, code])
 
 
 def _summary(progress: Progress) -> str:

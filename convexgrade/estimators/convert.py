@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from convexgrade.decomposition import Decomposition, decompose
 from convexgrade.estimators.base import BaseChain
-from convexgrade.multigrade import Chain, Data, certify_chain
+from convexgrade.multigrade import Chain, Data, certify_chain, measure_energy
 from convexgrade.solution import Status
 
 
@@ -115,8 +115,9 @@ def to_relu(
     step, _ = old.walk(data.X)
     decomposition = decompose(old.grades[0].network, step.H)
     converted = deepcopy(estimator).set_params(activation="relu")
+    chain, loss = _certified(converted, old, decomposition, data), estimator._coding.loss
     converted._progress = replace(
-        estimator._progress, chain=_certified(converted, old, decomposition, data)
+        estimator._progress, chain=chain, energy=measure_energy(chain, data, loss)
     )
     difference = converted._progress.chain.output(data.X) - old.output(data.X)
     return Conversion(

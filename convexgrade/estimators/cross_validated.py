@@ -15,8 +15,8 @@ from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from convexgrade.estimators.base import Rows, distinct_rows, single_rows
 from convexgrade.estimators.deep import WITH_DISTANCES, DeepChain
+from convexgrade.estimators.rows import Rows, distinct_rows, single_rows
 from convexgrade.multigrade import ChainPlan
 from convexgrade.network import Network
 from convexgrade.reading import Reading

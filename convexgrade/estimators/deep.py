@@ -25,7 +25,8 @@ from convexgrade.correction import (
     objective,
 )
 from convexgrade.energy import Energy
-from convexgrade.estimators.base import BaseChain, Rows, distinct_rows, single_rows
+from convexgrade.estimators.base import BaseChain
+from convexgrade.estimators.rows import Rows, distinct_rows, single_rows
 from convexgrade.estimators.targets import (
     ClassifierTargets,
     RegressorTargets,
@@ -302,7 +303,7 @@ class ManyGrades(DeepChain):
         if (type(asked), vars(asked)) != (type(fitted), vars(fitted)):
             raise ValueError(
                 f"loss={self.loss!r} and its parameters must be those of the grades already fitted, "
-                f"{fitted!r}, when warm_start=True."
+                f"{_told(fitted)}, when warm_start=True."
             )
 
     def _held_out(self, rows: Rows) -> Iterator[Fold]:
@@ -320,6 +321,17 @@ class ManyGrades(DeepChain):
                     f"must be left to train on."
                 )
             yield Fold(self._data(distinct_rows(rows.take(train))), self._data(rows.take(part)))
+
+
+def _told(loss: Any) -> str:
+    """Return a loss as the parameters that ask for it."""
+    match loss.name:
+        case "quantile":
+            return f"'quantile' with quantile={loss.quantile:g}"
+        case "huber":
+            return f"'huber' with epsilon={loss.width:g}"
+        case name:
+            return repr(name)
 
 
 class StagedRegressor(RegressorTargets):

@@ -13,7 +13,7 @@ from sklearn.utils import Tags, check_scalar
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from convexgrade.estimators.base import checked_weights
+from convexgrade.estimators.rows import checked_weights
 from convexgrade.geometric import MAX_BASE, Box, Tables, as_box, cell_centers
 from convexgrade.geometric_network import (
     Code,
@@ -47,9 +47,9 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
     none of those before it. `to_network` writes the readouts as a network of fixed width.
 
     For rows in place of a function: if ``y = f(x)`` without noise and f changes by at most w(t) over a
-    distance t, then the error at every point of effective level l (see `staged_predict`) is at most
-    ``w(sqrt(d) h) <= (2 d + 1) w(h)``, h the side of the cells, with ``decoder="table"``. Of noisy
-    targets, nothing is promised.
+    distance t, then the error at every point of the box with effective level l (see `staged_predict`)
+    is at most ``w(sqrt(d) h) <= (2 d + 1) w(h)``, h the side of the cells, with ``decoder="table"``. Of
+    noisy targets, or outside of the box, nothing is promised.
 
     Parameters
     ----------
@@ -317,8 +317,8 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
         -------
         GeometricNetwork
             Of width at most ``2 d N + d + 2``, with two sine channels. ``forward(X)`` returns every
-            readout; off tiny ramps next to the faces of cells they equal `staged_predict`, for the
-            table decoder up to the error of decoding.
+            readout; off tiny ramps next to the faces of cells, and rows that rounding puts on another
+            side of one, they equal `staged_predict`, for the table decoder up to the error of decoding.
 
         Raises
         ------

@@ -261,5 +261,9 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
                 f"refinement='pointwise' and correction={self.correction!r} exclude each other: a "
                 f"correction moves the grades that the constraints were made for."
             )
+        if self.refinement == "pointwise" and self.loss != "squared_error":
+            raise ValueError(
+                f"refinement='pointwise' needs loss='squared_error'; this is loss={self.loss!r}."
+            )
         plan = super()._plan(first_network)
         return replace(plan, settings=replace(plan.settings, refinement=self.refinement))

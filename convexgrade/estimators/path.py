@@ -99,6 +99,8 @@ def alpha_path(
     if alphas is None:
         check_scalar(n_alphas, "n_alphas", Integral, min_val=2)
         check_scalar(eps, "eps", Real, min_val=0.0, max_val=1.0, include_boundaries="neither")
+        if np.isnan(eps):
+            raise ValueError("eps == nan, must be > 0.0 and < 1.0.")
         largest = walker._largest_penalty(X, y, sample_weight) or 1.0  # 0 for constant targets
         penalties = largest * eps ** (np.arange(n_alphas) / (n_alphas - 1))
     else:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from scipy.special import expit, softmax
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.preprocessing import LabelBinarizer
@@ -28,6 +29,8 @@ Array = NDArray[np.float64]
 
 
 _NORMAL = 1.4826  # standard deviations of a normal distribution in its median deviation
+_HUGE = 1e300  # target of which sums over rows, or errors of predictions, may be no numbers
+_FARTHEST = 1e4  # spreads from the median that a target is away, at most, for a robust loss
 _LARGEST = 700.0  # exponent of a predicted mean: e to the power of more is no number
 
 REGRESSION_LOSSES: Mapping[str, Callable[[Any], Loss]] = {
@@ -82,11 +85,27 @@ class Coding:
         return np.asarray(self.span.apply(output) * self.scaling.scale + self.scaling.center)
 
 
+class RobustCoding(Coding):
+    """Outputs of losses that grow in proportion to the error of an outlier.
+
+    Beyond where predictions come, the distance of a target moves no prediction. It only adds a
+    constant to the objective, beside which everything else would be less than the tolerance.
+    """
+
+    def coded(self, y: Array) -> Array:
+        """Return targets in units of the spread, those far out as if they were ``_FARTHEST`` away."""
+        return np.clip(super().coded(y), -_FARTHEST, _FARTHEST)
+
+
 class LogCoding(Coding):
     """Outputs that are logarithms of means, relative to ``e^center``."""
 
     def coded(self, y: Array) -> Array:
         """Return targets divided by their mean."""
+        if (y < 0.0).any():
+            raise ValueError(
+                f"loss='poisson' needs y that is nowhere negative; its least value is {y.min():g}."
+            )
         return np.asarray(y / np.exp(self.scaling.center))
 
     def span_around(self, y: Array, extrapolation: float) -> Span:
@@ -130,6 +149,10 @@ class RegressorTargets(RegressorMixin):
         return output[:, 0] if self._one_dimensional else output
 
     def _validate(self: Any, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[Array, Array]:
+        if issparse(y):
+            raise TypeError(
+                "Sparse data was passed for y, but dense data is required: y.toarray()."
+            )
         rows, targets = validate_data(
             self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, reset=reset
         )
@@ -138,11 +161,17 @@ class RegressorTargets(RegressorMixin):
     def _learn_coding(self: Any, y: Array, weights: Array) -> Coding:
         self._one_dimensional = y.ndim == 1
         columns, loss = _as_columns(y), self._loss_of(1)
+        if np.abs(y).max() > _HUGE:
+            raise ValueError(
+                f"y has values of up to {np.abs(y).max():.3g}, whose sums are no numbers; they need "
+                f"another unit."
+            )
         if self.loss == "poisson":
             coding: Coding = LogCoding(loss, _log_scaling(columns, weights))
+        elif loss.kinked:
+            coding = RobustCoding(loss, robust_scaling(columns, weights))
         else:
-            spread = robust_scaling if loss.kinked else standard_scaling
-            coding = Coding(loss, spread(columns, weights))
+            coding = Coding(loss, standard_scaling(columns, weights))
         return replace(coding, span=self._span(coding, columns))
 
     def _loss_of(self: Any, n_outputs: int) -> Loss:
@@ -156,6 +185,7 @@ class RegressorTargets(RegressorMixin):
     def _continued(self: Any, y: Array) -> Coding:
         """Return the coding of the fitted grades, with room for further targets."""
         self._coded(y)
+        self._one_dimensional = y.ndim == 1
         coding = self._coding
         return replace(coding, span=coding.span.joined(self._span(coding, _as_columns(y))))
 
@@ -268,7 +298,13 @@ class ClassifierTargets(ClassifierMixin):
         self._class_weight = self.class_weight
 
     def _reweighted(self: Any, y: NDArray[Any], weights: Array) -> Array:
-        return weights * class_weights(self._class_weight, y, weights)
+        weighted = weights * class_weights(self._class_weight, y, weights)
+        if not (weighted > 0.0).any():
+            raise ValueError(
+                f"class_weight={self._class_weight!r} leaves no row a positive weight; at least one "
+                f"class must have one."
+            )
+        return weighted
 
     def _coded(self: Any, y: NDArray[Any]) -> Array:
         unknown = set(y.tolist()) - set(self.classes_.tolist())
@@ -300,7 +336,7 @@ def _median(y: Array, weights: Array) -> Array:
     columns = np.arange(y.shape[1])
     low = np.argmax(total >= half - tolerance, axis=0)
     high = np.argmax(total > half + tolerance, axis=0)
-    return 0.5 * (ranked[low, columns] + ranked[high, columns])
+    return 0.5 * ranked[low, columns] + 0.5 * ranked[high, columns]
 
 
 def _log_scaling(y: Array, weights: Array) -> Scaling:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from convexgrade import MultigradeClassifier, MultigradeRegressor
-from convexgrade.estimators.base import distinct_rows
+from convexgrade.estimators.rows import distinct_rows
 from convexgrade.multigrade import ChainPlan
 from convexgrade.network import Handover
 from convexgrade.selection import Fold, usual_penalty

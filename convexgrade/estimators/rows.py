@@ -1,0 +1,84 @@
+"""Rows as users give them: with weights, as copies of one another, one by one or told apart."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import _check_sample_weight
+
+Array = NDArray[np.float64]
+
+_SINGLE = 1e7  # numbers up to which a weight is so many copies of a row, where some are drawn
+
+
+class Rows(NamedTuple):
+    """Rows with uncoded targets and weights, and the groups they are of where these are told."""
+
+    X: Array
+    y: NDArray[Any]
+    weights: Array
+    groups: NDArray[Any] | None = None
+
+    def take(self, which: NDArray[Any]) -> Rows:
+        """Return some of the rows, by index or mask."""
+        groups = None if self.groups is None else self.groups[which]
+        return Rows(self.X[which], self.y[which], self.weights[which], groups)
+
+
+def checked_weights(sample_weight: ArrayLike | None, X: Array) -> Array:
+    """Return the weights of the rows of X, none of them negative and at least one positive."""
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    if not (weights > 0.0).any():
+        raise ValueError("sample_weight is zero for every row; at least one must be positive.")
+    with np.errstate(over="ignore"):
+        total = weights.sum()
+    # Only their ratios count, and of numbers as large or small as these nobody means counts.
+    usual = (
+        np.isfinite(total) and weights.max() >= np.finfo(np.float64).tiny / np.finfo(np.float64).eps
+    )
+    return np.asarray(weights if usual else weights / weights.max())
+
+
+def effective_number(weights: Array) -> float:
+    """Return of how many rows positive weights speak: their sum, unless some below 1 are no counts.
+
+    Then Kish's effective number, with which the variance of a weighted mean falls, whatever the unit.
+    """
+    if weights.min() >= 1.0:
+        return float(weights.sum())
+    shares = weights / weights.max()  # squares of very small weights would be 0
+    return float(shares.sum() ** 2 / (shares**2).sum())
+
+
+def single_rows(given: Rows) -> Rows:
+    """Return the rows of positive weight, one by one: what is to be drawn from them depends on no order.
+
+    A row of weight 2 is the row twice, as long as weights are whole and copies take little memory.
+    """
+    rows = given.take(given.weights > 0.0)
+    _, copy_of = np.unique(_table(rows), axis=0, return_inverse=True)
+    rows = rows.take(np.lexsort((rows.weights, copy_of)))
+    if rows.weights.sum() * rows.X.shape[1] > _SINGLE or np.any(rows.weights % 1.0):
+        return rows
+    copies = rows.take(np.repeat(np.arange(len(rows.X)), rows.weights.astype(np.intp)))
+    return copies._replace(weights=np.ones(len(copies.X)))
+
+
+def distinct_rows(given: Rows) -> Rows:
+    """Return the distinct rows of positive weight, sorted, with the weight of all their copies.
+
+    A row of weight 0 must not shape patterns or scalings, and a row twice is a row of weight 2. The
+    order of the rows then does not matter either: the search visits the same points whatever it was.
+    """
+    rows = given.take(given.weights > 0.0)
+    _, first, copy_of = np.unique(_table(rows), axis=0, return_index=True, return_inverse=True)
+    weights = np.bincount(copy_of, rows.weights).astype(np.float64)
+    return rows.take(first)._replace(weights=weights)
+
+
+def _table(rows: Rows) -> Array:
+    """Return one line for each row: its columns, and a number that stands for its target."""
+    _, code = np.unique(rows.y, axis=0, return_inverse=True)
+    return np.column_stack([rows.X, code])
