@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
 from convexgrade.geometric import Box, as_box
 
 Array = NDArray[np.float64]
@@ -103,7 +104,7 @@ def compare_readouts(
     return rows
 
 
-def _check_least(name: str, value: Any, kind: type, least: int) -> None:
+def _check_least(name: str, value: Any, kind: Any, least: int) -> None:
     """Raise an error unless a value is a number of a kind and at least so large."""
     if not (isinstance(value, kind) and value >= least):
         noun = "an integer" if kind is Integral else "a number"
