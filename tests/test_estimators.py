@@ -652,13 +652,6 @@ def test_alpha_decay_is_the_factor_from_grade_to_grade():
     assert [grade.alpha for grade in model.grades_] == [0.02, 0.01, 0.005]
 
 
-def test_features_of_no_neuron_are_told_of():
-    X, y = make_data()
-    model = small(ConvexReLURegressor, alpha=100.0).fit(X, y)
-    with pytest.warns(UserWarning, match=r"no neuron \(alpha=100\): transform returns no columns"):
-        assert model.transform(X).shape == (60, 0)
-
-
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_any_positive_penalty_has_a_grade(estimator):
     X, y = make_data()

@@ -380,7 +380,7 @@ def test_bad_input_is_refused_by_name():
         model.fit_function(cone, 1, 0)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         model.fit_function(lambda X: np.zeros(3), 1)
-    with pytest.raises(ValueError, match="n_features=0 must be an integer of at least 1"):
+    with pytest.raises(ValueError, match="n_features == 0, must be >= 1"):
         model.fit_function(cone, 0)
     model.fit(X, y)
     for modulus in (-1.0, (1.0, 0.0), (1.0, 1.5), np.nan):

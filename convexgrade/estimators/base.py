@@ -162,16 +162,9 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         Returns
         -------
         ndarray of shape (n_samples, n_neurons)
-            Output of each neuron of the last grade: no column, and a warning, if it has none.
+            Output of each neuron of the last grade: no column if it has none.
         """
         rows = self._validate_rows(X)
-        if self._n_features_out == 0:
-            warnings.warn(
-                f"The last grade has no neuron (alpha={self.grades_[-1].alpha:g}): transform returns "
-                f"no columns.",
-                UserWarning,
-                stacklevel=2,
-            )
         *_, last, _ = self._progress.chain.walk(rows)
         return self.grades_[-1].network.hidden(last.H)
 
