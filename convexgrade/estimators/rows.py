@@ -10,6 +10,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 Array = NDArray[np.float64]
 
+_LEAST = 1e-292  # largest weight from which on products with weights keep their digits
 _SINGLE = 1e7  # numbers up to which a weight is so many copies of a row, where some are drawn
 
 
@@ -35,9 +36,7 @@ def checked_weights(sample_weight: ArrayLike | None, X: Array) -> Array:
     with np.errstate(over="ignore"):
         total = weights.sum()
     # Only their ratios count, and of numbers as large or small as these nobody means counts.
-    usual = (
-        np.isfinite(total) and weights.max() >= np.finfo(np.float64).tiny / np.finfo(np.float64).eps
-    )
+    usual = np.isfinite(total) and weights.max() >= _LEAST
     return np.asarray(weights if usual else weights / weights.max())
 
 

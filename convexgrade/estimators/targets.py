@@ -161,9 +161,10 @@ class RegressorTargets(RegressorMixin):
     def _learn_coding(self: Any, y: Array, weights: Array) -> Coding:
         self._one_dimensional = y.ndim == 1
         columns, loss = _as_columns(y), self._loss_of(1)
-        if np.abs(y).max() > _HUGE:
+        largest = np.abs(y).max()
+        if largest > _HUGE:
             raise ValueError(
-                f"y has values of up to {np.abs(y).max():.3g}, whose sums are no numbers; they need "
+                f"y has values of up to {largest:.3g}, whose sums are no numbers; they need "
                 f"another unit."
             )
         if self.loss == "poisson":
