@@ -271,7 +271,8 @@ def _descended(loss: Loss, Z: Array, y: Array, offset: Array, weights: Array, c:
         f = offset + Z @ c
         gradient = Z.T @ (weights[:, None] * loss.gradient(f, y))
         curvature = loss.hessian(f, y) * weights[:, None, None]
-        hessian = np.einsum("ip,ikl,iq->pkql", Z, curvature, Z, optimize=True)
+        hessian = np.tensordot(Z, curvature[..., None] * Z[:, None, None, :], axes=(0, 0))
+        hessian = hessian.transpose(0, 1, 3, 2)
         newton = np.linalg.lstsq(hessian.reshape(q * k, q * k), gradient.ravel(), rcond=1e-13)[0]
         value = mean_loss(c)
         # Quadratic convergence: the step after a decrement this small is exact to rounding.

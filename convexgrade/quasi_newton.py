@@ -55,24 +55,26 @@ class Pairs:
         self._memory = memory
         self._pairs = np.zeros((2 * memory, size), dtype=np.float32)  # all s, then all y
         self._sy, self._yy = np.zeros((memory, memory)), np.zeros((memory, memory))
-        self._order: list[int] = []  # of the places that are taken, oldest first
+        self._order = np.arange(0)  # of the places that are taken, oldest first
 
     def __len__(self) -> int:
-        return len(self._order)
+        return self._order.size
 
     def clear(self) -> None:
         """Forget all pairs."""
-        self._order = []
+        self._order = np.arange(0)
 
     def add(self, s: Array, y: Array) -> None:
         """Remember a pair, in place of the oldest if there is no other; only one with s . y > 0."""
         size = float(np.linalg.norm(s)) * float(np.linalg.norm(y))
         if not (size > 0.0 and s @ y > _CURVED * size):
             return
-        at = len(self._order) if len(self._order) < self._memory else self._order.pop(0)
-        self._pairs[at], self._pairs[self._memory + at] = s / np.sqrt(size), y / np.sqrt(size)
-        self._order.append(at)
-        products = self._pairs @ self._pairs[[at, self._memory + at]].T
+        at = len(self) if len(self) < self._memory else int(self._order[0])
+        number = min(len(self) + 1, self._memory)
+        self._order = np.arange(at + 1 - number, at + 1) % self._memory
+        pair = self._pairs[at :: self._memory]
+        pair[0], pair[1] = s / np.sqrt(size), y / np.sqrt(size)
+        products = self._pairs @ pair.T
         with_s, with_y = products[:, 0], products[:, 1]
         self._sy[at], self._sy[:, at] = with_s[self._memory :], with_y[: self._memory]
         self._yy[at] = self._yy[:, at] = with_y[self._memory :]
@@ -92,12 +94,13 @@ class Pairs:
 
             H = gamma I + [S^T, gamma Y^T] [R^-T (D + gamma Y Y^T) R^-1, -R^-T; -R^-1, 0] [S; gamma Y].
         """
-        if not self._order:
+        if not len(self):
             return -gradient
-        of_s, last = np.array(self._order), self._order[-1]
-        of_y, grid = self._memory + of_s, np.ix_(of_s, of_s)
-        sy, yy = self._sy[grid], self._yy[grid]
-        gamma = self._sy[last, last] / self._yy[last, last]
+        of_s, of_y = self._order, self._memory + self._order
+        sy, yy = (
+            products.take(of_s, axis=0).take(of_s, axis=1) for products in (self._sy, self._yy)
+        )
+        gamma = sy[-1, -1] / yy[-1, -1]
         along = (self._pairs @ gradient.astype(np.float32)).astype(float)
         R = np.asfortranarray(sy)  # of which its upper triangle is read
         a, _ = dtrtrs(R, along[of_s])

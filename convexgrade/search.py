@@ -163,7 +163,9 @@ class _Balanced:
         routing = np.zeros((a.size, p.n_outputs), dtype=np.float32)
         routing[np.arange(a.size), self.output] = a
         rounded = (self.scale * u).astype(np.float32)
-        value, g, grad_c = 0.0, np.zeros_like(u), np.zeros_like(c)
+        gradient = np.zeros(flat.size)
+        g, grad_a, grad_c = self.split(gradient)
+        value = 0.0
         for some, work, zero in self.tiles:
             np.matmul(self.rows[some], rounded, out=work)
             np.maximum(work, zero, out=work)
@@ -174,10 +176,11 @@ class _Balanced:
             g += self._correlated(some, work, residual.astype(np.float32))
             grad_c += p.Z[some].T @ residual
         g *= self.scale
-        grad_u = a * g + p.alpha * u
-        grad_a = np.einsum("ij,ij->j", u, g) + p.alpha * a
+        np.add.reduce(u * g, axis=0, out=grad_a)
+        g *= a
+        gradient[: flat.size - c.size] += p.alpha * flat[: flat.size - c.size]
         value += 0.5 * p.alpha * float(np.vdot(u, u) + a @ a)
-        return value, np.concatenate([grad_u.ravel(), grad_a, grad_c.ravel()])
+        return value, gradient
 
     def _correlated(self, some: slice, masks: Single, residual: Single) -> Single:
         """Return X^T D_j r for every neuron, over some rows; ``masks`` are written over."""
