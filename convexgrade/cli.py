@@ -12,7 +12,6 @@ import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,18 +27,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from convexgrade.certificate import Certificate
+from convexgrade.columns import Column, encode, learn_columns, listed, unknown_values
 from convexgrade.datasets import load_energy
 from convexgrade.display import GradesDisplay, error_metric
 from convexgrade.estimators import MultigradeClassifier, MultigradeRegressor
-from convexgrade.export import (
-    TableModel,
-    encode,
-    learn_columns,
-    listed,
-    load_model,
-    save_model,
-    written_whole,
-)
+from convexgrade.export import TableModel, load_model, save_model, written_whole
+from convexgrade.tables import guess_task, holds_numbers, read_table, tell_names
 
 _ESTIMATORS = {"regression": MultigradeRegressor, "classification": MultigradeClassifier}
 _PARAMETERS = tuple(
@@ -49,8 +42,6 @@ _PARAMETERS = tuple(
     )
     if name != "warm_start"  # it speaks of a second fit of the same object
 )
-_FEW = 20  # integer targets of at most so many values are taken for classes
-
 _PICTURE = Path("convexgrade.png")
 _CHAIN: dict[str, Any] = {"random_state": 0}
 
@@ -181,52 +172,20 @@ def _value(text: str) -> Any:
     return text
 
 
-def _read_table(path: Path, text_columns: Sequence[str] = ()) -> Any:
-    import pandas as pd
-
-    source = path if path.is_file() else BytesIO(path.read_bytes())  # a pipe is read but once
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)  # lines longer than the header
-        try:
-            frame = _parsed(source, text_columns)
-            if len(frame.columns) == 1:  # then an empty line is a row with a missing value
-                names = list(frame)
-                frame = _parsed(source, text_columns, skip_blank_lines=False)
-                if list(frame) != names:
-                    raise ValueError("its first line is empty.")
-        except (ValueError, pd.errors.ParserWarning) as error:
-            raise ValueError(f"{path}: {error}") from error
-    if frame.empty:
-        raise ValueError(f"{path} has no rows.")
-    return frame
-
-
-def _parsed(source: Path | BytesIO, text_columns: Sequence[str], **options: Any) -> Any:
-    import pandas as pd
-
-    if isinstance(source, BytesIO):
-        source.seek(0)
-    return pd.read_csv(
-        source,
-        dtype=dict.fromkeys(text_columns, "string"),
-        dtype_backend="numpy_nullable",  # integers stay integers where one is missing
-        index_col=False,
-        **options,
-    )
-
-
 def _fit(arguments: argparse.Namespace) -> None:
     if not arguments.out.resolve().parent.is_dir() or arguments.out.is_dir():
         raise ValueError(f"--out {arguments.out} is a folder, or in a folder that does not exist.")
     if arguments.out.resolve() == arguments.data.resolve():
         raise ValueError(f"--out {arguments.out} is the table itself.")
-    frame, values = _split_target(_read_table(arguments.data), arguments.target)
+    table = read_table(arguments.data, labels=[arguments.target])
+    frame, values = _split_target(table, arguments.target)
     task = _task(values, arguments.target, arguments.task)
     estimator = _ESTIMATORS[task](**_given_parameters(arguments, _ESTIMATORS[task]))
     estimator._validate_params()
     y = np.array(values.tolist(), dtype=np.float64 if task == "regression" else None)
     columns = learn_columns(frame)
     X = encode(columns, frame)
+    _tell_filled(columns, frame)
     print(f"{len(X)} rows, {len(columns)} columns that become {X.shape[1]} inputs\n", flush=True)
     _fit_and_tell(estimator, X, y, {"training": (X, y)})
     save_model(TableModel.from_estimator(estimator, columns, arguments.target), arguments.out)
@@ -244,11 +203,7 @@ def _split_target(frame: Any, target: str) -> tuple[Any, Any]:
         print(f"Rows dropped for having no value of {target!r}: {(~known).sum()}.")
     frame = frame[known]
     values = frame.pop(target)
-    empty = [name for name in frame if frame[name].isna().all()]
-    # Texts that are all different tell nothing about a new row.
-    names = [
-        n for n in frame if frame[n].dtype == "string" and frame[n].nunique() == len(frame) > 1
-    ]
+    empty, names = [name for name in frame if frame[name].isna().all()], tell_names(frame)
     for reason, dropped in (("without any value", empty), ("of texts all different", names)):
         if dropped:
             print(f"Dropped {listed(dropped)} {reason}.")
@@ -258,19 +213,30 @@ def _split_target(frame: Any, target: str) -> tuple[Any, Any]:
     return frame, values
 
 
-def _task(values: Any, target: str, task: str) -> str:
-    from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype, is_numeric_dtype
+def _tell_filled(columns: Sequence[Column], frame: Any) -> None:
+    missing = {column: int(frame[column.name].isna().sum()) for column in columns}
+    filled = [
+        f"{number} of {column.name!r} by {column.fill if column.categories else f'{column.fill:g}'}"
+        for column, number in missing.items()
+        if number
+    ]
+    if filled:
+        print(f"Missing values filled: {', '.join(filled)}.")
 
-    is_number = is_numeric_dtype(values) and not is_bool_dtype(values)
-    if task == "regression" and not is_number:
-        raise ValueError(f"Column {target!r} is not numeric: regression is impossible.")
+
+def _task(values: Any, target: str, task: str) -> str:
+    from pandas.api.types import is_float_dtype
+
+    if task == "regression" and not holds_numbers(values):
+        raise ValueError(
+            f"Column {target!r} is not numeric, it holds {values.iloc[0]!r}: regression is impossible."
+        )
     if task == "classification" and is_float_dtype(values) and (values % 1.0).any():
         raise ValueError(f"Column {target!r} has numbers with fractions: they are no classes.")
     if task == "auto":
-        n_values = values.nunique()
-        few = is_integer_dtype(values) and n_values <= _FEW
-        task = "classification" if few or not is_number else "regression"
-        print(f"Task: {task}, as {target!r} has {n_values} distinct values of type {values.dtype}.")
+        task = guess_task(values)
+        kind = f"{values.nunique()} distinct values of type {values.dtype}"
+        print(f"Task: {task}, as {target!r} has {kind}.")
     return task
 
 
@@ -335,8 +301,12 @@ def _predict(arguments: argparse.Namespace) -> None:
 
     model = load_model(arguments.model)
     texts = [column.name for column in model.columns if column.categories is not None]
-    frame = _read_table(arguments.data, texts)
+    frame = read_table(arguments.data, only=[c.name for c in model.columns], texts=texts)
     table = pd.DataFrame({model.target: model.predict(frame)})
+    for name, number, first in unknown_values(model.columns, frame):
+        _warn(
+            f"{number} of {len(frame)} values of {name!r} are unknown to the model, as {first!r}."
+        )
     if arguments.proba:
         names = [f"proba_{label}" for label in model.classes]
         if model.target in names:

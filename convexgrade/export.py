@@ -1,8 +1,7 @@
 """Models of tables: what a fitted estimator learned, as plain values that fit in one file.
 
 The file is a ``.npz`` archive of plain arrays and one JSON string. Reading it unpickles nothing, so
-a stranger's file cannot run code. Columns are imputed and encoded by scikit-learn's transformers,
-which are rebuilt from plain values: fitted on one row of all columns' imputation values.
+a stranger's file cannot run code.
 """
 
 from __future__ import annotations
@@ -18,12 +17,10 @@ from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.compose import ColumnTransformer
-from sklearn.impute import SimpleImputer
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
+from sklearn.utils.validation import check_is_fitted
 
 from convexgrade.certificate import Certificate
+from convexgrade.columns import Column, encode, one_row
 from convexgrade.estimators.base import BaseChain
 from convexgrade.estimators.targets import probabilities
 from convexgrade.network import DeepNetwork, Handover, Network
@@ -34,150 +31,6 @@ Array = NDArray[np.float64]
 
 _FORMAT, _VERSION = "convexgrade model", 1
 _WEIGHTS = [field.name for field in fields(Network)]
-
-
-@dataclass(frozen=True)
-class Column:
-    """An input column: its name, what a missing value becomes, its categories (None: numeric)."""
-
-    name: str
-    fill: float | str
-    categories: tuple[str, ...] | None = None
-
-    @property
-    def width(self) -> int:
-        """Number of inputs that the column becomes."""
-        return 1 if self.categories is None else len(self.categories)
-
-    def __str__(self) -> str:
-        if self.categories is None:
-            return f"{self.name}: numeric, missing becomes {self.fill:g}"
-        shown = ", ".join(self.categories[:8]) + (", ..." if self.width > 8 else "")
-        return f"{self.name}: {self.width} categories ({shown}), missing becomes {self.fill}"
-
-
-def learn_columns(frame: Any) -> tuple[Column, ...]:
-    """Learn how the columns of a table become numbers.
-
-    Columns of numbers or booleans are numeric, all others categorical.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        Input columns, each with at least one value.
-
-    Returns
-    -------
-    tuple of Column
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from convexgrade.export import learn_columns
-    >>> for column in learn_columns(pd.DataFrame({"age": [3, None, 7], "kind": ["b", "a", "b"]})):
-    ...     print(column)
-    age: numeric, missing becomes 5
-    kind: 2 categories (a, b), missing becomes b
-    """
-    frame = frame.rename(columns=str)
-    empty = [name for name in frame.columns if frame[name].isna().all()]
-    if empty:
-        raise ValueError(f"No value at all in {listed(empty)}.")
-    return tuple(_learn_column(name, frame) for name in frame.columns)
-
-
-def _learn_column(name: str, frame: Any) -> Column:
-    from pandas.api.types import is_numeric_dtype
-
-    values = frame[name].convert_dtypes() if frame[name].dtype == object else frame[name]
-    column = Column(name, 0.0) if is_numeric_dtype(values) else Column(name, "", ())
-    [(_, fitted, _)] = _encoder([column], "auto").fit(_cleaned([column], frame)).transformers_
-    if column.categories is None:
-        return Column(name, float(fitted.statistics_[0]))
-    imputer, one_hot = fitted
-    return Column(name, str(imputer.statistics_[0]), tuple(map(str, one_hot.categories_[0])))
-
-
-def encode(columns: Sequence[Column], frame: Any) -> Array:
-    """Turn a table into the rows that a network reads.
-
-    Parameters
-    ----------
-    columns : sequence of Column
-        From `learn_columns`.
-    frame : pandas.DataFrame
-        Table with these columns, in any order; others are ignored.
-
-    Returns
-    -------
-    ndarray of shape (n_rows, n_inputs)
-        Numeric columns first. An unknown category is a row of zeros among its indicators.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing, or a numeric one holds something else or an infinite value.
-    """
-    frame = frame.rename(columns=str)
-    missing = [column.name for column in columns if column.name not in frame.columns]
-    if missing:
-        raise ValueError(f"The table lacks {listed(missing)}.")
-    known = [np.array(c.categories, dtype=object) for c in columns if c.categories is not None]
-    encoder = _encoder(columns, known).fit(_cleaned(columns, _one_row(columns)))
-    return np.asarray(encoder.transform(_cleaned(columns, frame)), dtype=np.float64)
-
-
-def _one_row(columns: Sequence[Column]) -> Any:
-    import pandas as pd
-
-    return pd.DataFrame({column.name: [column.fill] for column in columns})
-
-
-def _encoder(columns: Sequence[Column], categories: Any) -> ColumnTransformer:
-    one_hot = OneHotEncoder(categories=categories, handle_unknown="ignore", sparse_output=False)
-    categorical = make_pipeline(SimpleImputer(strategy="most_frequent"), one_hot)
-    numbers = [c.name for c in columns if c.categories is None]
-    others = [c.name for c in columns if c.categories is not None]
-    parts = [
-        ("numeric", SimpleImputer(strategy="median"), numbers),
-        ("categorical", categorical, others),
-    ]
-    return ColumnTransformer([part for part in parts if part[-1]])
-
-
-def _cleaned(columns: Sequence[Column], frame: Any) -> Any:
-    """Return numeric columns as floats and the others as strings, NaN where missing."""
-    import pandas as pd
-
-    def strings(values: Any) -> Any:
-        return values.astype(object).where(values.notna(), np.nan).map(str, na_action="ignore")
-
-    return pd.DataFrame(
-        {
-            column.name: _numbers(column.name, frame[column.name])
-            if column.categories is None
-            else strings(frame[column.name]).to_numpy(dtype=object)
-            for column in columns
-        },
-        index=range(len(frame)),
-    )
-
-
-def _numbers(name: str, values: Any) -> Array:
-    import pandas as pd
-
-    try:
-        numbers = pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"Column {name!r} must hold numbers: {error}") from error
-    if np.isinf(numbers).any():
-        raise ValueError(f"Column {name!r} holds infinite values.")
-    return np.asarray(numbers)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Name columns in a sentence."""
-    return ("column " if len(names) == 1 else "columns ") + ", ".join(map(repr, names))
 
 
 @dataclass(frozen=True)
@@ -238,10 +91,22 @@ class TableModel:
 
     @classmethod
     def from_estimator(cls, estimator: BaseChain, columns: Sequence[Column], target: str) -> Self:
-        """Return the model of an estimator fitted on ``encode(columns, frame)`` and one target."""
+        """Return the model of an estimator fitted on ``encode(columns, frame)`` and one target.
+
+        Raises
+        ------
+        TypeError
+            If ``estimator`` is not a chain or a grade of this package.
+        sklearn.exceptions.NotFittedError
+            If it is not fitted.
+        ValueError
+            If it has several targets, if the labels of its classes are neither texts nor numbers, or if
+            it was fitted on other columns.
+        """
+        _check_exportable(estimator)
         given = {**estimator.get_params(), "loss": estimator._coding.loss.name}  # that of the fit
         return cls(
-            target=target,
+            target=str(target),
             classes=tuple(np.asarray(getattr(estimator, "classes_", ())).tolist()),
             columns=tuple(columns),
             network=estimator.network_,
@@ -297,11 +162,26 @@ class TableModel:
         )
 
 
+def _check_exportable(estimator: BaseChain) -> None:
+    name = type(estimator).__name__
+    if not isinstance(estimator, BaseChain):
+        raise TypeError(f"A model needs a fitted chain or grade of convexgrade; got {name}.")
+    check_is_fitted(estimator)
+    labels = np.asarray(getattr(estimator, "classes_", ()))
+    n_targets = estimator.network_.baseline.size if labels.size == 0 else 1
+    if n_targets > 1:
+        raise ValueError(f"A model has one target; this {name} was fitted on {n_targets}.")
+    plain = all(isinstance(label, str | bool | int | float) for label in labels.tolist())
+    if labels.dtype.kind in "mM" or not plain:  # dates become integers on the way
+        raise ValueError(f"Classes must be texts or numbers to be saved; got {labels!r}.")
+
+
 def _limits(estimator: BaseChain) -> tuple[float, float] | None:
-    if getattr(estimator, "extrapolation", None) is None:
+    """Return what the fit has limited predictions to, whatever the parameter is now."""
+    if not hasattr(estimator, "prediction_range_"):
         return None
-    low, high = estimator.prediction_range_
-    return float(low[0]), float(high[0])
+    low, high = (float(end[0]) for end in estimator.prediction_range_)
+    return (low, high) if np.isfinite([low, high]).any() else None
 
 
 def _plain(value: Any) -> Any:
@@ -369,7 +249,8 @@ def save_model(model: TableModel, path: str | os.PathLike[str]) -> None:
     --------
     >>> import pandas as pd, tempfile
     >>> from convexgrade import ConvexReLURegressor
-    >>> from convexgrade.export import TableModel, encode, learn_columns, load_model, save_model
+    >>> from convexgrade.columns import encode, learn_columns
+    >>> from convexgrade.export import TableModel, load_model, save_model
     >>> frame = pd.DataFrame({"size": [1.0, 2.0, None, 4.0], "kind": ["a", "b", "b", "a"]})
     >>> columns = learn_columns(frame)
     >>> estimator = ConvexReLURegressor(alpha=0.1, random_state=0)
@@ -406,7 +287,7 @@ def load_model(path: str | os.PathLike[str]) -> TableModel:
     try:
         model = _read(content)
         model.describe()
-        model.predict(_one_row(model.columns))  # a file that fails later would be a riddle
+        model.predict(one_row(model.columns))  # a file that fails later would be a riddle
     except Exception as error:  # zip, zlib, npy and JSON readers fail each in its own way
         raise ValueError(f"{os.fspath(path)} is no convexgrade model: {error}") from error
     return model

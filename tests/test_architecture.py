@@ -46,7 +46,8 @@ LAYERS = [
     {"estimators.deep", "estimators.shallow"},
     {"estimators.cross_validated"},
     {"estimators", "estimators.*"},
-    {"display", "export"},
+    {"columns", "display"},
+    {"export", "tables"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -14,7 +14,8 @@ import pytest
 
 from convexgrade import MultigradeRegressor, cli
 from convexgrade.cli import main
-from convexgrade.export import encode, load_model
+from convexgrade.columns import encode
+from convexgrade.export import load_model
 
 ROOT = Path(__file__).parents[1]
 FAST = ["--alpha", "0.05", "--n-grades", "2", "--n-patterns", "5", "--max-iter", "2"]
@@ -180,6 +181,42 @@ def test_categories_that_look_like_numbers_stay_text(run):
     np.testing.assert_allclose(np.array(out.splitlines()[1:], dtype=float), expected)
 
 
+def test_what_was_missing_is_told(run):
+    frame = _table()
+    frame.loc[:2, "size"], frame.loc[3, "colour"] = np.nan, None
+    frame.to_csv("data.csv", index=False)
+    _, out, _ = run("fit", "data.csv", "--target", "price", *FAST)
+    size, colour, *_ = load_model("model.npz").columns
+    assert (
+        f"Missing values filled: 3 of 'size' by {size.fill:g}, 1 of 'colour' by {colour.fill}."
+        in out
+    )
+
+
+def test_a_category_the_model_does_not_know_is_told(run):
+    run("fit", "data.csv", "--target", "price", *FAST)
+    frame = _table().replace({"colour": {"red": "red "}})
+    frame.to_csv("new.csv", index=False)
+    status, out, err = run("predict", "model.npz", "new.csv")
+    number = (frame["colour"] == "red ").sum()
+    assert status == 0
+    assert err == (
+        f"convexgrade: warning: {number} of 40 values of 'colour' are unknown to the model, "
+        "as 'red '.\n"
+    )
+    expected = load_model("model.npz").predict(frame)
+    np.testing.assert_allclose(np.array(out.splitlines()[1:], dtype=float), expected)
+
+
+def test_labels_come_back_as_they_were_written(run):
+    frame = _table().assign(stars=lambda f: f["stars"].map({3: "03", 4: "04"}))
+    frame.to_csv("data.csv", index=False)
+    run("fit", "data.csv", "--target", "stars", *FAST)
+    assert load_model("model.npz").classes == ("03", "04")
+    _, out, _ = run("predict", "model.npz", "data.csv")
+    assert set(out.splitlines()[1:]) == {"03", "04"}
+
+
 def test_describe_says_what_the_model_is(run):
     run("fit", "data.csv", "--target", "kind", *FAST)
     status, out, _ = run("describe", "model.npz")
@@ -290,7 +327,7 @@ def test_an_unknown_target_is_refused_with_the_columns_there_are(fails):
 
 def test_regression_of_text_is_refused(fails):
     message = fails("fit", "data.csv", "--target", "kind", "--task", "regression")
-    assert "Column 'kind' is not numeric" in message
+    assert "Column 'kind' is not numeric, it holds 'cheap': regression" in message
 
 
 def test_classification_of_real_numbers_is_refused(fails):
@@ -423,10 +460,10 @@ def test_the_table_is_not_written_over(fails):
 
 
 def test_an_error_of_the_system_says_what_it_knows(run, monkeypatch):
-    monkeypatch.setattr(cli, "_read_table", Mock(side_effect=OSError(28, "No space left")))
+    monkeypatch.setattr(cli, "read_table", Mock(side_effect=OSError(28, "No space left")))
     _, _, err = run("fit", "data.csv", "--target", "price")
     assert err == "convexgrade: error: No space left\n"
-    monkeypatch.setattr(cli, "_read_table", Mock(side_effect=OSError("no such host")))
+    monkeypatch.setattr(cli, "read_table", Mock(side_effect=OSError("no such host")))
     assert run("fit", "data.csv", "--target", "price")[2] == "convexgrade: error: no such host\n"
 
 

@@ -17,6 +17,7 @@ from convexgrade import (
     certify,
     correct,
 )
+from convexgrade.columns import encode, learn_columns
 from convexgrade.correction import (
     Limits,
     correct_chain,
@@ -25,7 +26,7 @@ from convexgrade.correction import (
     objective,
     sensitivities,
 )
-from convexgrade.export import TableModel, encode, learn_columns, load_model, save_model
+from convexgrade.export import TableModel, load_model, save_model
 from convexgrade.readouts import refit_readouts, with_network
 from convexgrade.solution import Status
 from convexgrade.solvers._kronecker import KroneckerSystem

@@ -7,17 +7,19 @@ import pickle
 
 import numpy as np
 import pandas as pd
+import polars
 import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import Ridge
 
-from convexgrade import ConvexReLURegressor, MultigradeClassifier, MultigradeRegressor
-from convexgrade.export import (
-    TableModel,
-    encode,
-    learn_columns,
-    load_model,
-    save_model,
-    written_whole,
+from convexgrade import (
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    MultigradeClassifier,
+    MultigradeRegressor,
 )
+from convexgrade.columns import encode, learn_columns, unknown_values
+from convexgrade.export import TableModel, load_model, save_model, written_whole
 
 FAST = {"alpha": 0.05, "n_grades": 2, "n_patterns": 5, "max_iter": 2, "random_state": 0}
 FAST |= {"early_stopping": False}
@@ -146,6 +148,47 @@ def test_categories_are_compared_as_text():
     )
 
 
+@pytest.mark.parametrize(
+    ("at_the_fit", "later"),
+    [
+        (pd.Categorical([0, 1, 2]), [0.0, 1.0, np.nan]),
+        (pd.Categorical([0.0, 1.0, 2.0]), pd.array([0, 1, None], dtype="Int64")),
+        (
+            pd.to_datetime(["2020-01-01", "2020-01-02", "2020-01-03"]),
+            ["2020-01-01", "2020-01-02", None],
+        ),
+    ],
+)
+def test_categories_do_not_depend_on_how_pandas_holds_them(at_the_fit, later):
+    columns = learn_columns(pd.DataFrame({"kind": at_the_fit}))
+    found = encode(columns, pd.DataFrame({"kind": later}))
+    np.testing.assert_array_equal(found[:2], np.eye(3)[:2])
+
+
+def test_unknown_values_are_counted():
+    columns = learn_columns(pd.DataFrame({"kind": ["a", "b"], "x": [1.0, 2.0]}))
+    new = pd.DataFrame({"kind": ["a", "c", None, "d", "c"], "x": 9.0})
+    assert list(unknown_values(columns, new)) == [("kind", 3, "c")]
+    assert list(unknown_values(columns, new[:1])) == []
+
+
+@pytest.mark.parametrize(
+    ("frame", "error", "message"),
+    [
+        (np.ones((2, 2)), TypeError, "must be a pandas.DataFrame; got numpy.ndarray"),
+        (polars.DataFrame({"a": [1.0]}), TypeError, "pandas.DataFrame; got polars.DataFrame"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), ValueError, "has column 'a' more than once"),
+        (pd.DataFrame([[1, 2]], columns=[1, "1"]), ValueError, "has column '1' more than once"),
+        (pd.DataFrame([[1]], columns=[["a"], ["b"]]), ValueError, "names of one level"),
+    ],
+)
+def test_tables_that_are_none_are_refused(frame, error, message):
+    with pytest.raises(error, match=message):
+        learn_columns(frame)
+    with pytest.raises(error, match=message):
+        encode(learn_columns(pd.DataFrame({"a": [1.0]})), frame)
+
+
 def test_a_column_without_any_value_is_refused():
     frame = _table().assign(void=np.nan)
     with pytest.raises(ValueError, match="No value at all in column 'void'"):
@@ -238,10 +281,39 @@ def test_parameters_that_are_no_plain_values_become_text():
     json.dumps(parameters)
 
 
+def test_only_fitted_estimators_of_chains_become_models():
+    columns = learn_columns(_table())
+    with pytest.raises(TypeError, match="needs a fitted chain or grade of convexgrade; got Ridge"):
+        TableModel.from_estimator(Ridge(), columns, "y")
+    with pytest.raises(NotFittedError):
+        TableModel.from_estimator(ConvexReLURegressor(), columns, "y")
+
+
+@pytest.mark.parametrize("unit", ["D", "ns"])
+def test_dates_are_no_classes_of_models(unit):
+    frame = _table()
+    days = np.where(_number(frame) > np.median(_number(frame)), "2020-01-01", "2021-01-01")
+    y = days.astype(f"datetime64[{unit}]")
+    with pytest.raises(ValueError, match="Classes must be texts or numbers to be saved; got array"):
+        _fitted(ConvexReLUClassifier(0.1, n_patterns=5, random_state=0), frame, y)
+
+
+def test_limits_are_those_of_the_fit():
+    frame = _table()
+    estimator = ConvexReLURegressor(0.01, n_patterns=5, random_state=0)
+    X = encode(learn_columns(frame), frame)
+    estimator.fit(X, _number(frame)).set_params(extrapolation=None)
+    model = TableModel.from_estimator(estimator, learn_columns(frame), np.str_("y"))
+    far = frame.assign(size=1e5)
+    np.testing.assert_allclose(model.predict(far), estimator.predict(encode(model.columns, far)))
+    assert model.limits == tuple(float(end[0]) for end in estimator.prediction_range_)
+    assert type(model.target) is str
+
+
 def test_a_model_has_one_target():
     frame = _table()
     y = np.column_stack([_number(frame), _number(frame)])
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match="one target; this ConvexReLURegressor was fitted on 2"):
         _fitted(ConvexReLURegressor(alpha=0.1, n_patterns=5, random_state=0), frame, y)
 
 

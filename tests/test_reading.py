@@ -12,7 +12,8 @@ from convexgrade import (
     certify,
     correct,
 )
-from convexgrade.export import TableModel, encode, learn_columns, load_model, save_model
+from convexgrade.columns import encode, learn_columns
+from convexgrade.export import TableModel, load_model, save_model
 from convexgrade.reading import AS_THEY_ARE, Reading, Tails, heavy_tails
 
 

@@ -1,0 +1,157 @@
+"""Tables as people have them: CSV files, read so that nothing is lost without a word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from convexgrade.columns import listed
+
+# What stands for no value among numbers. Among texts it is a word like others ("None", the country
+# "NA"), and only an empty cell has no value.
+_NO_NUMBER = ("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "none")
+_TRUTH = {"true": True, "false": False}
+_FEW = 20  # distinct numbers that can be names of classes or categories: more are quantities
+_REPEATED = 2  # rows of each class, on average, without which numbers are no classes
+_ALL_DIFFERENT = 0.9  # distinct texts a row from which on they are names rather than categories
+_MOSTLY = 0.9  # share of the values that are numbers, with which the others must be mistakes
+_PADDED = re.compile(r"[+-]?0\d+")  # a code in digits
+
+
+def read_table(
+    path: Path,
+    *,
+    only: Collection[str] | None = None,
+    texts: Collection[str] = (),
+    labels: Collection[str] = (),
+) -> Any:
+    """Read a CSV file with a line of names.
+
+    Parameters
+    ----------
+    path : Path
+        File or pipe.
+    only : collection of str, optional
+        Columns to be read; by default all.
+    texts : collection of str
+        Columns to be left as they are written.
+    labels : collection of str
+        Columns to be left as they are written if they hold numbers padded with zeros, as codes do.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns of numbers, of truth values, and of texts.
+
+    Raises
+    ------
+    OSError
+        If there is no such file.
+    ValueError
+        If it is no such table, a name is there twice, or a column of numbers holds something else.
+    """
+    try:
+        rows = _rows(path)
+        table = rows.iloc[1:].reset_index(drop=True).set_axis(_names(rows.iloc[0]), axis=1)
+        if only is not None:
+            table = table.loc[:, table.columns.isin(only)]
+        twice = table.columns[table.columns.duplicated()].unique()
+        if len(twice):
+            raise ValueError(f"it has {listed(list(twice))} more than once.")
+        for name in (name for name in table if name not in texts):
+            table[name] = _typed(table[name], keep_padded=name in labels)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if len(rows) == 1:
+        raise ValueError(f"{path} has no rows.")
+    return table
+
+
+def _names(first_row: Any) -> list[str]:
+    """Return the names in a row of cells; columns without are named as pandas does it."""
+    known = first_row.notna()
+    return [
+        name if has else f"Unnamed: {i}"
+        for i, (name, has) in enumerate(zip(first_row, known, strict=True))
+    ]
+
+
+def _rows(path: Path) -> Any:
+    """Return all cells as text, the names in the first row; None where they are empty."""
+    import pandas as pd
+
+    source = path if path.is_file() else BytesIO(path.read_bytes())  # a pipe is read but once
+
+    def rows(**options: Any) -> Any:
+        if isinstance(source, BytesIO):
+            source.seek(0)
+        return pd.read_csv(
+            source, header=None, dtype="string", keep_default_na=False, na_values=[""], **options
+        )
+
+    found = rows()
+    if len(found.columns) == 1:  # then an empty line is a row with a missing value
+        found = rows(skip_blank_lines=False, names=[0])
+        if pd.isna(found.iloc[0, 0]):
+            raise ValueError("its first line is empty.")
+    return found
+
+
+def _typed(column: Any, *, keep_padded: bool) -> Any:
+    """Return a column of texts as the numbers or truth values that they are written for, if they are."""
+    import pandas as pd
+
+    known = column.mask(column.isin(_NO_NUMBER))
+    written = known.dropna()
+    if written.empty:
+        return known
+    truth = written.str.lower()
+    if truth.isin(_TRUTH).all():
+        return known.str.lower().map(_TRUTH).astype("boolean")
+    if keep_padded and written.map(lambda text: bool(_PADDED.fullmatch(text))).any():
+        return column
+    numbers = pd.to_numeric(written, errors="coerce")
+    strange = written[numbers.isna()]
+    if strange.empty:
+        return pd.to_numeric(known)
+    without = pd.to_numeric(written.str.replace(",", ""), errors="coerce")
+    if without.nunique() <= _FEW:
+        return column
+    first = f"{strange.iloc[0]!r} in data row {strange.index[0] + 1}"
+    if without.notna().all():
+        raise ValueError(f"column {column.name!r} holds numbers with commas, as {first}.")
+    if len(strange) <= (1.0 - _MOSTLY) * len(written):
+        raise ValueError(
+            f"column {column.name!r} holds numbers, but {first}. Cells without a value must be empty."
+        )
+    return column
+
+
+def tell_names(frame: Any) -> list[str]:
+    """Return the columns of texts that are all, or nearly all, different: no new row has the same."""
+    return [
+        name
+        for name in frame
+        if frame[name].dtype == "string"
+        and frame[name].nunique() >= max(2.0, _ALL_DIFFERENT * frame[name].notna().sum())
+    ]
+
+
+def guess_task(values: Any) -> str:
+    """Return "classification" for texts, truth values and few integers that recur, or "regression"."""
+    from pandas.api.types import is_integer_dtype
+
+    n_values = values.nunique()
+    few = 2 <= n_values <= min(_FEW, len(values) / _REPEATED)
+    few_integers = is_integer_dtype(values) and few
+    return "classification" if few_integers or not holds_numbers(values) else "regression"
+
+
+def holds_numbers(values: Any) -> bool:
+    """Return whether a column holds numbers, not truth values."""
+    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+    return bool(is_numeric_dtype(values) and not is_bool_dtype(values))

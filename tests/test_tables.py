@@ -1,0 +1,117 @@
+"""CSV files as people have them: what is read as numbers, what as text, and what is refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype
+
+from convexgrade.tables import guess_task, holds_numbers, read_table, tell_names
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(text, **options):
+        (tmp_path / "t.csv").write_text(text)
+        return read_table(tmp_path / "t.csv", **options)
+
+    return read
+
+
+def column(*cells):
+    return "x,y\n" + "".join(f'"{cell}",1\n' if cell else ",1\n" for cell in cells)
+
+
+def refused(read, text, **options):
+    with pytest.raises(ValueError, match=r"t\.csv") as error:
+        read(text, **options)
+    return str(error.value).partition("t.csv: ")[2]
+
+
+@pytest.mark.parametrize(
+    ("cells", "is_dtype", "values"),
+    [
+        (("1", "", "-3"), is_integer_dtype, [1, None, -3]),
+        (("1", "NA", "nan"), is_integer_dtype, [1, None, None]),
+        (("1.5", "None", "1e3"), is_float_dtype, [1.5, None, 1000.0]),
+        ((" 1", "99999999999999999999", "inf"), is_float_dtype, [1.0, 1e20, np.inf]),
+        (("True", "", "false"), is_bool_dtype, [True, None, False]),
+        (("007", "12"), is_integer_dtype, [7, 12]),
+        (("1_0", "1"), pd.api.types.is_string_dtype, ["1_0", "1"]),
+    ],
+)
+def test_columns_are_what_they_are_written_for(cells, is_dtype, values, read):
+    found = read(column(*cells))["x"]
+    assert is_dtype(found)
+    assert [None if pd.isna(v) else v for v in found] == values
+
+
+def test_words_for_nothing_are_words_among_others(read):
+    assert list(read(column("None", "gravel", "NA"))["x"]) == ["None", "gravel", "NA"]
+    assert read(column("None", "gravel", ""))["x"].isna().tolist() == [False, False, True]
+    assert read(column("NA", "", "NA"))["x"].isna().all()
+
+
+def test_padded_numbers_stay_codes_where_they_are_labels(read):
+    assert list(read(column("01", "02"), labels=["x"])["x"]) == ["01", "02"]
+    assert list(read(column("0", "0.5", "10"), labels=["x"])["x"]) == [0.0, 0.5, 10.0]
+    assert list(read(column("1", "2"), texts=["x"])["x"]) == ["1", "2"]
+
+
+def test_a_name_must_be_there_once(read):
+    assert "it has column 'x' more than once." in refused(read, "x,y,x\n1,2,3\n")
+    table = read("x,y,x\n1,2,3\n", only=["y", "z"])
+    assert list(table) == ["y"]
+    assert list(read(",y\n1,2\n")) == ["Unnamed: 0", "y"]
+
+
+def test_a_mistake_among_numbers_is_named(read):
+    numbers = [str(i / 7) for i in range(40)]
+    message = refused(read, column(*numbers[:30], "1.2x", *numbers[30:]))
+    assert "column 'x' holds numbers, but '1.2x' in data row 31." in message
+    assert "Cells without a value must be empty." in message
+    with_commas = [f"{i},{i}00" for i in range(1, 30)]
+    assert "numbers with commas, as '1,100' in data row 1" in refused(read, column(*with_commas))
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["0", "1", "2", "3+"] * 10,  # few numbers: categories
+        [*map(str, range(30)), *(f"V{i}" for i in range(10))],  # many texts: codes
+    ],
+)
+def test_numbers_among_texts_are_texts(cells, read):
+    assert list(read(column(*cells))["x"]) == cells
+
+
+def test_names_are_texts_that_hardly_recur():
+    n = 50
+    frame = pd.DataFrame(
+        {
+            "name": [f"n{i}" for i in range(n)],
+            "nearly": [None, "n1", *(f"n{i}" for i in range(2, n - 1)), "n1"],
+            "kind": ["a", "b"] * (n // 2),
+            "only": ["a"] * n,
+        },
+        dtype="string",
+    ).assign(number=range(n))
+    assert tell_names(frame) == ["name", "nearly"]
+    assert tell_names(frame[:1]) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "task"),
+    [
+        ([1, 2] * 10, "classification"),
+        ([100, 120, 135, 180, 210], "regression"),  # prices
+        ([3] * 10, "regression"),
+        (list(range(20)) * 2, "classification"),
+        (list(range(21)) * 2, "regression"),
+        ([1.0, 2.0] * 10, "regression"),
+        ([True, False] * 10, "classification"),
+        (["a", "b"] * 10, "classification"),
+    ],
+)
+def test_the_task_follows_from_the_values(values, task):
+    assert guess_task(pd.Series(values)) == task
+    assert holds_numbers(pd.Series(values)) == (type(values[0]) in (int, float))
