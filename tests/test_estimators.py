@@ -458,6 +458,7 @@ def test_an_interrupted_fit_keeps_finished_grades(monkeypatch):
         ("loss", "zero_one"),
         ("solver", "mosek"),
         ("tol", -1.0),
+        ("tol", 1.5),
         ("max_iter", 0),
         ("n_jobs", 1.5),
     ],

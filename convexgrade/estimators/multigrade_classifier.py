@@ -94,7 +94,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     linear_term : bool, default=False
         Fit an unpenalised linear term in every grade.
     tol : float, default=1e-4
-        Relative gap at which a grade counts as optimal.
+        Relative gap at which a grade counts as optimal; at most 1.
     max_iter : int, default=1
         Most rounds of search and solve in a grade.
     warm_start : bool, default=False

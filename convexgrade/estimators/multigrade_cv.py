@@ -94,7 +94,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     linear_term : bool, default=False
         Fit an unpenalised linear term in every grade.
     tol : float, default=1e-4
-        Relative gap, as a fraction of the loss before the grade, at which a grade counts as optimal.
+        Gap, as a fraction of the loss before the grade, at which a grade counts as optimal; at most 1.
     max_iter : int, default=1
         Most rounds of search and solve in a grade.
     random_state : int, RandomState instance or None, default=None
@@ -292,7 +292,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     linear_term : bool, default=False
         Fit an unpenalised linear term in every grade.
     tol : float, default=1e-4
-        Relative gap, as a fraction of the loss before the grade, at which a grade counts as optimal.
+        Gap, as a fraction of the loss before the grade, at which a grade counts as optimal; at most 1.
     max_iter : int, default=1
         Most rounds of search and solve in a grade.
     random_state : int, RandomState instance or None, default=None

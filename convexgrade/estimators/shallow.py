@@ -86,7 +86,7 @@ class ConvexReLURegressor(RegressorTargets, OneGrade):
     linear_term : bool, default=False
         Fit an unpenalised linear term.
     tol : float, default=1e-4
-        Relative gap, as a fraction of the loss before the grade, at which a grade counts as optimal.
+        Gap, as a fraction of the loss before the grade, at which a grade counts as optimal; at most 1.
     max_iter : int, default=3
         Most rounds of search and solve.
     warm_start : bool, default=False
@@ -223,7 +223,7 @@ class ConvexReLUClassifier(ClassifierTargets, OneGrade):
     linear_term : bool, default=False
         Fit an unpenalised linear term.
     tol : float, default=1e-4
-        Relative gap at which a grade counts as optimal.
+        Relative gap at which a grade counts as optimal; at most 1.
     max_iter : int, default=3
         Most rounds of search and solve.
     warm_start : bool, default=False
