@@ -33,7 +33,14 @@ from convexgrade.pointwise import refine_pointwise
 from convexgrade.program import Groups, Program, independent_columns
 from convexgrade.proposals import Budget, highest_price, joined, propose, sketched
 from convexgrade.solution import Status
-from convexgrade.working_set import Point, null_point, point_of, solve_groups, solve_over
+from convexgrade.working_set import (
+    Point,
+    drawn_in,
+    null_point,
+    point_of,
+    solve_groups,
+    solve_over,
+)
 
 Array = NDArray[np.float64]
 Report = Callable[[str], None]
@@ -204,7 +211,7 @@ def fit_grade(
     start = time.perf_counter()
     rng = np.random.default_rng([*seed, 0])
     point, n_rounds = _SOURCES[settings.patterns](program, settings, first, rng, report)
-    point = _within_width(program, point, settings)
+    point = drawn_in(program, _within_width(program, point, settings))
     point, network = _REFINEMENTS[settings.refinement](program, point, settings)
     if point.status is Status.SKETCHED:
         status = Status.SKETCHED if network.n_neurons else Status.TRIVIAL

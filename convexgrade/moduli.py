@@ -91,7 +91,7 @@ def compare_readouts(
     """
     _check_least("n_points", n_points, Integral, 1)
     points = spread_points(box, n_points)
-    values = _values(f, points)
+    values = values_of(f, points)
     rows = []
     for layer, (readout, modulus) in enumerate(zip(readouts(points), moduli, strict=True), start=1):
         error = lp_norm(np.reshape(readout, n_points) - values, p)
@@ -111,15 +111,15 @@ def _check_least(name: str, value: Any, kind: Any, least: int) -> None:
         raise ValueError(f"{name}={value!r} must be {noun} of at least {least}.")
 
 
-def _values(f: Callable[[Array], ArrayLike], points: Array) -> Array:
-    """Return the values of f, checked, at points (n_points, n_features)."""
+def values_of(f: Callable[[Array], ArrayLike], points: Array, *, most: int = 1) -> Array:
+    """Return the values of f, checked, at points (n_points, n_features): of ``most`` dimensions."""
     values = np.asarray(f(points), dtype=np.float64)
-    if values.shape != (len(points),):
+    if not 1 <= values.ndim <= most or len(values) != len(points):
         raise ValueError(
             f"f returned shape {values.shape} for {len(points)} rows; one number a row."
         )
     if not np.isfinite(values).all():
-        worst = points[np.flatnonzero(~np.isfinite(values))[0]]
+        worst = points[np.argwhere(~np.isfinite(values))[0, 0]]
         raise ValueError(f"f must be finite on the box; it is not at {worst.tolist()}.")
     return values
 
@@ -283,7 +283,7 @@ def empirical_modulus(
         _check_least(name, size, Integral, 1)
     box = as_box(domain, n_features)
     points = spread_points(box, n_points)
-    values = _values(f, points)
+    values = values_of(f, points)
     # Whatever t is, so that the estimate hardly falls with it; even parts of t can all be periods of f.
     steps = box.width[:, None] * _GOLDEN ** np.arange(_FIXED_SHIFTS)
 
@@ -294,7 +294,7 @@ def empirical_modulus(
         inside = moved[:, axis] <= box.high[axis]
         if not inside.any():
             return 0.0
-        return lp_norm(_values(f, moved[inside]) - values[inside], p, n_points)
+        return lp_norm(values_of(f, moved[inside]) - values[inside], p, n_points)
 
     def modulus(t: float) -> float:
         if not 0.0 <= t < np.inf:

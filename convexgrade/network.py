@@ -326,7 +326,16 @@ class DeepNetwork:
 
         A row so far out that its output is no number is read on the way there, at 1e-150 of the
         distance.
+
+        Raises
+        ------
+        ValueError
+            If X is no table of as many columns as grade 1 reads.
         """
+        X = np.asarray(X, dtype=np.float64)
+        width = len(self.grades[0].hidden_coef) - self.reading.distances.column.size
+        if X.ndim != 2 or X.shape[1] != width:
+            raise ValueError(f"X must have shape (n_samples, {width}); got {X.shape}.")
         with np.errstate(over="ignore", invalid="ignore"):
             X = read_far(self.reading, X)
             output = self._output(X)

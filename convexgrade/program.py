@@ -34,6 +34,11 @@ _CHUNK = 1 << 20  # numbers of a product with masks that are formed at a time
 _TOGETHER = 100  # groups whose dual norms are sought at a time
 _STEPS = 60  # of Newton's method for unpenalised columns, at most,
 _DEPENDENT = 1e-6  # share of a column that others leave, below which Newton steps do not see it
+_FAR = 3.0  # responses, in units of the targets, that need not be so large
+_FLAT = (
+    1e-12,
+    1e-7,
+)  # where the loss rises by this share of it at most, with kinks and their tails more
 _FINER, _EASED = 0.3, 8  # for a loss with kinks after so many solves, each with less rounding
 
 
@@ -257,7 +262,26 @@ def fit_unpenalised(loss: Loss, Z: Array, y: Array, offset: Array, weights: Arra
     if loss.kinked:
         for rounding in _distance(loss, offset, y, weights) * _FINER ** np.arange(_EASED):
             c = _descended(loss.eased(rounding), Z, y, offset, weights, c)
-    return _descended(loss, Z, y, offset, weights, c)
+    c = _descended(loss, Z, y, offset, weights, c)
+    return c if loss.quadratic else shortened(loss, Z, y, offset, weights, c)
+
+
+def shortened(loss: Loss, Z: Array, y: Array, offset: Array, weights: Array, c: Array) -> Array:
+    """Return c, for each output halved while its response is large for next to nothing.
+
+    Hinges are flat beyond their kinks. Where there is no row of a class, they have many minimisers and
+    rounded-off ones have none: c is then as far out as the tails of these have led.
+    """
+
+    def mean_loss(c: Array) -> float:
+        return float(weights @ loss.value(offset + Z @ c, y))
+
+    enough = mean_loss(c) + _FLAT[loss.kinked] * mean_loss(np.zeros_like(c))
+    for output in range(c.shape[1]):
+        half = np.where(np.arange(c.shape[1]) == output, 0.5, 1.0)
+        while np.abs(Z @ c[:, output]).max() > _FAR and mean_loss(half * c) <= enough:
+            c = half * c
+    return c
 
 
 def _descended(loss: Loss, Z: Array, y: Array, offset: Array, weights: Array, c: Array) -> Array:

@@ -119,8 +119,11 @@ def penalty_path(data: Data, plan: ChainPlan, n_alphas: int, eps: float, usual: 
 
     At the largest, the highest price that a search finds, the first grade has no neuron. Where it has
     none at any penalty, as for constant targets, the largest is 1. The path is moved by up to half a
-    step so that the ``usual`` penalty is on it, which a choice should not do worse than.
+    step so that the ``usual`` penalty is on it, if it is so near, which a choice should not do worse
+    than. A path of one is the usual penalty.
     """
+    if n_alphas == 1:
+        return np.array([usual])
     steps = np.arange(1, n_alphas + 1) / n_alphas
     path = (first_price(data, plan) or 1.0) * eps**steps
     off = np.log(usual / path)

@@ -18,7 +18,7 @@ from convexgrade.cones import Cones, Tight
 from convexgrade.network import Network, from_blocks
 from convexgrade.patterns import Patterns, activation
 from convexgrade.polishing import is_polishable, polish
-from convexgrade.program import Groups, Program
+from convexgrade.program import Groups, Program, shortened
 from convexgrade.pruning import prune
 from convexgrade.search import Neurons
 from convexgrade.solution import Solution, Start, Status
@@ -122,6 +122,15 @@ def null_point(program: Program, patterns: Patterns) -> Point:
         objective=nothing.objective(blocks, unpenalised),
         status=Status.OPTIMAL,
     )
+
+
+def drawn_in(program: Program, point: Point) -> Point:
+    """Return a point with unpenalised coefficients no larger than the loss needs (see `shortened`)."""
+    if program.loss.quadratic:
+        return point
+    response = point.prediction(program) - program.Z @ point.unpenalised
+    data = (program.loss, program.Z, program.y, response, program.weights)
+    return replace(point, unpenalised=shortened(*data, point.unpenalised))
 
 
 def point_of(

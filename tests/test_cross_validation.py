@@ -38,6 +38,7 @@ QUICK = {
     "n_patterns": 5,
     "tol": 1e-2,
     "distances": False,
+    "random_state": 0,
 }
 
 
@@ -59,7 +60,7 @@ def test_groups_stay_together(estimator, weighted):
     X, y = make_data()
     weight = np.where(np.arange(len(X)) < 3, 0.0, 2.0) if weighted else None
     y, groups = coded(estimator, y), np.array([f"patient {i % 7}" for i in range(len(X))])
-    parameters = {**QUICK, "random_state": 0}
+    parameters = QUICK
     model = estimator(**parameters | {"cv": GroupKFold(3)}).fit(X, y, weight, groups=groups)
     splits = list(GroupKFold(3).split(X, y, groups))
     expected = estimator(**parameters | {"cv": splits}).fit(X, y, weight)
@@ -70,13 +71,14 @@ def test_groups_stay_together(estimator, weighted):
 def test_groups_are_asked_for_and_routed():
     X, y = make_data()
     groups = np.arange(len(X)) % 7
-    model = MultigradeRegressorCV(**QUICK | {"cv": GroupKFold(2)}, random_state=0)
+    model = MultigradeRegressorCV(**QUICK | {"cv": GroupKFold(2)})
     with pytest.raises(ValueError, match="'groups' parameter should not be None"):
         model.fit(X, y)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         model.fit(X, y, groups=groups[1:])
-    with pytest.raises(ValueError, match="groups are given, but cv=2 draws single rows"):
-        MultigradeRegressorCV(**QUICK).fit(X, y, groups=groups)
+    for cv, name in ((2, "cv=2"), (list(KFold(2).split(X)), "cv, a list of splits,")):
+        with pytest.raises(ValueError, match=f"groups are given, but {name} does not read them"):
+            MultigradeRegressorCV(**QUICK | {"cv": cv}).fit(X, y, groups=groups)
     with config_context(enable_metadata_routing=True):
         asking = model.set_fit_request(groups=True)
         pipeline = make_pipeline(StandardScaler(), asking).fit(X, y, groups=groups)
@@ -273,6 +275,76 @@ def test_constant_targets_have_trivial_grades():
     np.testing.assert_array_equal(model.predict(X), y)
     for point in alpha_path(ConvexReLURegressor(n_patterns=10), X, y, n_alphas=2):
         np.testing.assert_array_equal(point.estimator.predict(X), y)
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_folds_may_be_any_sequences_of_rows(kind):
+    X, y = make_data(30)
+    splits = list(KFold(3).split(X))
+    model = MultigradeRegressorCV(**QUICK | {"cv": splits}).fit(X, y)
+    folds = [(kind(train.tolist()), kind(test.tolist())) for train, test in splits]
+    other = MultigradeRegressorCV(**QUICK | {"cv": folds}).fit(X, y)
+    np.testing.assert_array_equal(
+        other.cv_results_["mean_test_score"], model.cv_results_["mean_test_score"]
+    )
+
+
+def test_the_table_lists_parameters_as_searches_do():
+    X, y = make_data(40)
+    found = MultigradeRegressorCV(**QUICK | {"alphas": [0.2, 0.05], "n_grades": 2}).fit(X, y)
+    table = found.cv_results_
+    assert table["params"][0] == {"alpha": 0.2, "distances": False, "n_grades": 1}
+    for row, params in enumerate(table["params"]):
+        assert params == {name: table[f"param_{name}"][row] for name in params}
+    assert len(table["params"]) == len(table["mean_test_score"])
+
+
+def test_what_classes_weigh_makes_no_copies_of_their_rows():
+    """Copies in both parts of a fold would let labels without a rule be learned by heart."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 3)), rng.integers(0, 2, 60)
+    for kind in (MultigradeClassifierCV, MultigradeClassifier):
+        parameters = {"n_grades": 2, "n_patterns": 8, "random_state": 0, "distances": False}
+        one, ten, twice, two = (
+            kind(**parameters, class_weight=share).fit(X[rows], y[rows], weights)
+            for share, rows, weights in (
+                (None, slice(None), None),
+                ({0: 10, 1: 10}, slice(None), None),
+                ("balanced", np.tile(np.arange(60), 2), None),
+                ("balanced", slice(None), np.full(60, 2.0)),
+            )
+        )
+        assert (one.alpha_, one.n_grades_) == (ten.alpha_, ten.n_grades_)
+        np.testing.assert_allclose(one.decision_function(X), ten.decision_function(X), atol=1e-6)
+        assert (two.alpha_, two.n_grades_) == (twice.alpha_, twice.n_grades_)
+        np.testing.assert_allclose(two.decision_function(X), twice.decision_function(X), atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge", "log_loss"])
+def test_a_class_that_a_fold_lacks_does_not_decide(loss):
+    X, y = make_data(60)
+    y = (y > np.median(y)).astype(int)
+    parameters = {**SMALL, "alphas": [0.3, 0.03], "n_grades": 1, "loss": loss, "cv": KFold(3)}
+    without = MultigradeClassifierCV(**parameters).fit(X, y).cv_results_["mean_test_score"]
+    y[4] = 2
+    found = MultigradeClassifierCV(**parameters).fit(X, y).cv_results_["mean_test_score"]
+    assert np.abs(found - without).max() < 3.0
+
+
+def test_the_reason_to_stop_is_that_of_the_folds():
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((60, 3))
+    y = X[:, 0] + rng.standard_normal(60)
+    model = MultigradeRegressorCV(**SMALL | {"alphas": [0.01], "n_grades": 4}).fit(X, y)
+    assert model.n_grades_ < 4
+    dropped = f"Grade {model.n_grades_ + 1} raised the validation loss by more than its noise"
+    assert model.stop_reason_ == f"{dropped} and was dropped."
+
+
+def test_a_path_of_one_is_the_usual_penalty():
+    X, y = make_data(40)
+    model = MultigradeRegressorCV(**QUICK | {"alphas": None, "n_alphas": 1}).fit(X, y)
+    assert model.alphas_ == [usual_penalty(*X.shape)]
 
 
 @pytest.mark.parametrize("patterns", ["adaptive", "exhaustive"])

@@ -140,7 +140,7 @@ def test_chains_of_every_loss(loss):
         assert -1e-9 <= known.relative_gap < 1e-3
         assert found.primal == pytest.approx(known.primal)
         assert found.dual == pytest.approx(known.dual, rel=1e-6)
-    with pytest.raises(AttributeError, match="energy_ needs loss='squared_error'"):
+    with pytest.raises(AttributeError, match="energy_ needs loss='squared_error'; this is loss='"):
         _ = model.energy_
 
 

@@ -52,16 +52,18 @@ def small(estimator, **parameters):
 
 
 # Small searches, as scikit-learn's own slow estimators are checked; the checks are the same ones.
-# The search for patterns is that of the first estimator, and takes most of the time.
+# The search for patterns is that of the first estimator, and takes most of the time. (Some checks set
+# no seed, and of thousands of fits to so loose a tolerance one ends above it, and warns.)
+LOOSE = {"tol": 1e-2, "random_state": 0}
 OF_CHAINS = {"patterns": "sampled", "n_patterns": 3, "n_grades": 2, "early_stopping": False}
 
 
 @parametrize_with_checks(
     [
-        ConvexReLURegressor(0.1, n_patterns=3, max_iter=1, tol=1e-2),
-        ConvexReLUClassifier(0.05, n_patterns=5, patterns="sampled", tol=1e-2),
-        MultigradeRegressor(0.05, tol=1e-2, **OF_CHAINS),
-        MultigradeClassifier(0.05, tol=1e-2, **OF_CHAINS),
+        ConvexReLURegressor(0.1, n_patterns=3, max_iter=1, **LOOSE),
+        ConvexReLUClassifier(0.05, n_patterns=5, patterns="sampled", **LOOSE),
+        MultigradeRegressor(0.05, **LOOSE, **OF_CHAINS),
+        MultigradeClassifier(0.05, **LOOSE, **OF_CHAINS),
     ]
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
@@ -622,6 +624,15 @@ def test_progress_is_printed_when_asked(capsys):
     assert lines[-1] == "All 2 grades were fitted."
     small(MultigradeRegressor, n_grades=1).fit(X, y)
     assert capsys.readouterr().out == ""
+
+
+def test_explicit_networks_refuse_rows_of_other_shapes():
+    X, y = make_data(40)
+    network = small(ConvexReLURegressor).fit(X, y).network_
+    np.testing.assert_array_equal(network.forward(X.tolist()), network.forward(X))
+    for wrong in (X[0], X[:, :1], X[None]):
+        with pytest.raises(ValueError, match=r"X must have shape \(n_samples, 2\); got \("):
+            network.forward(wrong)
 
 
 @pytest.mark.parametrize("keep_inputs", [True, False])

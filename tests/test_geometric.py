@@ -265,6 +265,28 @@ def test_a_wrong_function_or_modulus_is_found_out():
     assert [c.ratio for c in check_readout_bound(constant, lambda X: 0 * X[:, 0], 0.0)] == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("f", "message"),
+    [
+        (lambda X: 1.0, r"f returned shape \(\) for 4 rows"),
+        (lambda X: X[:1, 0], r"f returned shape \(1,\) for 4 rows"),
+        (lambda X: np.ones((4, 1, 1)), r"f returned shape \(4, 1, 1\) for 4 rows"),
+        (lambda X: np.full(4, np.nan), r"f must be finite on the box; it is not at \[0.125\]"),
+    ],
+)
+def test_what_a_function_returns_is_checked(f, message):
+    with pytest.raises(ValueError, match=message):
+        GeometricLayerwiseRegressor(2, 2).fit_function(f, 1, 1)
+
+
+def test_bounds_of_models_of_named_columns_are_measured_without_a_warning():
+    frame = pd.DataFrame({"a": np.linspace(0.0, 1.0, 50)})
+    model = GeometricLayerwiseRegressor(2, 3).fit(frame, frame["a"])
+    plain = GeometricLayerwiseRegressor(2, 3).fit(frame.to_numpy(), frame["a"])
+    found, expected = (check_readout_bound(m, lambda X: X[:, 0], 1.0) for m in (model, plain))
+    assert found == expected
+
+
 def test_the_measured_error_is_the_norm_over_the_box():
     model = GeometricLayerwiseRegressor(4, 1, domain=(2.0, 6.0)).fit_function(lambda X: X[:, 0], 1)
     for p in (1.0, 2.0, 3.0):  # error x - 1/2 on cells of side 1
@@ -378,7 +400,7 @@ def test_bad_input_is_refused_by_name():
         model.fit_function(cone, 5)
     with pytest.raises(ValueError, match="points_per_side == 0, must be >= 1"):
         model.fit_function(cone, 1, 0)
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+    with pytest.raises(ValueError, match=r"f returned shape \(3,\) for 128 rows"):
         model.fit_function(lambda X: np.zeros(3), 1)
     with pytest.raises(ValueError, match="n_features == 0, must be >= 1"):
         model.fit_function(cone, 0)

@@ -12,6 +12,7 @@ from convexgrade.certificate import certify_network
 from convexgrade.losses import SquaredError
 from convexgrade.solution import Status
 from convexgrade.solvers import cvx
+from convexgrade.solvers._proximal import Step
 from convexgrade.working_set import solve_over
 from tests.bank import KNOWN, OTHERS, assert_optimal, make_program, random_program
 
@@ -179,6 +180,27 @@ def test_what_the_native_methods_leave_of_a_small_program_cvxpy_finishes():
     assert model.fit(X, y).certificate_.relative_gap < 1e-4
     with pytest.warns(ConvergenceWarning):
         model.set_params(solver="native").fit(X, y)
+
+
+@pytest.mark.parametrize("loss", ["huber", "absolute_error"])
+def test_an_outlier_does_not_lead_starts_astray(loss):
+    """From the patterns of earlier rounds, steps of thousands of Newton steps were of no use."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((100, 3))
+    y = np.abs(X[:, 0]) + 0.5 * X[:, 1] + 0.1 * rng.standard_normal(100)
+    y[3] = 1e3
+    steps = []
+
+    def counting(self, *arguments, solve=Step.solve):
+        state, taken = solve(self, *arguments)
+        steps.append(taken)
+        return state, taken
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Step, "solve", counting)
+        model = ConvexReLURegressor(0.01, loss=loss, n_patterns=50, random_state=0).fit(X, y)
+    assert model.certificate_.relative_gap < 1e-5
+    assert sum(steps) < 1500
 
 
 def test_a_better_point_is_one_of_the_program():

@@ -145,7 +145,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             if last is not None:
                 del self._progress
             self._learn_from(distinct_rows(given))
-            self._choose(given, self._n_rows(given, sample_weight))
+            self._choose(given, effective_number(given.copies[given.weights > 0.0]))
             first_network = None if last is None else self._first_network(last)
         else:
             self._coding = self._continued(given.y)
@@ -306,15 +306,12 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             yield progress
 
     def _weighted(self, X: Array, y: Any, sample_weight: ArrayLike | None) -> Rows:
-        return Rows(X, y, self._reweighted(y, checked_weights(sample_weight, X)))
+        copies = checked_weights(sample_weight, X)
+        return Rows(X, y, copies, self._class_shares(y, copies))
 
-    def _n_rows(self, given: Rows, sample_weight: ArrayLike | None) -> float:
-        """Return how many rows are given: what classes weigh does not make their rows more."""
-        return effective_number(checked_weights(sample_weight, given.X)[given.weights > 0.0])
-
-    def _reweighted(self, y: Any, weights: Array) -> Array:
-        """Return the weights times those of the classes, if there are."""
-        return weights
+    def _class_shares(self, y: Any, copies: Array) -> Array:
+        """Return what the class of each row weighs, if there are classes."""
+        return np.ones(len(y))
 
     def _data(self, rows: Rows) -> Data:
         X = self._reading.apply(rows.X)

@@ -118,10 +118,15 @@ class CrossValidated(DeepChain):
         tried = [len(trial.losses) for trial in trials]
         depths = np.concatenate([np.arange(1, n + 1) for n in tried])
         mean = scores.mean(axis=1)
+        parameters = {
+            "alpha": np.repeat([trial.alpha for trial in trials], tried),
+            "distances": np.repeat([trial.distances for trial in trials], tried),
+            "n_grades": depths,
+        }
+        rows = zip(*(values.tolist() for values in parameters.values()), strict=True)
         return {
-            "param_alpha": np.repeat([trial.alpha for trial in trials], tried),
-            "param_distances": np.repeat([trial.distances for trial in trials], tried),
-            "param_n_grades": depths,
+            **{f"param_{name}": values for name, values in parameters.items()},
+            "params": [dict(zip(parameters, row, strict=True)) for row in rows],
             **{f"split{i}_test_score": column for i, column in enumerate(scores.T)},
             "mean_test_score": mean,
             "std_test_score": scores.std(axis=1),
@@ -146,6 +151,12 @@ class CrossValidated(DeepChain):
         if is_better(also.chosen, found.chosen, folds):
             self._reading, self._selection = other, self._selection._replace(chosen=also.chosen)
 
+    def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> Iterator[None]:
+        yield from super()._grow(given, plan, continues)
+        if self.n_grades_ == plan.n_grades:
+            verdict = self._selection.chosen.verdict  # why the folds went no deeper
+            self._progress = replace(self._progress, verdict=verdict)
+
     def _selected(
         self, folds: list[Fold], plan: ChainPlan, alphas: Array, usual: float, reading: Reading
     ) -> Selection:
@@ -161,17 +172,18 @@ class CrossValidated(DeepChain):
 
     def _folds(self, given: Rows) -> Iterator[Fold]:
         """Yield the folds; where they are drawn here, of single rows."""
+        if given.groups is not None and not hasattr(self.cv, "split"):
+            name = f"cv={self.cv!r}" if self._draws_folds else "cv, a list of splits,"
+            raise ValueError(
+                f"groups are given, but {name} does not read them; cv must be a splitter that does, "
+                f"such as GroupKFold(5)."
+            )
         if self._draws_folds:
-            if given.groups is not None:
-                raise ValueError(
-                    f"groups are given, but cv={self.cv!r} draws single rows; cv must be a splitter "
-                    f"that reads groups, such as GroupKFold(5)."
-                )
             given = single_rows(given)
         tried = _TRIED if self.cv is None and len(given.X) >= _MANY else None
         splits = self._splitter().split(given.X, given.y, given.groups)
         for train, held_out in islice(splits, tried):
-            rows, others = given.take(train), given.take(held_out)
+            rows, others = given.take(np.asarray(train)), given.take(np.asarray(held_out))
             if not (rows.weights.any() and others.weights.any()):
                 raise ValueError(
                     f"cv={self.cv!r} has a fold whose training or validation rows have no weight; at "

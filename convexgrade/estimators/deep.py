@@ -342,7 +342,9 @@ class StagedRegressor(RegressorTargets):
         """Where the squared error before each grade went; for ``loss="squared_error"`` alone."""
         check_is_fitted(self)
         if not self._coding.loss.quadratic:
-            raise AttributeError(f"energy_ needs loss='squared_error'; this is loss={self.loss!r}.")
+            raise AttributeError(
+                f"energy_ needs loss='squared_error'; this is loss={_told(self._coding.loss)}."
+            )
         return list(self._progress.energy)
 
     def staged_predict(self: Any, X: ArrayLike) -> Iterator[Array]:

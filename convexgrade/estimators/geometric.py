@@ -30,6 +30,7 @@ from convexgrade.moduli import (
     empirical_modulus,
     layer_moduli,
     layers_for,
+    values_of,
 )
 
 Array = NDArray[np.float64]
@@ -212,10 +213,9 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
                 f"choice."
             )
         rows = box.points(cell_centers(n_features, per_side, 1))
-        rows, targets = validate_data(
-            self, rows, f(rows), dtype=np.float64, multi_output=True, y_numeric=True
-        )
-        return self._fit_tables(box, rows, np.asarray(targets, np.float64), np.ones(len(rows)))
+        targets = values_of(f, rows, most=2)
+        rows = validate_data(self, rows, dtype=np.float64)
+        return self._fit_tables(box, rows, targets, np.ones(len(rows)))
 
     def predict(self, X: ArrayLike) -> Array:
         """Predict targets: the readout of the last layer.
@@ -369,6 +369,9 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
         decoded = staged_codes(self.tables_, self.codes_, unit)
         return ((value, level) for value, (_, level) in zip(decoded, exact, strict=True))
 
+    def _readouts(self, X: Array) -> Iterator[Array]:
+        return (self._shaped(value) for value, _ in self._staged(self.box_.unit(X)))
+
     def _shaped(self, value: Array) -> Array:
         return value[:, 0] if self._one_dimensional else value
 
@@ -430,7 +433,7 @@ def check_readout_bound(
     if modulus is None:
         modulus = empirical_modulus(f, box.n_features, p, domain=(box.low, box.high))
     moduli = layer_moduli(modulus, box, tables.base, len(tables.layers))
-    return compare_readouts(estimator.staged_predict, f, moduli, box, p, n_points)
+    return compare_readouts(estimator._readouts, f, moduli, box, p, n_points)
 
 
 def _check_measurable(estimator: GeometricLayerwiseRegressor) -> None:

@@ -32,8 +32,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     alphas : array-like of shape (n_alphas,), default=None
         Penalties of the first grade to try, positive. None: ``n_alphas`` values in geometric
         progression, the largest below the one at which the first grade has no neuron, the smallest
-        about ``eps`` times that: moved by up to half a step so that ``alpha="auto"`` of the plain chain
-        is among them.
+        about ``eps`` times that: moved by up to half a step so that the usual penalty of the plain
+        chain is among them, if it is so near. (Of one value, it is the usual penalty.)
     n_alphas : int, default=6
         Number of penalties, without ``alphas``.
     eps : float, default=1e-3
@@ -237,8 +237,8 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     alphas : array-like of shape (n_alphas,), default=None
         Penalties of the first grade to try, positive. None: ``n_alphas`` values in geometric
         progression, the largest below the one at which the first grade has no neuron, the smallest
-        about ``eps`` times that: moved by up to half a step so that ``alpha="auto"`` of the plain chain
-        is among them.
+        about ``eps`` times that: moved by up to half a step so that the usual penalty of the plain
+        chain is among them, if it is so near. (Of one value, it is the usual penalty.)
     n_alphas : int, default=6
         Number of penalties, without ``alphas``.
     eps : float, default=1e-3

@@ -15,17 +15,36 @@ _SINGLE = 1e7  # numbers up to which a weight is so many copies of a row, where 
 
 
 class Rows(NamedTuple):
-    """Rows with uncoded targets and weights, and the groups they are of where these are told."""
+    """Rows with uncoded targets: how many there are of each, and what each of them counts.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Rows.
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        Targets.
+    copies : ndarray of shape (n_samples,)
+        Weights of the samples: of 2, a row is there twice.
+    share : ndarray of shape (n_samples,)
+        Weights of their classes, which make no row more than one.
+    groups : ndarray of shape (n_samples,), optional
+        Groups, where these are told.
+    """
 
     X: Array
     y: NDArray[Any]
-    weights: Array
+    copies: Array
+    share: Array
     groups: NDArray[Any] | None = None
+
+    @property
+    def weights(self) -> Array:
+        """Weights in the loss."""
+        return self.copies * self.share
 
     def take(self, which: NDArray[Any]) -> Rows:
         """Return some of the rows, by index or mask."""
-        groups = None if self.groups is None else self.groups[which]
-        return Rows(self.X[which], self.y[which], self.weights[which], groups)
+        return Rows(*(None if part is None else part[which] for part in self))  # type: ignore[arg-type]
 
 
 def checked_weights(sample_weight: ArrayLike | None, X: Array) -> Array:
@@ -58,11 +77,11 @@ def single_rows(given: Rows) -> Rows:
     """
     rows = given.take(given.weights > 0.0)
     _, copy_of = np.unique(_table(rows), axis=0, return_inverse=True)
-    rows = rows.take(np.lexsort((rows.weights, copy_of)))
-    if rows.weights.sum() * rows.X.shape[1] > _SINGLE or np.any(rows.weights % 1.0):
+    rows = rows.take(np.lexsort((rows.copies, copy_of)))
+    if rows.copies.sum() * rows.X.shape[1] > _SINGLE or np.any(rows.copies % 1.0):
         return rows
-    copies = rows.take(np.repeat(np.arange(len(rows.X)), rows.weights.astype(np.intp)))
-    return copies._replace(weights=np.ones(len(copies.X)))
+    single = rows.take(np.repeat(np.arange(len(rows.X)), rows.copies.astype(np.intp)))
+    return single._replace(copies=np.ones(len(single.X)))
 
 
 def distinct_rows(given: Rows) -> Rows:
@@ -73,8 +92,8 @@ def distinct_rows(given: Rows) -> Rows:
     """
     rows = given.take(given.weights > 0.0)
     _, first, copy_of = np.unique(_table(rows), axis=0, return_index=True, return_inverse=True)
-    weights = np.bincount(copy_of, rows.weights).astype(np.float64)
-    return rows.take(first)._replace(weights=weights)
+    copies = np.bincount(copy_of, rows.copies).astype(np.float64)
+    return rows.take(first)._replace(copies=copies)
 
 
 def _table(rows: Rows) -> Array:

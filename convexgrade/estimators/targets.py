@@ -298,14 +298,14 @@ class ClassifierTargets(ClassifierMixin):
     def _learn_class_weight(self: Any) -> None:
         self._class_weight = self.class_weight
 
-    def _reweighted(self: Any, y: NDArray[Any], weights: Array) -> Array:
-        weighted = weights * class_weights(self._class_weight, y, weights)
-        if not (weighted > 0.0).any():
+    def _class_shares(self: Any, y: NDArray[Any], copies: Array) -> Array:
+        shares = class_weights(self._class_weight, y, copies)
+        if not (shares * copies > 0.0).any():
             raise ValueError(
                 f"class_weight={self._class_weight!r} leaves no row a positive weight; at least one "
                 f"class must have one."
             )
-        return weighted
+        return shares
 
     def _coded(self: Any, y: NDArray[Any]) -> Array:
         unknown = set(y.tolist()) - set(self.classes_.tolist())
@@ -373,6 +373,7 @@ def class_weights(
                 f"class_weight={class_weight!r} must have non-negative finite numbers as weights."
             )
         shares = compute_class_weight(dict(class_weight), classes=classes, y=y)
+        shares = shares / (shares.max() or 1.0)  # only their ratios count
     return np.asarray(shares[code], dtype=np.float64)
 
 

@@ -191,11 +191,15 @@ def _is_small(program: Program) -> bool:
 
 
 def _better(program: Program, solution: Solution, other: Solution) -> Solution:
-    """Return the other solution if it is a point of the program and its objective is lower."""
+    """Return the other solution if it is a point of the program whose objective is not higher.
+
+    By next to nothing it may be: from the unfinished one, no good bound may follow.
+    """
     size = 1.0 + float(np.abs(program.y).max())
     if other.status is Status.FAILED or program.violation(other.blocks) > _FEASIBLE * size:
         return solution
-    return min(solution, other, key=lambda s: program.objective(s.blocks, s.unpenalised))
+    here, there = (program.objective(s.blocks, s.unpenalised) for s in (solution, other))
+    return other if there - here <= _UNFINISHED * program.mean_loss(program.offset) else solution
 
 
 def solve_within(program: Program, cap: Array, *, solver: str) -> Solution:

@@ -31,7 +31,7 @@ Index = NDArray[np.intp]
 
 _GROWTH = 6.0, 3.0  # of sigma from step to step, of smooth losses and of those with kinks
 _ROUNDED = 1e6  # sigma alpha, in units of the largest ||x||, that rounding allows
-_INNER = 25, 150  # Newton steps in each, at most, of either,
+INNER = 25, 150  # Newton steps in each, at most, of either,
 _EASY = 8, 30  # and so few that the next may be longer
 _EXACT = 0.5  # error of a proximal step, relative to its proximal terms
 _LAST = 3.0  # gap that a step leaves, relative to the wanted one, at which it may be the last
@@ -62,7 +62,7 @@ class Pace(NamedTuple):
 
     def after(self, taken: int, point: Point, alpha: float, *, kinked: bool) -> Pace:
         """Return the next pace: longer after a step that was easy, shorter after one that was not."""
-        easy, most = _EASY[kinked], _INNER[kinked]
+        easy, most = _EASY[kinked], INNER[kinked]
         longer = _GROWTH[kinked]
         growth = longer if taken <= easy else 1.0 if taken < most else 1.0 / longer
         rounding = self.rounding / growth
@@ -174,7 +174,7 @@ class Step:
     def solve(self, state: State, system: System, tol: float) -> tuple[State, int]:
         """Take Newton steps until the error is small enough; count them."""
         p = self.program
-        length, most = 1.0, _INNER[p.loss.kinked]
+        length, most = 1.0, INNER[p.loss.kinked]
         for taken in range(most):
             curvature = self.curvature(state)
             if self.error(state, curvature) <= self.allowed(state, tol):

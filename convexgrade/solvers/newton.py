@@ -31,7 +31,7 @@ from convexgrade.losses import Loss
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
 from convexgrade.solvers._operator import Operator
-from convexgrade.solvers._proximal import Pace, Point, State, Step
+from convexgrade.solvers._proximal import INNER, Pace, Point, State, Step
 from convexgrade.solvers._systems import Memory, System
 
 Array = NDArray[np.float64]
@@ -46,7 +46,9 @@ _NEAREST = 1e-12  # gap below which no start is any nearer
 _TAU = 1e4  # first tau, in units of the inverse curvature of an unpenalised column
 _STEPS = 60  # proximal steps,
 _VIOLATED = 1e-8  # violation of the cones, in units of the targets, that is no rounding
-_LOST = 1.0  # gap to which a start has led that a method without does better
+_LOST = 1.0  # gap to which a start has led that a method without does better; with kinks, any
+_ROBUST = 0.25  # exponent of means in which a few large numbers count little,
+_RARE = 1e-4  # but no less than this share of their mean
 _PATIENCE = 8, 16  # proximal steps without a smaller gap after which it gives up, with kinks more
 _TRIAL = 30  # Newton steps after which the gap tells a quick solve from a slow one
 
@@ -67,6 +69,7 @@ class _Problem:
     cones: Cones | None
     null: Array  # c of the grade without neurons
     before: float  # F there: the unit of accuracy
+    typical: float  # the same where a loss has no kinks; else outliers count little in it
     distance: float  # of predictions there from where their loss is least
     curvatures: Array  # of F along the unpenalised columns there, (q,), kinks rounded off as widely
 
@@ -76,14 +79,21 @@ class _Problem:
         p = program
         null = p.null_coefficients()
         f = p.offset + p.Z @ null
-        distance = p.distance(f)
+        before, distance = p.mean_loss(f), p.distance(f)
+        typical = before
+        if p.loss.kinked:
+            typical = _robust_mean(p.loss.value(f, p.y), p.weights)
+            slope = _robust_mean(np.linalg.norm(p.loss.gradient(f, p.y), axis=1), p.weights)
+            distance = typical / max(slope, 1e-300)
+            typical = max(typical, _RARE * before)
         hessian = p.loss.eased(distance).hessian(f, p.y)
         curvatures = np.einsum("i,iq,ikk->q", p.weights, p.Z**2, hessian) / p.n_outputs
         return cls(
             program=p,
             cones=Cones.of(p.X, p.patterns.masks) if p.cones else None,
             null=null,
-            before=p.mean_loss(f),
+            before=before,
+            typical=typical,
             distance=distance,
             curvatures=np.maximum(curvatures, 1e-100),
         )
@@ -116,14 +126,15 @@ class _Problem:
     def first_pace(self, point: Point, gap: float, prices: Array) -> Pace:
         """Return the first pace: small from nowhere, larger the nearer the start is."""
         if self.program.loss.kinked:
-            # A start says nothing of q = grad F, which is off by about the root of the gap.
-            gap = float(np.sqrt(gap))
+            # A start says nothing of q = grad F, which is off by about the root of the gap: in
+            # units of the typical loss, since an outlier of a million makes any gap look small.
+            gap = float(np.sqrt(gap * self.before / self.typical))
         if point.v.any():
             distance = max(gap, _NEAREST) * self.before
             sigma = _WARM * float(np.vdot(point.v, point.v)) / distance
         else:
             price = max(float(prices.max(initial=0.0)), self.program.alpha)
-            sigma = _SIGMA * self.before / (price * max(self.program.alpha, _TINY * price))
+            sigma = _SIGMA * self.typical / (price * max(self.program.alpha, _TINY * price))
         return Pace(sigma, _TAU / self.curvatures, min(1.0, gap) * self.distance)
 
     def working(self, prices: Array, active: Index) -> Index:
@@ -214,9 +225,17 @@ def solve(
     problem = _Problem.of(program)
     with np.errstate(all="ignore"):  # what is not finite compares false
         solution = _follow(problem, start, tol, max_iter, slow)
-        if start is not None and not solution.gap <= _LOST:
-            solution = _follow(problem, None, tol, max_iter, slow)
+        lost = tol if program.loss.kinked else _LOST
+        if start is not None and not solution.gap <= lost:
+            anew = _follow(problem, None, tol, max_iter, slow)
+            solution = min(solution, anew, key=lambda found: found.gap)
         return solution
+
+
+def _robust_mean(values: Array, weights: Array) -> float:
+    """Return the power mean of a small exponent, in units of the weights' sum."""
+    total = float(weights.sum())
+    return total * float(weights @ values**_ROBUST / total) ** (1.0 / _ROBUST)
 
 
 class _Best(NamedTuple):
@@ -256,7 +275,9 @@ def _follow(
             step - best.step >= _PATIENCE[p.loss.kinked],
             total >= _TRIAL and best.gap > slow,
         )
-        if best.gap <= tol or lost or slowly:
+        # With kinks, a start can lead to steps without end where from nowhere all are easy.
+        stuck = start is not None and p.loss.kinked and taken == INNER[True]
+        if best.gap <= tol or lost or slowly or stuck:
             break
         working = problem.working(pricing.prices, active)
         pace = pace.after(taken, point, p.alpha, kinked=p.loss.kinked)
