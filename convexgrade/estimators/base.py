@@ -118,6 +118,11 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         ------
         ValueError
             If a parameter, X, y or the weights are not as described.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            If the gap of a grade exceeds ``tol``.
         """
         for _ in self._fitting(X, y, sample_weight):
             pass

@@ -87,6 +87,11 @@ class CrossValidated(DeepChain):
         ValueError
             If a parameter, X, y, the weights or the groups are not as described, or groups are given
             and ``cv`` is none that could read them.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            If the gap of a grade exceeds ``tol``.
         """
         for _ in self._fitting(X, y, sample_weight, groups):
             pass

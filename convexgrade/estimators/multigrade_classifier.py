@@ -49,7 +49,8 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     correction : {"none", "readouts", "backward"}, default="none"
         What happens once all grades are fitted: nothing; all readouts are fitted again, jointly; or
         the grades are moved as well, sweep by sweep, so that earlier ones give the later ones what
-        they need (see `correct`). Certificates then no longer show optimal grades.
+        they need (see `correct`). Certificates then no longer show optimal grades. For
+        ``loss="log_loss"`` alone.
     whiten : bool, default=False
         Whether the grades after the first read uncorrelated columns instead of merely standardised
         ones. It opens functions that vary fast to the search and the penalty: much better where y
@@ -79,7 +80,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         Fraction held out at a time, in (0, 1): up to five times, other rows each time, where that is
         less than 1000 rows.
     standardize : bool, default=True
-        Standardise the columns of X.
+        Standardise the columns of X. What later grades read is standardised in any case.
     log_tails : bool, default=True
         Read columns with heavy tails on a logarithmic scale: those with one tail from their other end
         on, those with two where they are more than two standard deviations from their mean. Both are

@@ -79,7 +79,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         Of rows unlike all training rows, a chain would predict whatever its steepest slopes lead to.
         None sets no limit. The explicit ``network_`` knows none.
     standardize : bool, default=True
-        Standardise the columns of X.
+        Standardise the columns of X. What later grades read is standardised in any case.
     log_tails : bool, default=True
         Read columns with heavy tails on a logarithmic scale: those with one tail from their other end
         on, those with two where they are more than two standard deviations from their mean. Both are
@@ -277,7 +277,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
         Solver of the convex program.
     standardize : bool, default=True
-        Standardise the columns of X.
+        Standardise the columns of X. What later grades read is standardised in any case.
     log_tails : bool, default=True
         Read columns with heavy tails on a logarithmic scale: those with one tail from their other end
         on, those with two where they are more than two standard deviations from their mean. Both are

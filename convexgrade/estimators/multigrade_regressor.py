@@ -56,7 +56,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     correction : {"none", "readouts", "backward"}, default="none"
         What happens once all grades are fitted: nothing; all readouts are fitted again, jointly; or
         the grades are moved as well, sweep by sweep, so that earlier ones give the later ones what
-        they need (see `correct`). Certificates then no longer show optimal grades.
+        they need (see `correct`). Certificates then no longer show optimal grades. Not for losses with
+        kinks, nor Huber's or the squared hinge, nor ``refinement="pointwise"``.
     whiten : bool, default=False
         Whether the grades after the first read uncorrelated columns instead of merely standardised
         ones. It opens functions that vary fast to the search and the penalty: much better where y
@@ -64,7 +65,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     refinement : {"none", "pointwise"}, default="none"
         ``"pointwise"`` constrains every grade so that it raises the residual of no training row. Each
         grade is then solved again through CVXPY, and its certificate measures against the program
-        without the constraints. Correction does not keep to them.
+        without the constraints. They exclude ``correction``.
     activation : {"relu", "gated_relu"}, default="relu"
         As in `ConvexReLURegressor`.
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
@@ -87,9 +88,9 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
         Solver of the convex program.
     early_stopping : bool or "auto", default="auto"
-        Hold out rows, stop where a grade raises their loss by more than a standard error, and fit all
-        rows so deep. ``"auto"`` does so from 40 rows on,
-        for more than one grade.
+        Hold out rows, stop where a grade raises their loss by more than its noise (a standard error
+        of the squared error, half of one of other losses), and fit all rows so deep. ``"auto"`` does
+        so from 40 rows on, for more than one grade.
     validation_fraction : float, default=0.2
         Fraction held out at a time, in (0, 1): up to five times, other rows each time, where that is
         less than 1000 rows.
@@ -98,7 +99,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Of rows unlike all training rows, a chain would predict whatever its steepest slopes lead to.
         None sets no limit. The explicit ``network_`` knows none.
     standardize : bool, default=True
-        Standardise the columns of X.
+        Standardise the columns of X. What later grades read is standardised in any case.
     log_tails : bool, default=True
         Read columns with heavy tails on a logarithmic scale: those with one tail from their other end
         on, those with two where they are more than two standard deviations from their mean. Both are
