@@ -163,7 +163,7 @@ def test_the_path_leads_through_the_penalty_of_plain_chains(estimator):
 def test_neither_processes_nor_the_order_of_rows_nor_copies_change_the_choice(estimator):
     X, y = make_data(40)
     y = coded(estimator, y)
-    parameters = {**SMALL, "alphas": [0.2, 0.05], "n_grades": 2}
+    parameters = {**SMALL, "alphas": [0.3, 0.1], "n_grades": 2, "n_patterns": 5}
     model = estimator(**parameters).fit(X, y)
     order = np.random.default_rng(0).permutation(40)
     shared_out = estimator(**parameters, n_jobs=2).fit(X[order], y[order])
@@ -350,7 +350,7 @@ def test_a_path_of_one_is_the_usual_penalty():
 @pytest.mark.parametrize("patterns", ["adaptive", "exhaustive"])
 @pytest.mark.parametrize("estimator", [ConvexReLURegressor, ConvexReLUClassifier])
 def test_a_path_runs_from_the_trivial_grade_with_certificates(estimator, patterns):
-    X, y = make_data(40)
+    X, y = make_data(30)
     y = np.digitize(y, np.quantile(y, [0.5])) if estimator is ConvexReLUClassifier else y
     template = estimator(n_patterns=20, patterns=patterns, random_state=0)
     path = alpha_path(template, X, y, n_alphas=5, eps=1e-2)

@@ -54,7 +54,7 @@ def test_no_training_residual_grows(case, seed):
         assert sizes[-1].mean() < 0.8 * sizes[0].mean()
 
 
-@pytest.mark.parametrize("seed", [1, 2, 7])
+@pytest.mark.parametrize("seed", [1, 7])
 def test_what_a_solver_misses_by_does_not_undo_the_grade(seed):
     X, y = load_concrete(return_X_y=True)
     rows = np.random.default_rng(seed).choice(len(X), 100, replace=False)
