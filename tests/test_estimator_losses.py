@@ -205,7 +205,7 @@ def test_counts_must_not_be_negative_nor_all_zero(y):
 
 @pytest.mark.parametrize(
     ("parameter", "value"),
-    [("loss", "hinge"), ("quantile", 1.0), ("quantile", 0.0), ("epsilon", 0.0)],
+    [("loss", "hinge"), ("quantile", 1.0), ("quantile", 0.0), ("epsilon", 1e-5)],
 )
 def test_wrong_values_are_named(parameter, value):
     model = ConvexReLURegressor(**{parameter: value})

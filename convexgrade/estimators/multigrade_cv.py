@@ -71,7 +71,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     quantile : float, default=0.5
         What ``loss="quantile"`` predicts, in (0, 1).
     epsilon : float, default=0.3
-        Error from which on ``loss="huber"`` is linear instead of quadratic, positive, in the unit above.
+        Error from which on ``loss="huber"`` is linear instead of quadratic, in the unit above: at least
+        1e-4, below which it would be the absolute error.
     solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
         Solver of the convex program.
     extrapolation : float or None, default=0.25

@@ -52,7 +52,7 @@ CLASSIFICATION_LOSSES: Mapping[str, Callable[[int], Loss]] = {
 REGRESSION: dict[str, list[Any]] = {
     "loss": [StrOptions(set(REGRESSION_LOSSES))],
     "quantile": [Interval(Real, 0, 1, closed="neither")],
-    "epsilon": [Interval(Real, 0, None, closed="neither")],
+    "epsilon": [Interval(Real, 1e-4, None, closed="left")],  # below, an absolute error
     "extrapolation": [Interval(Real, 0, None, closed="left"), None],
 }
 CLASSIFICATION: dict[str, list[Any]] = {
