@@ -38,7 +38,7 @@ _FAR = 3.0  # responses, in units of the targets, that need not be so large
 _FLAT = (
     1e-12,
     1e-7,
-)  # where the loss rises by this share of it at most, with kinks and their tails more
+)  # where the loss rises by this share at most: the latter with kinks, rounded off
 _FINER, _EASED = 0.3, 8  # for a loss with kinks after so many solves, each with less rounding
 
 

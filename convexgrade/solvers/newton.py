@@ -233,9 +233,10 @@ def solve(
 
 
 def _robust_mean(values: Array, weights: Array) -> float:
-    """Return the power mean of a small exponent, in units of the weights' sum."""
+    """Return the power mean of a small exponent, times the sum of the weights."""
     total = float(weights.sum())
-    return total * float(weights @ values**_ROBUST / total) ** (1.0 / _ROBUST)
+    positive = np.maximum(values, 0.0)  # rounding can leave a loss below 0
+    return total * float(weights @ positive**_ROBUST / total) ** (1.0 / _ROBUST)
 
 
 class _Best(NamedTuple):
