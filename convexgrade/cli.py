@@ -214,12 +214,8 @@ def _split_target(frame: Any, target: str) -> tuple[Any, Any]:
 
 
 def _tell_filled(columns: Sequence[Column], frame: Any) -> None:
-    missing = {column: int(frame[column.name].isna().sum()) for column in columns}
-    filled = [
-        f"{number} of {column.name!r} by {column.fill if column.categories else f'{column.fill:g}'}"
-        for column, number in missing.items()
-        if number
-    ]
+    missing = ((column, frame[column.name].isna().sum()) for column in columns)
+    filled = [f"{n} of {column.name!r} by {column.filling}" for column, n in missing if n]
     if filled:
         print(f"Missing values filled: {', '.join(filled)}.")
 

@@ -30,15 +30,20 @@ class Column:
     categories: tuple[str, ...] | None = None
 
     @property
+    def filling(self) -> str:
+        """What a missing value becomes, as text."""
+        return str(self.fill) if self.categories is not None else f"{self.fill:g}"
+
+    @property
     def width(self) -> int:
         """Number of inputs that the column becomes."""
         return 1 if self.categories is None else len(self.categories)
 
     def __str__(self) -> str:
         if self.categories is None:
-            return f"{self.name}: numeric, missing becomes {self.fill:g}"
+            return f"{self.name}: numeric, missing becomes {self.filling}"
         shown = ", ".join(self.categories[:8]) + (", ..." if self.width > 8 else "")
-        return f"{self.name}: {self.width} categories ({shown}), missing becomes {self.fill}"
+        return f"{self.name}: {self.width} categories ({shown}), missing becomes {self.filling}"
 
 
 def learn_columns(frame: Any) -> tuple[Column, ...]:
@@ -180,15 +185,15 @@ def _texts(values: Any) -> Any:
 
     Beside a missing value, it holds whole numbers as floats; and it reads dates as midnights.
     """
+    return values.astype(object).where(values.notna(), np.nan).map(_text, na_action="ignore")
 
-    def text(value: Any) -> str:
-        if isinstance(value, float) and value.is_integer():
-            return str(int(value))
-        if isinstance(value, datetime) and value.time() == time():
-            return value.date().isoformat()
-        return str(value)
 
-    return values.astype(object).where(values.notna(), np.nan).map(text, na_action="ignore")
+def _text(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, datetime) and value.time() == time():
+        return value.date().isoformat()
+    return str(value)
 
 
 def _numbers(name: str, values: Any) -> Array:
@@ -213,10 +218,15 @@ def _named(frame: Any) -> Any:
     if frame.columns.nlevels > 1:
         raise ValueError("The columns of the table must have names of one level.")
     frame = frame.rename(columns=str)
-    twice = list(dict.fromkeys(frame.columns[frame.columns.duplicated()]))
-    if twice:
-        raise ValueError(f"The table has {listed(twice)} more than once.")
+    check_distinct(frame, "The table")
     return frame
+
+
+def check_distinct(frame: Any, subject: str) -> None:
+    """Raise a ValueError about the subject if two columns of a table have one name."""
+    twice = list(frame.columns[frame.columns.duplicated()].unique())
+    if twice:
+        raise ValueError(f"{subject} has {listed(twice)} more than once.")
 
 
 def listed(names: Sequence[str]) -> str:

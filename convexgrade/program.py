@@ -16,6 +16,7 @@ the (n_samples, n_groups * d) matrix behind them is never formed here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -249,6 +250,13 @@ def _distance(loss: Loss, f: Array, y: Array, weights: Array) -> float:
     return float(weights @ loss.value(f, y)) / max(float(weights @ slope), 1e-300)
 
 
+def _mean_loss_at(
+    loss: Loss, Z: Array, y: Array, offset: Array, weights: Array
+) -> Callable[[Array], float]:
+    """Return ``weights @ loss(offset + Z c)`` as a function of c."""
+    return lambda c: float(weights @ loss.value(offset + Z @ c, y))
+
+
 def fit_unpenalised(loss: Loss, Z: Array, y: Array, offset: Array, weights: Array) -> Array:
     """Minimise ``weights @ loss(offset + Z c)`` over c, shape (q, n_outputs), by Newton's method.
 
@@ -272,10 +280,7 @@ def shortened(loss: Loss, Z: Array, y: Array, offset: Array, weights: Array, c: 
     Hinges are flat beyond their kinks. Where there is no row of a class, they have many minimisers and
     rounded-off ones have none: c is then as far out as the tails of these have led.
     """
-
-    def mean_loss(c: Array) -> float:
-        return float(weights @ loss.value(offset + Z @ c, y))
-
+    mean_loss = _mean_loss_at(loss, Z, y, offset, weights)
     enough = mean_loss(c) + _FLAT[loss.kinked] * mean_loss(np.zeros_like(c))
     for output in range(c.shape[1]):
         half = np.where(np.arange(c.shape[1]) == output, 0.5, 1.0)
@@ -287,10 +292,7 @@ def shortened(loss: Loss, Z: Array, y: Array, offset: Array, weights: Array, c: 
 def _descended(loss: Loss, Z: Array, y: Array, offset: Array, weights: Array, c: Array) -> Array:
     """Take Newton steps from c until the loss no longer falls."""
     q, k = c.shape
-
-    def mean_loss(c: Array) -> float:
-        return float(weights @ loss.value(offset + Z @ c, y))
-
+    mean_loss = _mean_loss_at(loss, Z, y, offset, weights)
     for _ in range(_STEPS):
         f = offset + Z @ c
         gradient = Z.T @ (weights[:, None] * loss.gradient(f, y))

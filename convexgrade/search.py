@@ -178,7 +178,8 @@ class _Balanced:
         g *= self.scale
         np.add.reduce(u * g, axis=0, out=grad_a)
         g *= a
-        gradient[: flat.size - c.size] += p.alpha * flat[: flat.size - c.size]
+        penalised = slice(flat.size - c.size)
+        gradient[penalised] += p.alpha * flat[penalised]
         value += 0.5 * p.alpha * float(np.vdot(u, u) + a @ a)
         return value, gradient
 

@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from convexgrade.columns import listed
+from convexgrade.columns import check_distinct
 
 # What stands for no value among numbers. Among texts it is a word like others ("None", the country
 # "NA"), and only an empty cell has no value.
@@ -58,11 +58,10 @@ def read_table(
         table = rows.iloc[1:].reset_index(drop=True).set_axis(_names(rows.iloc[0]), axis=1)
         if only is not None:
             table = table.loc[:, table.columns.isin(only)]
-        twice = table.columns[table.columns.duplicated()].unique()
-        if len(twice):
-            raise ValueError(f"it has {listed(list(twice))} more than once.")
-        for name in (name for name in table if name not in texts):
-            table[name] = _typed(table[name], keep_padded=name in labels)
+        check_distinct(table, "it")
+        for name in table:
+            if name not in texts:
+                table[name] = _typed(table[name], keep_padded=name in labels)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if len(rows) == 1:

@@ -252,11 +252,11 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
             had training rows. A cell without rows has the value of its parent; 0 is the whole box.
         """
         check_is_fitted(self)
-        unit = self.box_.unit(validate_data(self, X, dtype=np.float64, reset=False))
-        staged = self._staged(unit)
-        if return_level:
-            return ((self._shaped(value), level) for value, level in staged)
-        return (self._shaped(value) for value, _ in staged)
+        rows = validate_data(self, X, dtype=np.float64, reset=False)
+        if not return_level:
+            return self._readouts(rows)
+        staged = self._staged(self.box_.unit(rows))
+        return ((self._shaped(value), level) for value, level in staged)
 
     def readout_bound(self, modulus: Modulus) -> Array:
         """Return ``(2 d + 1)`` times a modulus of continuity at the side of each layer's cells.

@@ -79,13 +79,13 @@ class _Problem:
         p = program
         null = p.null_coefficients()
         f = p.offset + p.Z @ null
-        before, distance = p.mean_loss(f), p.distance(f)
-        typical = before
+        before = p.mean_loss(f)
         if p.loss.kinked:
-            typical = _robust_mean(p.loss.value(f, p.y), p.weights)
+            robust = _robust_mean(p.loss.value(f, p.y), p.weights)
             slope = _robust_mean(np.linalg.norm(p.loss.gradient(f, p.y), axis=1), p.weights)
-            distance = typical / max(slope, 1e-300)
-            typical = max(typical, _RARE * before)
+            typical, distance = max(robust, _RARE * before), robust / max(slope, 1e-300)
+        else:
+            typical, distance = before, p.distance(f)
         hessian = p.loss.eased(distance).hessian(f, p.y)
         curvatures = np.einsum("i,iq,ikk->q", p.weights, p.Z**2, hessian) / p.n_outputs
         return cls(
@@ -225,8 +225,8 @@ def solve(
     problem = _Problem.of(program)
     with np.errstate(all="ignore"):  # what is not finite compares false
         solution = _follow(problem, start, tol, max_iter, slow)
-        lost = tol if program.loss.kinked else _LOST
-        if start is not None and not solution.gap <= lost:
+        enough = tol if program.loss.kinked else _LOST
+        if start is not None and not solution.gap <= enough:
             anew = _follow(problem, None, tol, max_iter, slow)
             solution = min(solution, anew, key=lambda found: found.gap)
         return solution
