@@ -339,12 +339,12 @@ def _checked_modulus(modulus: Modulus) -> Modulus:
     """Return a modulus with its values checked."""
 
     def checked(t: float) -> float:
-        value = float(modulus(t))
-        if not 0.0 <= value < np.inf:
+        value = np.asarray(modulus(t))
+        if value.ndim or value.dtype.kind not in "iuf" or not 0.0 <= value < np.inf:
             raise ValueError(
-                f"modulus returned {value} at {t:g}; it must be finite and not negative."
+                f"modulus returned {value} at {t:g}; it must be a number, finite and not negative."
             )
-        return value
+        return float(value)
 
     return checked
 

@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 # Coordinates are taken in units of 2**-53 of the box: their digits in any base are then exact, and
-# ``base * 2**53`` has to fit into 64 bits.
+# ``base * 2**53`` has to fit into 64 bits. Layers of finer cells repeat the one before.
 _FRACTION_BITS = 53
 MAX_BASE = 1000
 
@@ -179,19 +179,19 @@ class Tables:
     def staged(self, unit: Array) -> Iterator[tuple[Array, Codes]]:
         """Yield the readout of each layer, and the layer whose cell it really comes from.
 
-        Where a cell has no rows, its parent's value stays and with it the parent's layer.
+        Where a cell has no rows, or would be finer than coordinates are, its parent's value stays and
+        with it the parent's layer.
         """
         value = np.tile(self.baseline, (len(unit), 1))
         level = np.zeros(len(unit), dtype=np.int64)
         alive = np.arange(len(unit))
         cells = np.zeros(len(unit), dtype=np.int64)
-        for layer, cell_digits in zip(
-            self.layers, digits(unit, self.base, len(self.layers)), strict=True
-        ):
+        every = digits(unit, self.base, len(self.layers))
+        for index, (layer, cell_digits) in enumerate(zip(self.layers, every, strict=True), start=1):
             cells, found = layer.find(cells, cell_digits[alive], self.base)
             alive, cells = alive[found], cells[found]
             value[alive] += layer.terms[cells]
-            level[alive] += 1
+            level[alive] += self.base**index <= 2**_FRACTION_BITS
             yield value.copy(), level.copy()
 
 

@@ -27,7 +27,8 @@ Modulus = float | tuple[float, float] | Callable[[float], float]
 
 _GOLDEN = 0.5 * (np.sqrt(5.0) - 1.0)
 _FIXED_SHIFTS = 24  # of an estimate on each axis, each _GOLDEN times the one before
-_MAX_LAYERS = 1100  # 2.0**-1075 is 0: cells do not get smaller in double precision
+_SMALLEST = 2.0**-1074  # side of a cell, in units of the box, in double precision,
+_MAX_LAYERS = 1074  # which so many layers come to, or fewer
 
 
 class ReadoutCheck(NamedTuple):
@@ -189,11 +190,14 @@ def layer_moduli(modulus: Modulus, box: Box, base: int, n_layers: int) -> Array:
 
 
 def _modulus_at(function: Callable[[float], float], box: Box, base: int, layer: int) -> float:
-    scale = float(box.width.max()) * float(base) ** -layer
-    value = float(function(scale))
-    if not value >= 0.0:
-        raise ValueError(f"modulus returned {value} at scale {scale:g}; it must be at least 0.")
-    return value
+    # No side rounds to 0: the modulus of a larger one is a bound as well.
+    scale = float(box.width.max()) * max(float(base) ** -layer, _SMALLEST)
+    value = np.asarray(function(scale))
+    if value.ndim or value.dtype.kind not in "iuf" or not value >= 0.0:
+        raise ValueError(
+            f"modulus returned {value} at scale {scale:g}; it must be a number, at least 0."
+        )
+    return float(value)
 
 
 def layers_for(eps: float, modulus: Modulus, box: Box, base: int) -> int:
@@ -213,7 +217,7 @@ def layers_for(eps: float, modulus: Modulus, box: Box, base: int) -> int:
             return layer
     raise ValueError(
         f"eps={eps!r} is below the bound of every layer up to {_MAX_LAYERS}: this modulus does not "
-        f"get small enough."
+        f"get small enough at sides of cells down to {_SMALLEST:.1g} of the box's."
     )
 
 

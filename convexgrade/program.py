@@ -271,17 +271,23 @@ def fit_unpenalised(loss: Loss, Z: Array, y: Array, offset: Array, weights: Arra
         for rounding in _distance(loss, offset, y, weights) * _FINER ** np.arange(_EASED):
             c = _descended(loss.eased(rounding), Z, y, offset, weights, c)
     c = _descended(loss, Z, y, offset, weights, c)
-    return c if loss.quadratic else shortened(loss, Z, y, offset, weights, c)
+    if loss.quadratic:
+        return c
+    before = float(weights @ loss.value(offset, y))
+    return shortened(loss, Z, y, offset, weights, c, before)
 
 
-def shortened(loss: Loss, Z: Array, y: Array, offset: Array, weights: Array, c: Array) -> Array:
+def shortened(
+    loss: Loss, Z: Array, y: Array, offset: Array, weights: Array, c: Array, before: float
+) -> Array:
     """Return c, for each output halved while its response is large for next to nothing.
 
-    Hinges are flat beyond their kinks. Where there is no row of a class, they have many minimisers and
+    That is, next to the loss ``before`` the grade: without a linear term, neurons that cancel with it
+    can have any loss. Hinges are flat beyond their kinks. Where there is no row of a class, they have many minimisers and
     rounded-off ones have none: c is then as far out as the tails of these have led.
     """
     mean_loss = _mean_loss_at(loss, Z, y, offset, weights)
-    enough = mean_loss(c) + _FLAT[loss.kinked] * mean_loss(np.zeros_like(c))
+    enough = mean_loss(c) + _FLAT[loss.kinked] * before
     for output in range(c.shape[1]):
         half = np.where(np.arange(c.shape[1]) == output, 0.5, 1.0)
         while np.abs(Z @ c[:, output]).max() > _FAR and mean_loss(half * c) <= enough:

@@ -130,7 +130,8 @@ def drawn_in(program: Program, point: Point) -> Point:
         return point
     response = point.prediction(program) - program.Z @ point.unpenalised
     data = (program.loss, program.Z, program.y, response, program.weights)
-    return replace(point, unpenalised=shortened(*data, point.unpenalised))
+    before = program.mean_loss(program.offset)
+    return replace(point, unpenalised=shortened(*data, point.unpenalised, before))
 
 
 def point_of(

@@ -164,6 +164,8 @@ def test_functions_that_are_not_allowed(f, message):
         ("modulus", -1.0),
         ("modulus", "big"),
         ("modulus", lambda t: np.nan),
+        ("modulus", lambda t: [7.0 * t]),
+        ("modulus", lambda t: "t"),
     ],
 )
 def test_parameters_that_are_not_allowed(name, value):

@@ -309,6 +309,27 @@ def test_rows_without_noise_are_within_the_bound_of_their_effective_level(d):
     assert level.mean() < 7 or d == 1
 
 
+@pytest.mark.parametrize(("base", "n_layers", "finest"), [(2, 60, 53), (1000, 6, 5)])
+def test_no_level_is_finer_than_coordinates_are(base, n_layers, finest):
+    X = np.array([[0.0], [float(base) ** -n_layers], [1.0]])
+    y = np.sqrt(X[:, 0])
+    model = GeometricLayerwiseRegressor(base, n_layers).fit(X, y)
+    for readout, level in model.staged_predict(X, return_level=True):
+        assert level.max() <= finest
+        side = float(base) ** -level
+        assert np.all(np.abs(readout - y) <= np.sqrt(side) * (1.0 + 1e-12))
+    np.testing.assert_array_equal(level, finest)
+
+
+def test_bounds_of_sides_too_small_for_numbers_stay_bounds():
+    slow = (1.0, 0.001)
+    model = GeometricLayerwiseRegressor(2, 1080).fit([[0.0], [1.0]], [0.0, 1.0])
+    bounds = model.readout_bound(slow)
+    assert np.all(bounds[1074:] == 3.0 * (2.0**-1074) ** 0.001)
+    with pytest.raises(ValueError, match="does not get small enough"):
+        model.levels_for(0.01, slow)
+
+
 def test_moduli_of_all_kinds_agree():
     model = GeometricLayerwiseRegressor(3, 4, domain=(0.0, [1.0, 5.0])).fit(*noise())
     expected = 5 * 2.0 * (5.0 / 3.0 ** np.arange(1, 5)) ** 0.5
@@ -410,8 +431,9 @@ def test_bad_input_is_refused_by_name():
             model.readout_bound(modulus)
     with pytest.raises(TypeError, match="modulus='one' must be a Lipschitz constant"):
         model.readout_bound("one")
-    with pytest.raises(ValueError, match=r"modulus returned -\d.* must be at least 0"):
-        model.readout_bound(lambda t: -t)
+    for modulus in (lambda t: -t, lambda t: np.nan, lambda t: [t], lambda t: "t"):
+        with pytest.raises(ValueError, match=r"modulus returned .* must be a number, at least 0"):
+            model.readout_bound(modulus)
     with pytest.raises(ValueError, match=r"eps=0.0 must be positive"):
         model.levels_for(0.0, 1.0)
     with pytest.raises(ValueError, match="does not get small enough"):

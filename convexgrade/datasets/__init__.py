@@ -119,7 +119,7 @@ def make_depth_separation(
         Dimension d.
     truncate : float, default=3.0
         Largest ``||x||``. The tail of t is about ``d / (pi t^2)``, so heavy that ``||x||`` has no
-        mean: the law is conditioned on ``||x|| <= truncate``. 3 keeps 93% to 96% of it. Values for
+        mean: the law is conditioned on ``||x|| <= truncate``. 3 keeps 93% to 97% of it. Values for
         which the table would be too large are refused, from about 5000 for d = 5 and 30 for d = 1000.
     random_state : int, RandomState instance or None, default=None
         Determines the sample.

@@ -249,14 +249,14 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
             Predictions of the first 1, 2, ... layers; the last are those of `predict`.
         level : ndarray of shape (n_samples,)
             Only with ``return_level=True``: the last layer, up to this one, whose cell around the row
-            had training rows. A cell without rows has the value of its parent; 0 is the whole box.
+            had training rows; 0 is the whole box. A cell without rows, or finer than 2**-53 of the box,
+            as coordinates are read, has the value of its parent.
         """
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=np.float64, reset=False)
         if not return_level:
             return self._readouts(rows)
-        staged = self._staged(self.box_.unit(rows))
-        return ((self._shaped(value), level) for value, level in staged)
+        return ((self._shaped(r), level) for r, level in self._staged(self.box_.unit(rows)))
 
     def readout_bound(self, modulus: Modulus) -> Array:
         """Return ``(2 d + 1)`` times a modulus of continuity at the side of each layer's cells.

@@ -64,10 +64,11 @@ def _best_crossing(
         crossing = np.where(weights > 0.0, -x / step, np.nan)
     inside = (crossing > 0.0) & (crossing < 1.0)
     times = np.append(np.unique(crossing[inside]), 1.0)
-    rise = times * (gradient @ step) + 0.5 * times**2 * (step @ curvature @ step)
-    norms = np.abs(x + times[:, None] * step) @ weights - weights @ np.abs(x)
-    best = int(np.argmin(rise + norms))
-    if not (rise + norms)[best] < 0.0:
+    with np.errstate(over="ignore", invalid="ignore"):  # losses can curve as exponentials do
+        rise = times * (gradient @ step) + 0.5 * times**2 * (step @ curvature @ step)
+        rise += np.abs(x + times[:, None] * step) @ weights - weights @ np.abs(x)
+    best = int(np.argmin(np.where(np.isnan(rise), np.inf, rise)))
+    if not rise[best] < 0.0:
         return None
     moved = x + times[best] * step
     moved[inside & (crossing == times[best])] = 0.0
