@@ -283,8 +283,8 @@ def shortened(
     """Return c, for each output halved while its response is large for next to nothing.
 
     That is, next to the loss ``before`` the grade: without a linear term, neurons that cancel with it
-    can have any loss. Hinges are flat beyond their kinks. Where there is no row of a class, they have many minimisers and
-    rounded-off ones have none: c is then as far out as the tails of these have led.
+    can have any loss. Hinges are flat beyond their kinks. Where there is no row of a class, they have
+    many minimisers and rounded-off ones have none: c is then as far out as the tails of these have led.
     """
     mean_loss = _mean_loss_at(loss, Z, y, offset, weights)
     enough = mean_loss(c) + _FLAT[loss.kinked] * before
