@@ -231,8 +231,8 @@ class Poisson(Smooth):
     quadratic = False
 
     def value(self, f: Array, y: Array) -> Array:
-        """Return half the deviance of each row."""
-        return np.sum(_exp(f) - y * f + xlogy(y, y) - y, axis=1)
+        """Return half the deviance of each row; no rounding makes it negative."""
+        return np.sum(np.maximum(_exp(f) - y * f + xlogy(y, y) - y, 0.0), axis=1)
 
     def gradient(self, f: Array, y: Array) -> Array:
         """Return ``e^f - y``."""

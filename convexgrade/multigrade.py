@@ -42,6 +42,7 @@ from convexgrade.network import (
     scale_output,
 )
 from convexgrade.program import Program
+from convexgrade.scaling import scaling_between, standard_scaling, whitened
 from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
@@ -49,7 +50,6 @@ Array = NDArray[np.float64]
 _CHUNK = 1 << 22  # features that are formed at a time, where only the output is asked for
 _LEAST_PENALTY = 1e-100  # of smaller ones, the square of the reciprocal may be no number
 _ROUNDING = 1e-12  # price that rounding alone can give
-_DEPENDENT = 1e-8  # singular value, relative to the largest, of columns that count as dependent
 
 
 class Data(NamedTuple):
@@ -274,6 +274,8 @@ def extended(
 
     Only the first grade may have none and stay.
     """
+    if not _n_features(progress.chain, data):
+        return replace(progress, verdict=_NOTHING_TO_READ.format(index=len(progress.chain) + 1))
     chain = _add_grade(progress.chain, data, plan, report)
     grade, verdict = chain.grades[-1], ""
     if grade.n_neurons == 0 and grade.certificate.status in _WITHOUT_NEURONS:
@@ -283,6 +285,10 @@ def extended(
             return replace(progress, verdict=verdict)
     return replace(_measured(progress, chain, data, plan), verdict=verdict)
 
+
+_NOTHING_TO_READ = (
+    "Grade {index} has nothing to read: the grade before it has no neuron, and hands on no inputs."
+)
 
 # What ends a chain, if its last grade has no neuron and one of these statuses.
 _WITHOUT_NEURONS = {
@@ -317,9 +323,10 @@ def _next_program(chain: Chain, data: Data, plan: ChainPlan) -> _Next:
     """State the program of the grade after a chain."""
     *_, (features, offset) = chain.walk(data.X)
     if chain.links:
-        scaling = _feature_scaling(chain, features, data)
+        n_hidden, n_inputs = chain.grades[-1].n_neurons, data.X.shape[1]
+        scaling = scaling_between(features, data.weights, chain.handover, n_hidden, n_inputs)
         if plan.whiten:
-            scaling = _whitening(scaling, features, data)
+            scaling = whitened(scaling, features, data.weights, n_inputs)
     elif plan.standardize:
         scaling = standard_scaling(features, data.weights)
     else:
@@ -341,50 +348,12 @@ def _state(step: Step, data: Data, loss: Loss, alpha: float, settings: Settings)
     return state_program(step.H, data.y, step.offset, data.weights, loss, alpha, settings)
 
 
-def standard_scaling(features: Array, weights: Array) -> Scaling:
-    """Return the scaling to weighted mean 0 and variance 1; constant columns are only centred.
-
-    (scikit-learn's StandardScaler accumulates the weighted variance by differences, which rounds
-    below zero on a single row.) Constant columns become exactly 0: what rounding leaves of a mean, an
-    unpenalised coefficient would blow up to an intercept. Squares are those of columns divided by a
-    power of two (so that no digit changes), since those of very large or small values are no numbers.
-    """
-    _, exponent = np.frexp(np.abs(features).max(axis=0))
-    reduced = np.ldexp(features, -exponent)
-    center = weights @ reduced / weights.sum()
-    spread = np.sqrt(weights @ (reduced - center) ** 2 / weights.sum())
-    constant = spread <= 1e-14 * np.abs(reduced).max(axis=0)
-    return Scaling(
-        center=np.where(constant, features[0], np.ldexp(center, exponent)),
-        scale=np.where(constant, 1.0, np.ldexp(spread, exponent)),
-    )
-
-
-def _feature_scaling(chain: Chain, features: Array, data: Data) -> Scaling:
-    """Standardise what a grade reads, hidden features divided by sqrt(width / d) as a block.
-
-    A wide grade would otherwise hand on rows of large norm, for which the same alpha is weaker.
-    """
-    scaling = standard_scaling(features, data.weights)
-    width = chain.grades[-1].n_neurons if chain.handover.hands_hidden else 0
-    shrink = np.ones(features.shape[1])
-    shrink[:width] = np.sqrt(max(1.0, width / data.X.shape[1]))
-    return replace(scaling, scale=scaling.scale * shrink)
-
-
-def _whitening(scaling: Scaling, features: Array, data: Data) -> Scaling:
-    """Turn a scaling into one to uncorrelated columns of equal variance, as many as the rank.
-
-    Patterns do not change under linear maps of the input, but a search for them does, and so does the
-    penalty. Hidden features of few inputs are all but dependent: in their coordinates, functions that
-    vary fast are long vectors, out of a search's sight and dear; in these they are like any other. The
-    variances sum up to the number of inputs, as those of X do.
-    """
-    root = np.sqrt(data.weights / data.weights.sum())[:, None]
-    _, size, directions = np.linalg.svd(root * scaling.apply(features), full_matrices=False)
-    kept = size > _DEPENDENT * size.max(initial=0.0)
-    spread = np.sqrt(data.X.shape[1] / max(1, kept.sum()))
-    return replace(scaling, mix=spread * directions[kept].T / size[kept])
+def _n_features(chain: Chain, data: Data) -> int:
+    """Return how many columns the grade after a chain reads."""
+    n_inputs = data.X.shape[1]
+    if not chain.links:
+        return n_inputs
+    return chain.handover.width(chain.grades[-1].n_neurons, chain.baseline.size, n_inputs)
 
 
 def _measured(before: Progress, chain: Chain, data: Data, plan: ChainPlan) -> Progress:

@@ -141,7 +141,7 @@ class Scaling:
     Attributes
     ----------
     center, scale : ndarray of shape (n_features,)
-        Both finite, ``scale`` positive.
+        ``center`` finite, ``scale`` positive: infinite for columns that are to be 0.
     mix : ndarray of shape (n_features, n_columns) or None
         Combinations of the scaled columns; None keeps them as they are.
     """

@@ -32,6 +32,7 @@ LAYERS = [
         "decomposition",
         "energy",
         "geometric_network",
+        "scaling",
         "search",
         "solvers._systems",
     },

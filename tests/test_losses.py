@@ -105,3 +105,10 @@ def test_a_softmax_loss_has_all_digits_however_certain_or_tied_predictions_are()
     expected = logsumexp(f - np.sum(y * f, axis=1, keepdims=True), axis=1)
     np.testing.assert_allclose(SoftmaxLogLoss().value(f, y), expected, rtol=1e-14)
     assert expected[0] == pytest.approx(np.exp(-40.0) + np.exp(-45.0), rel=1e-12)
+
+
+def test_the_deviance_of_the_right_mean_is_zero_and_never_less():
+    y = np.array([[0.1], [1.0 / 3.0], [1.0], [2.0], [3.0], [7.0], [100.0], [1e9]])
+    value = Poisson().value(np.log(y), y)
+    assert np.all(value >= 0.0)
+    np.testing.assert_allclose(value, 0.0, atol=1e-15 * y.sum() * np.log(y.max()))

@@ -63,9 +63,10 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         ones. It opens functions that vary fast to the search and the penalty: much better where y
         is such a function of few inputs, without noise.
     refinement : {"none", "pointwise"}, default="none"
-        ``"pointwise"`` constrains every grade so that it raises the residual of no training row. Each
-        grade is then solved again through CVXPY, and its certificate measures against the program
-        without the constraints. They exclude ``correction``.
+        ``"pointwise"`` constrains every grade so that it raises the residual of no training row, as
+        the chain has it before ``extrapolation`` limits predictions. Each grade is then solved again
+        through CVXPY, and its certificate measures against the program without the constraints. They
+        exclude ``correction``.
     activation : {"relu", "gated_relu"}, default="relu"
         As in `ConvexReLURegressor`.
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"

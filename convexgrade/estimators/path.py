@@ -48,6 +48,8 @@ def alpha_path(
 ) -> list[PathPoint]:
     """Fit one grade at each alpha of a decreasing path, each from the neurons of the one before.
 
+    That is where its search starts as well; sampled and listed patterns are not searched for.
+
     Parameters
     ----------
     estimator : ConvexReLURegressor or ConvexReLUClassifier

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
-from scipy.special import expit, softmax
+from scipy.special import expit, log_softmax, softmax
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import Tags
@@ -22,8 +22,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexgrade.kinks import AbsoluteError, Hinge, Huber, Quantile, SquaredHinge
 from convexgrade.losses import BinaryLogLoss, Loss, Poisson, SoftmaxLogLoss, SquaredError
-from convexgrade.multigrade import standard_scaling
 from convexgrade.network import UNLIMITED, Scaling, Span
+from convexgrade.scaling import standard_scaling
 
 Array = NDArray[np.float64]
 
@@ -267,6 +267,22 @@ class ClassifierTargets(ClassifierMixin):
         """
         return probabilities(self._last_output(X))
 
+    @available_if(knows_probabilities)  # type: ignore[untyped-decorator]
+    def predict_log_proba(self: Any, X: ArrayLike) -> Array:
+        """Return logarithms of class probabilities, however small; for ``loss="log_loss"`` alone.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Logarithms in the order of ``classes_``.
+        """
+        return log_probabilities(self._last_output(X))
+
     def _classes_of(self: Any, output: Array) -> NDArray[Any]:
         return self.classes_[np.argmax(probabilities(output), axis=1)]
 
@@ -274,7 +290,13 @@ class ClassifierTargets(ClassifierMixin):
         self: Any, X: ArrayLike, y: ArrayLike, *, reset: bool
     ) -> tuple[Array, NDArray[Any]]:
         rows, labels = validate_data(self, X, y, dtype=np.float64, reset=reset)
-        check_classification_targets(labels)
+        try:
+            check_classification_targets(labels)
+        except TypeError as error:
+            kinds = sorted({type(label).__name__ for label in labels.tolist()})
+            raise ValueError(
+                f"y has labels of types {kinds}, which have no order; all must be of one type."
+            ) from error
         return rows, labels
 
     def _learn_coding(self: Any, y: NDArray[Any], weights: Array) -> Coding:
@@ -382,6 +404,13 @@ def probabilities(output: Array) -> Array:
     if output.shape[1] == 1:
         return np.column_stack([expit(-output[:, 0]), expit(output[:, 0])])
     return np.asarray(softmax(output, axis=1))
+
+
+def log_probabilities(output: Array) -> Array:
+    """Return the logarithms of `probabilities`."""
+    if output.shape[1] == 1:
+        return -np.logaddexp(0.0, np.column_stack([output[:, 0], -output[:, 0]]))
+    return np.asarray(log_softmax(output, axis=1))
 
 
 def _as_columns(y: Array) -> Array:

@@ -1,0 +1,80 @@
+"""Scaling of what grades read: to mean 0 and variance 1, as blocks, or to uncorrelated columns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convexgrade.network import Handover, Scaling
+
+Array = NDArray[np.float64]
+
+_CONSTANT = 1e-14  # spread of a column, relative to its size, that rounding makes
+_SAME = 1e-8  # range of what a grade hands on, relative to its size, that a solver's errors make
+_DEPENDENT = 1e-8  # singular value, relative to the largest, of columns that count as dependent
+
+
+def standard_scaling(features: Array, weights: Array) -> Scaling:
+    """Return the scaling to weighted mean 0 and variance 1; constant columns are only centred.
+
+    (scikit-learn's StandardScaler accumulates the weighted variance by differences, which rounds
+    below zero on a single row.) Constant columns become exactly 0: what rounding leaves of a mean, an
+    unpenalised coefficient would blow up to an intercept. Squares are those of columns divided by a
+    power of two (so that no digit changes), since those of very large or small values are no numbers.
+    """
+    _, exponent = np.frexp(np.abs(features).max(axis=0))
+    reduced = np.ldexp(features, -exponent)
+    center = weights @ reduced / weights.sum()
+    spread = np.sqrt(weights @ (reduced - center) ** 2 / weights.sum())
+    constant = spread <= _CONSTANT * np.abs(reduced).max(axis=0)
+    return Scaling(
+        center=np.where(constant, features[0], np.ldexp(center, exponent)),
+        scale=np.where(constant, 1.0, np.ldexp(spread, exponent)),
+    )
+
+
+def scaling_between(
+    features: Array, weights: Array, handover: Handover, n_hidden: int, n_inputs: int
+) -> Scaling:
+    """Return the scaling of what a grade hands on: standard, hidden features over sqrt(width / d).
+
+    A wide grade would otherwise hand on rows of large norm, for which the same alpha is weaker. What is
+    the same on all rows, but for what a solver misses by, becomes 0: in units of that, it would be a
+    column of noise.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n_samples, n_features)
+        What is handed on.
+    weights : ndarray of shape (n_samples,)
+        Weights of the rows.
+    handover : Handover
+        What of it is what.
+    n_hidden, n_inputs : int
+        Neurons of the grade, and columns of X.
+    """
+    scaling = standard_scaling(features, weights)
+    width = n_hidden if handover.hands_hidden else 0
+    shrink = np.ones(features.shape[1])
+    shrink[:width] = np.sqrt(max(1.0, width / n_inputs))
+    same = np.ptp(features, axis=0) <= _SAME * np.abs(features).max(axis=0)
+    if handover.keep_inputs:
+        same[-n_inputs:] = False
+    return replace(scaling, scale=np.where(same, np.inf, scaling.scale * shrink))
+
+
+def whitened(scaling: Scaling, features: Array, weights: Array, n_inputs: int) -> Scaling:
+    """Turn a scaling into one to uncorrelated columns of equal variance, as many as the rank.
+
+    Patterns do not change under linear maps of the input, but a search for them does, and so does the
+    penalty. Hidden features of few inputs are all but dependent: in their coordinates, functions that
+    vary fast are long vectors, out of a search's sight and dear; in these they are like any other. The
+    variances sum up to the number of inputs, as those of X do.
+    """
+    root = np.sqrt(weights / weights.sum())[:, None]
+    _, size, directions = np.linalg.svd(root * scaling.apply(features), full_matrices=False)
+    kept = size > _DEPENDENT * size.max(initial=0.0)
+    spread = np.sqrt(n_inputs / max(1, kept.sum()))
+    return replace(scaling, mix=spread * directions[kept].T / size[kept])

@@ -1,0 +1,90 @@
+"""What grades read: scaled as a block, zero where it is the same on all rows, nothing at all."""
+
+import numpy as np
+import pytest
+
+from convexgrade import MultigradeRegressor
+from convexgrade.network import HIDDEN_AND_INPUTS, Handover
+from convexgrade.scaling import scaling_between, standard_scaling, whitened
+
+WEIGHTS = np.full(50, 0.02)
+
+
+def features(seed=0):
+    return np.random.default_rng(seed).standard_normal((50, 6))
+
+
+@pytest.mark.parametrize("error", [0.0, 1e-15, 1e-11, 1e-9])
+def test_what_is_the_same_on_all_rows_but_for_errors_becomes_zero(error):
+    H = features()
+    H[:, 1] = 0.7 + error * H[:, 1]
+    H[:, 5] = 0.7 + 1e-9 * H[:, 5]  # an input: as people have them
+    scaling = scaling_between(H, WEIGHTS, HIDDEN_AND_INPUTS, n_hidden=3, n_inputs=3)
+    scaled = scaling.apply(H)
+    np.testing.assert_array_equal(scaled[:, 1], 0.0)
+    np.testing.assert_allclose(scaled.std(axis=0)[[0, 2, 3, 4, 5]], 1.0, rtol=1e-6)
+    assert np.isfinite(whitened(scaling, H, WEIGHTS, 3).apply(H)).all()
+
+
+@pytest.mark.parametrize("keep_inputs", [True, False])
+@pytest.mark.parametrize("passthrough", ["hidden", "output", "both"])
+def test_wide_grades_are_scaled_down_as_a_block(passthrough, keep_inputs):
+    handover = Handover(passthrough, keep_inputs)
+    n_hidden, n_inputs = 18, 2
+    n_features = handover.width(n_hidden, 1, n_inputs)
+    H = np.random.default_rng(0).standard_normal((50, n_features))
+    scaling = scaling_between(H, WEIGHTS, handover, n_hidden, n_inputs)
+    spread = scaling.apply(H).std(axis=0)
+    width = n_hidden if handover.hands_hidden else 0
+    np.testing.assert_allclose(spread[:width], 1.0 / 3.0)
+    np.testing.assert_allclose(spread[width:], 1.0)
+
+
+def test_standard_scaling_centres_constant_columns_exactly():
+    H = np.column_stack([np.full(50, 0.1), 1e200 * features()[:, 0], 1e-200 * features()[:, 1]])
+    scaled = standard_scaling(H, WEIGHTS).apply(H)
+    np.testing.assert_array_equal(scaled[:, 0], 0.0)
+    np.testing.assert_allclose(scaled[:, 1:].std(axis=0), 1.0)
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_a_neuron_in_place_of_an_intercept_is_no_column_for_a_linear_term(whiten):
+    """What a solver misses by on such a neuron was read with coefficients of 1e14."""
+    rng = np.random.default_rng(8)
+    X = rng.standard_normal((50, 3))
+    y = np.abs(X[:, 0]) + 0.1 * rng.standard_normal(50)
+    model = MultigradeRegressor(
+        0.02,
+        n_grades=2,
+        early_stopping=False,
+        n_patterns=15,
+        random_state=0,
+        linear_term=True,
+        fit_intercept=False,
+        extrapolation=None,
+        whiten=whiten,
+    ).fit(X, y)
+    first, second = model.network_.grades
+    spread = np.ptp(first.hidden(X), axis=0)
+    assert spread.min() < 1e-8 * np.abs(first.hidden(X)).max()  # there is such a neuron
+    assert np.abs(second.linear_coef).max() < 1e3
+    new = rng.standard_normal((200, 3))
+    np.testing.assert_allclose(model.network_.forward(new)[:, 0], model.predict(new), atol=1e-9)
+
+
+def test_a_chain_ends_where_the_next_grade_would_have_nothing_to_read():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 2))
+    y = np.abs(X[:, 0])
+    X, y = np.concatenate([X, X[:15]]), np.concatenate([y, y[:15] + 1.0])  # no residual may grow
+    model = MultigradeRegressor(
+        0.02,
+        n_grades=3,
+        n_patterns=8,
+        early_stopping=False,
+        refinement="pointwise",
+        keep_inputs=False,
+        random_state=0,
+    ).fit(X, y)
+    assert [grade.n_neurons for grade in model.grades_] == [0]
+    assert model.stop_reason_.startswith("Grade 2 has nothing to read: the grade before it has no")
