@@ -12,7 +12,8 @@ alone:
   and the last sum is non-negative once ||Proj_K(s_g X^T D_g theta)|| <= alpha for all g. So q = t grad
   with t = min(1, alpha / max_g ||Proj_K(.)||) makes ``dual = sum_i w_i (q_i . o_i - loss*(q_i))``
   a lower bound on the program's optimum: whatever the solver did, ``gap = primal - dual >= 0``
-  bounds the distance to it.
+  bounds the distance to it. (Neurons off their cones by ``violation``, mostly rounding, can bring the
+  gap below 0 by about as little.)
 
 The bound speaks of the program over the listed patterns (all signs, all outputs). With every pattern
 listed it is a bound over all networks of any width.

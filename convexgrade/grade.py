@@ -36,6 +36,7 @@ from convexgrade.solution import Status
 from convexgrade.working_set import (
     Point,
     drawn_in,
+    no_worse_than_null,
     null_point,
     point_of,
     solve_groups,
@@ -211,7 +212,8 @@ def fit_grade(
     start = time.perf_counter()
     rng = np.random.default_rng([*seed, 0])
     point, n_rounds = _SOURCES[settings.patterns](program, settings, first, rng, report)
-    point = drawn_in(program, _within_width(program, point, settings))
+    point = no_worse_than_null(program, _within_width(program, point, settings))
+    point = drawn_in(program, point)
     point, network = _REFINEMENTS[settings.refinement](program, point, settings)
     if point.status is Status.SKETCHED:
         status = Status.SKETCHED if network.n_neurons else Status.TRIVIAL

@@ -124,6 +124,12 @@ def null_point(program: Program, patterns: Patterns) -> Point:
     )
 
 
+def no_worse_than_null(program: Program, point: Point) -> Point:
+    """Return the grade without neurons in place of a worse point, which solvers that fail can leave."""
+    null = null_point(program, point.patterns)
+    return point if point.objective <= null.objective else replace(null, status=point.status)
+
+
 def drawn_in(program: Program, point: Point) -> Point:
     """Return a point with unpenalised coefficients no larger than the loss needs (see `shortened`)."""
     if program.loss.quadratic:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from convexgrade import solvers, working_set
+from convexgrade import ConvexReLURegressor, solvers, working_set
 from convexgrade.certificate import DualPoint, certify_network
 from convexgrade.losses import BinaryLogLoss
 from convexgrade.patterns import activation, sample_patterns
@@ -14,6 +14,7 @@ from convexgrade.search import Neurons, descend, random_neurons
 from convexgrade.solution import Status
 from convexgrade.solvers import cvx
 from convexgrade.working_set import (
+    no_worse_than_null,
     null_point,
     point_of,
     solve_groups,
@@ -320,3 +321,36 @@ def test_a_polish_stays_in_the_cones_and_ends_at_the_optimum_of_faces(loss, k, c
         moved[g] *= 1.0 + (1e-4, -1e-4)[t]
         assert own.objective(moved, c) >= least
     assert own.objective(blocks, c + 1e-5) >= least
+
+
+@pytest.mark.parametrize("max_neurons", [4, None])
+def test_coefficients_are_drawn_in_next_to_the_loss_before_the_grade(max_neurons):
+    """Neurons that cancel with a linear term have losses of 1e26 without it."""
+    X = np.random.default_rng(0).standard_normal((30, 2))
+    rng = np.random.default_rng(2)
+    y = (rng.uniform(size=30) < 0.1) * rng.integers(1, 9, 30) * 1.0
+    model = ConvexReLURegressor(
+        1e-3,
+        loss="poisson",
+        n_patterns=4,
+        linear_term=True,
+        max_neurons=max_neurons,
+        max_iter=2,
+        random_state=0,
+    ).fit(X, y)
+    assert model.train_loss_[0] < 0.05
+    np.testing.assert_allclose(model.predict(X)[y > 0.0], y[y > 0.0], rtol=0.1)
+
+
+def test_the_grade_without_neurons_takes_the_place_of_a_worse_one():
+    program = random_program(0)
+    null = null_point(program, program.patterns)
+    start = random_neurons(program, 5, np.random.default_rng(0))
+    far = start._replace(vectors=1e3 * start.vectors)
+    worse = point_of(program, far, null.unpenalised)
+    replaced = no_worse_than_null(program, worse)
+    assert worse.objective > replaced.objective == null.objective
+    assert len(replaced.groups) == 0
+    assert replaced.status is worse.status
+    solved = solve_over(program, program.patterns, None, solver="native", tol=1e-6)
+    assert no_worse_than_null(program, solved) is solved
