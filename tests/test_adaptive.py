@@ -23,7 +23,7 @@ def random_problem(case):
     """A target with kinks, curves, products or nothing but noise; one or two features."""
     rng = np.random.default_rng([case, 40])
     d = 1 + case % 2
-    n = 60 if case in (0, 1) else int(rng.integers(15, 61 if d == 1 else 26))
+    n = {0: 60, 1: 40}.get(case) or int(rng.integers(15, 61 if d == 1 else 26))
     H = rng.standard_normal((n, d))
     w = rng.standard_normal(d)
     targets = (
@@ -51,7 +51,7 @@ def test_adaptive_reaches_the_global_optimum_of_small_problems():
     assert len(shortfalls) <= SHORTFALLS_ALLOWED, f"excess over the optimum by case: {shortfalls}"
 
 
-@pytest.mark.parametrize(("seed", "n", "d"), [(0, 6, 1), (1, 7, 2), (2, 6, 3)])
+@pytest.mark.parametrize(("seed", "n", "d"), [(0, 6, 1), (1, 5, 2), (2, 5, 3)])
 def test_no_network_is_below_the_exhaustive_bound(seed, n, d):
     """Patterns from linear programs, the optimum from CVXPY: nothing of the package's own search."""
     rng = np.random.default_rng(seed)
@@ -87,11 +87,12 @@ def test_gates_of_one_round_serve_as_well_as_sampled_ones_and_further_rounds_bet
     assert thrice.certificate.primal < 0.95 * once.certificate.primal
 
 
-@pytest.mark.parametrize("activation", ["relu", "gated_relu"])
-@pytest.mark.parametrize("max_neurons", [None, 3])
+@pytest.mark.parametrize(
+    ("activation", "max_neurons"), [("relu", None), ("relu", 3), ("gated_relu", 3)]
+)
 def test_the_same_seed_gives_the_same_grade(activation, max_neurons):
     H, y, alpha = random_problem(3)
-    settings = {"activation": activation, "max_neurons": max_neurons, "n_patterns": 30}
+    settings = {"activation": activation, "max_neurons": max_neurons, "n_patterns": 15}
     first, again = (fit(H, y, alpha=alpha, seed=5, **settings)[1] for _ in range(2))
     assert first.n_neurons > 0
     for name, value in vars(first.network).items():
@@ -102,11 +103,13 @@ def test_the_same_seed_gives_the_same_grade(activation, max_neurons):
     assert first.n_rounds == again.n_rounds
 
 
-@pytest.mark.parametrize(("activation", "n_patterns"), [("relu", 20), ("gated_relu", 5)])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    ("activation", "n_patterns", "seed"),
+    [("relu", 20, 0), ("gated_relu", 5, 0), ("gated_relu", 5, 1)],
+)
 def test_more_rounds_lower_the_objective(activation, n_patterns, seed):
-    H, y, _ = random_problem(1)
-    limits = (1, 2, 3, 5)
+    H, y, _ = random_problem(3)
+    limits = (1, 2, 4)
     settings = {"activation": activation, "n_patterns": n_patterns}
     grades = [fit(H, y, alpha=0.002, seed=seed, max_iter=m, **settings)[1] for m in limits]
     objectives = [grade.certificate.primal for grade in grades]
@@ -148,7 +151,7 @@ def test_no_round_where_prices_promise_less_than_it_is_worth():
     [
         {"patterns": "adaptive"},
         {"patterns": "sampled"},
-        {"patterns": "sampled", "solver": "clarabel", "n_patterns": 20},
+        {"patterns": "sampled", "solver": "clarabel"},
         {"patterns": "adaptive", "activation": "gated_relu"},
         {"patterns": "sampled", "activation": "gated_relu"},
     ],
@@ -161,7 +164,7 @@ def test_a_class_that_the_linear_term_separates_hides_no_neurons(settings):
     loss = SoftmaxLogLoss()
     weights = np.full(30, 1 / 30)
     offset = np.broadcast_to(loss.baseline(y, weights), y.shape)
-    settings = Settings(**{"n_patterns": 50, "linear_term": True, **settings})
+    settings = Settings(**{"n_patterns": 20, "linear_term": True, **settings})
     program = state_program(H, y, offset, weights, loss, 1e-3, settings)
     assert 0.01 < null_price(program, settings, (0, 0)) < 1.0
     grade = fit_grade(program, settings, (0, 0))

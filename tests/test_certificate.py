@@ -44,7 +44,8 @@ def _network_at(program, blocks, unpenalised):
 @pytest.mark.parametrize("cones", [True, False])
 @pytest.mark.parametrize("free", [True, False])
 def test_gap_closes_at_the_optimum_and_bounds_the_optimum_everywhere(loss, cones, free):
-    program = random_program(3, loss=loss, cones=cones, k=3 if loss == "softmax" else 1, free=free)
+    k = 3 if loss == "softmax" else 1
+    program = random_program(3, loss=loss, cones=cones, n=9, k=k, free=free)
     solved = solve_over(program, program.patterns, None, solver="clarabel", tol=1e-8)
     best = certify_network(
         program, solved.network(program), program.patterns, status=Status.OPTIMAL
@@ -87,8 +88,8 @@ def test_bound_equals_the_known_optimum(problem):
 
 
 def test_network_objective_equals_program_objective():
-    for seed in range(5):
-        program = random_program(seed, n=15, d=3)
+    for seed in range(3):
+        program = random_program(seed, n=10, d=3)
         solved = solve_over(program, program.patterns, None, solver="clarabel", tol=1e-6)
         network = solved.network(program)
         prediction = program.offset + network.forward(program.X[:, :-1])
@@ -229,7 +230,7 @@ def test_a_class_of_next_to_no_weight_costs_the_bound_nothing(weight, free):
 )
 @pytest.mark.parametrize("free", [[], [3], [0, 1, 2, 3]])
 def test_every_prediction_has_a_point_in_the_dual(loss, free):
-    for seed in range(20):
+    for seed in range(6):
         rng = np.random.default_rng(seed)
         n = int(rng.integers(2, 40))
         label = rng.integers(0, 3, n)
@@ -324,7 +325,7 @@ def test_multipliers_of_any_quality_leave_the_certificate_valid(loss):
 @pytest.mark.parametrize("scale", [1.0, 0.7, 0.0])
 def test_no_multipliers_lift_the_bound_above_the_optimum(loss, k, scale):
     """At the optimum and far from it, where multipliers belong to another dual point."""
-    program = random_program(6, loss=loss, n=14, k=k)
+    program = random_program(6, loss=loss, n=9, k=k)
     solved = solve_over(program, program.patterns, None, solver="native", tol=1e-8)
     reference = cvx.solve(program, solver="clarabel")
     optimum = program.objective(reference.blocks, reference.unpenalised)

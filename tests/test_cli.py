@@ -1,11 +1,16 @@
 """The command line, mostly in this process: what it prints, what it writes, how it refuses."""
 
 import os
+import runpy
 import subprocess
 import sys
 import warnings
+from contextlib import redirect_stdout
+from functools import cache
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest.mock import Mock
 
 import numpy as np
@@ -18,7 +23,7 @@ from convexgrade.columns import encode
 from convexgrade.export import load_model
 
 ROOT = Path(__file__).parents[1]
-FAST = ["--alpha", "0.05", "--n-grades", "2", "--n-patterns", "5", "--max-iter", "2"]
+FAST = ["--alpha", "0.05", "--n-grades", "2", "--patterns", "sampled", "--n-patterns", "5"]
 FAST += ["--random-state", "0", "--early-stopping", "false"]
 
 
@@ -40,6 +45,27 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _table().to_csv("data.csv", index=False)
     return tmp_path
+
+
+@cache
+def _model_of(target):
+    """Return the file that `fit` saves for a target of the table."""
+    with TemporaryDirectory() as place:
+        data, model = f"{place}/data.csv", Path(place, "model.npz")
+        _table().to_csv(data, index=False)
+        with redirect_stdout(StringIO()):
+            assert main(["fit", data, "--target", target, "--out", str(model), *FAST]) == 0
+        return model.read_bytes()
+
+
+@pytest.fixture
+def price_model(folder):
+    Path("model.npz").write_bytes(_model_of("price"))
+
+
+@pytest.fixture
+def kind_model(folder):
+    Path("model.npz").write_bytes(_model_of("kind"))
 
 
 @pytest.fixture
@@ -86,13 +112,20 @@ def test_fit_prints_a_line_a_grade_and_saves_the_model(run):
 @pytest.mark.parametrize(("alpha", "correction"), [("auto", "none"), (0.05, "backward")])
 def test_the_model_is_that_of_one_fit_with_these_parameters(run, alpha, correction):
     _, out, _ = run(
-        *("fit", "data.csv", "--target", "price", *FAST[2:]),
+        *("fit", "data.csv", "--target", "price", *FAST),
         *("--alpha", alpha, "--correction", correction, "--early-stopping", "auto"),
+        *("--validation-fraction", "0.5"),
     )
     model = load_model("model.npz")
     frame = pd.read_csv("data.csv")
     estimator = MultigradeRegressor(
-        alpha, n_grades=2, n_patterns=5, max_iter=2, correction=correction, random_state=0
+        alpha,
+        n_grades=2,
+        patterns="sampled",
+        n_patterns=5,
+        correction=correction,
+        validation_fraction=0.5,
+        random_state=0,
     ).fit(encode(model.columns, frame), frame["price"])
     chosen = ", chosen on rows held out" if alpha == "auto" else ""
     assert f"The first penalty is alpha={estimator.alpha_:.3g}{chosen}.\n" in out
@@ -105,8 +138,7 @@ def test_the_model_is_that_of_one_fit_with_these_parameters(run, alpha, correcti
     assert model.parameters == estimator.get_params()
 
 
-def test_predict_writes_one_column_named_after_the_target(run):
-    run("fit", "data.csv", "--target", "price", *FAST)
+def test_predict_writes_one_column_named_after_the_target(run, price_model):
     _, out, _ = run("predict", "model.npz", "data.csv")
     lines = out.splitlines()
     assert lines[0] == "price"
@@ -117,8 +149,7 @@ def test_predict_writes_one_column_named_after_the_target(run):
     assert Path("predictions.csv").read_text().splitlines() == lines
 
 
-def test_probabilities_are_added_for_classifiers(run):
-    run("fit", "data.csv", "--target", "kind", *FAST)
+def test_probabilities_are_added_for_classifiers(run, kind_model):
     status, _, _ = run("predict", "model.npz", "data.csv", "--proba", "--out", "p.csv")
     table = pd.read_csv("p.csv")
     assert status == 0
@@ -159,14 +190,12 @@ def test_an_empty_line_before_the_names_of_one_column_is_refused(run, fails):
     assert "one.csv: its first line is empty." in fails("predict", "model.npz", "one.csv")
 
 
-def test_predictions_for_a_folder_that_is_missing_are_refused(run, fails):
-    run("fit", "data.csv", "--target", "price", *FAST)
+def test_predictions_for_a_folder_that_is_missing_are_refused(fails, price_model):
     message = fails("predict", "model.npz", "data.csv", "--out", "nowhere/p.csv")
     assert message == "convexgrade: error: nowhere/p.csv: No such file or directory\n"
 
 
-def test_probabilities_of_a_regression_are_refused(run, fails):
-    run("fit", "data.csv", "--target", "price", *FAST)
+def test_probabilities_of_a_regression_are_refused(fails, price_model):
     assert "no probabilities" in fails("predict", "model.npz", "data.csv", "--proba")
 
 
@@ -193,8 +222,7 @@ def test_what_was_missing_is_told(run):
     )
 
 
-def test_a_category_the_model_does_not_know_is_told(run):
-    run("fit", "data.csv", "--target", "price", *FAST)
+def test_a_category_the_model_does_not_know_is_told(run, price_model):
     frame = _table().replace({"colour": {"red": "red "}})
     frame.to_csv("new.csv", index=False)
     status, out, err = run("predict", "model.npz", "new.csv")
@@ -217,8 +245,7 @@ def test_labels_come_back_as_they_were_written(run):
     assert set(out.splitlines()[1:]) == {"03", "04"}
 
 
-def test_describe_says_what_the_model_is(run):
-    run("fit", "data.csv", "--target", "kind", *FAST)
+def test_describe_says_what_the_model_is(run, kind_model):
     status, out, _ = run("describe", "model.npz")
     assert status == 0
     assert "classification of cheap, dear: 'kind' from 5 columns" in out
@@ -361,8 +388,7 @@ def test_binary_files_are_no_tables(fails):
     assert "data.csv: " in fails("fit", "data.csv", "--target", "y")
 
 
-def test_missing_columns_are_named(run, fails):
-    run("fit", "data.csv", "--target", "price", *FAST)
+def test_missing_columns_are_named(fails, price_model):
     _table()[["size", "kind"]].to_csv("less.csv", index=False)
     message = fails("predict", "model.npz", "less.csv")
     assert "lacks columns 'colour', 'stars', 'fair'" in message
@@ -425,8 +451,7 @@ def test_a_fit_that_ends_badly_saves_nothing(error, status, message, run, monkey
 
 
 @pytest.mark.parametrize("out", ["model.npz", "data.csv"])
-def test_predictions_do_not_take_the_place_of_what_they_come_from(out, run, fails):
-    run("fit", "data.csv", "--target", "price", *FAST)
+def test_predictions_do_not_take_the_place_of_what_they_come_from(out, fails, price_model):
     before = Path(out).read_bytes()
     error = fails("predict", "model.npz", "data.csv", "--out", out)
     assert f"--out is {out}, which this command reads" in error
@@ -488,7 +513,9 @@ def small_job(monkeypatch):
     y = np.abs(X[:, 0]) + X[:, 1] + 1.0
     monkeypatch.setattr(cli, "load_energy", lambda **_: (X, y))
     monkeypatch.setattr(
-        cli, "_CHAIN", {"alpha": 0.05, "n_grades": 2, "n_patterns": 5, "random_state": 0}
+        cli,
+        "_CHAIN",
+        {"alpha": 0.05, "n_grades": 2, "n_patterns": 5, "early_stopping": False, "random_state": 0},
     )
 
 
@@ -517,29 +544,25 @@ def test_without_matplotlib_the_main_job_says_so(run, small_job, monkeypatch):
     assert not Path("convexgrade.png").exists()
 
 
-def _python(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "convexgrade", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        **options,
-    )
+@pytest.mark.parametrize(("target", "status"), [("price", 0), ("prize", 2)])
+def test_the_exit_status_of_the_module_is_that_of_the_command(
+    target, status, folder, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", ["convexgrade", "fit", "data.csv", "--target", target, *FAST])
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_module("convexgrade", run_name="__main__")
+    assert exit_.value.code == status
+    out, err = capsys.readouterr()
+    if status == 0:
+        assert err == ""
+        assert "Model saved: model.npz" in out
+    else:
+        assert err.startswith("convexgrade: error: ")
 
 
-def test_python_m_convexgrade(folder):
-    done = _python("fit", "data.csv", "--target", "price", *FAST)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "Model saved: model.npz" in done.stdout
-    done = _python("fit", "data.csv", "--target", "prize")
-    assert done.returncode == 2
-    assert done.stderr.startswith("convexgrade: error: ")
-
-
-def test_a_reader_that_has_seen_enough_is_no_error(folder, run):
+def test_a_reader_that_has_seen_enough_is_no_error(price_model):
+    """In a process of its own: `python -m convexgrade`."""
     pd.concat([_table()] * 500).to_csv("long.csv", index=False)
-    run("fit", "data.csv", "--target", "price", *FAST)
     command = f"'{sys.executable}' -m convexgrade predict model.npz long.csv | head -n 1"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],

@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import cvxpy as cp
@@ -38,13 +39,13 @@ SMALL = {
     "alpha": 0.01,
     "alpha_decay": 1.0,
     "patterns": "sampled",
-    "n_patterns": 12,
+    "n_patterns": 8,
     "early_stopping": False,
     "random_state": 0,
 }
 
 
-def make_data(kind, n=70):
+def make_data(kind, n=40):
     rng = np.random.default_rng(3)
     X = rng.standard_normal((n, 2))
     y = np.abs(np.abs(X[:, 0]) + X[:, 1] - 0.5)
@@ -56,9 +57,19 @@ def make_data(kind, n=70):
 
 
 def fitted(kind, **parameters):
-    X, y = make_data(kind)
+    model = fitted_with(kind, **parameters) if parameters else plain(kind)
+    return model, *make_data(kind)
+
+
+def fitted_with(kind, **parameters):
     estimator = MultigradeRegressor if kind in ("one", "two") else MultigradeClassifier
-    return estimator(**{**SMALL, **parameters}).fit(X, y), X, y
+    return estimator(**{**SMALL, **parameters}).fit(*make_data(kind))
+
+
+@cache
+def plain(kind):
+    """Return a chain that no test changes."""
+    return fitted_with(kind)
 
 
 def parts(kind, **parameters):
@@ -121,6 +132,11 @@ def test_minimise_l1_meets_the_optimality_conditions(seed):
     assert np.all(np.abs(gradient[at_zero]) <= weights[at_zero] + 1e-7)
 
 
+def test_minimise_l1_stays_where_a_step_is_beyond_numbers():
+    x = minimise_l1(1e200 * np.eye(2), np.array([1e260, 1.0]), np.zeros(2), np.zeros(2))
+    assert np.isfinite(x).all()
+
+
 # --- the Jacobian -------------------------------------------------------------------------------
 
 HANDOVERS = [
@@ -136,7 +152,7 @@ HANDOVERS = [
 
 @pytest.mark.parametrize(
     ("kind", "parameters"),
-    [("one", p) for p in HANDOVERS] + [("softmax", p) for p in HANDOVERS[:3]],
+    [("one", p) for p in HANDOVERS] + [("softmax", p) for p in HANDOVERS[1:3]],
 )
 def test_the_output_answers_to_weights_as_the_jacobian_says(kind, parameters):
     """Central differences: exact to rounding, as the output is piecewise linear in a grade's weights.
@@ -357,10 +373,11 @@ def test_certificates_of_a_corrected_chain_say_so_and_stay_true():
 
 
 def test_early_stopping_keeps_a_correction_only_where_held_out_rows_agree():
-    X, y = make_data("one")
+    X, y = make_data("one", n=70)
     noisy = y + np.random.default_rng(0).standard_normal(len(y))
+    options = {**SMALL, "early_stopping": True, "validation_fraction": 0.5}
+    outcomes = []
     for target in (y, noisy):
-        options = {**SMALL, "alpha": 1e-3, "early_stopping": True}
         greedy = MultigradeRegressor(**options).fit(X, target)
         model = MultigradeRegressor(**options, correction="backward").fit(X, target)
         assert model.validation_loss_[-1] <= greedy.validation_loss_[-1]
@@ -370,6 +387,8 @@ def test_early_stopping_keeps_a_correction_only_where_held_out_rows_agree():
         assert (len(model.objective_path_) == 1) == (not changed)
         first = greedy.train_loss_[-1] + sum(g.alpha * g.network.penalty for g in greedy.grades_)
         assert model.objective_path_[0] == pytest.approx(first)
+        outcomes.append(changed)
+    assert any(outcomes)
 
 
 def test_grades_can_be_added_to_a_corrected_chain():
@@ -387,7 +406,7 @@ def test_rows_may_be_held_out_from_a_later_fit_on():
     options = {**SMALL, "correction": "backward", "warm_start": True}
     model = MultigradeRegressor(**options).fit(X, y)
     before = model.predict(X)
-    model.set_params(early_stopping=True).fit(X, y)
+    model.set_params(early_stopping=True, validation_fraction=0.5).fit(X, y)
     assert len(model.validation_loss_) in (0, 2)  # rejected, or measured for every grade
     assert np.array_equal(model.predict(X), before) == (len(model.validation_loss_) == 0)
 

@@ -82,14 +82,15 @@ def test_bad_input_is_named(parameters, name):
 @pytest.mark.parametrize("activation", ["relu", "gated_relu"])
 @pytest.mark.parametrize("patterns", ["adaptive", "sampled", "exhaustive"])
 def test_first_grades_without_bias_are_homogeneous_and_certified(patterns, activation):
-    X, y = make_depth_separation(60, 2, random_state=0)
+    X, y = make_depth_separation(30, 2, random_state=0)
     model = MultigradeRegressor(
         n_grades=2,
         alpha=1e-3,
         alpha_decay=1.0,
         patterns=patterns,
-        n_patterns=20,
+        n_patterns=12,
         max_iter=1,
+        early_stopping=False,
         first_bias=False,
         standardize=False,
         activation=activation,
@@ -153,7 +154,7 @@ def assert_certified_as_fitted(model, X, y):
     ],
 )
 def test_certificates_are_of_the_programs_that_were_fitted(changed):
-    X, y = make_depth_separation(60, 2, random_state=0)
+    X, y = make_depth_separation(40, 2, random_state=0)
     model = MultigradeRegressor(**SMALL).fit(X, y)
     assert_certified_as_fitted(model.set_params(**changed), X, y)
 
@@ -170,8 +171,9 @@ def test_every_grade_is_certified_for_its_own_program():
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_penalties_that_decay_to_nothing_end_at_one_that_can_be_divided_by():
-    X, y = make_depth_separation(60, 2, random_state=0)
-    model = MultigradeRegressor(**{**SMALL, "n_grades": 3, "alpha_decay": 1e-200}).fit(X, y)
+    X, y = make_depth_separation(20, 2, random_state=0)
+    parameters = {**SMALL, "n_grades": 3, "n_patterns": 4, "alpha_decay": 1e-200}
+    model = MultigradeRegressor(**parameters).fit(X, y)
     assert [grade.alpha for grade in model.grades_] == [0.01, 1e-100, 1e-100]
     assert np.all(np.diff(model.train_loss_) <= 0.0)
 
@@ -181,28 +183,29 @@ def test_penalties_that_decay_to_nothing_end_at_one_that_can_be_divided_by():
 
 def test_two_corrected_grades_learn_what_one_of_as_many_neurons_does_not():
     d = 4
-    X, y = make_depth_separation(600, d, random_state=0)
+    X, y = make_depth_separation(400, d, random_state=0)
     X_test, y_test = make_depth_separation(4000, d, random_state=1)
-    options = {"alpha": 1e-4, "n_patterns": 24, "max_iter": 1, "tol": 1e-2, "random_state": 0}
+    options = {"max_iter": 1, "tol": 1e-2, "standardize": False}
     starts = [
         MultigradeRegressor(
+            alpha=1e-4,
             n_grades=2,
+            n_patterns=20,
             alpha_decay=1.0,
             passthrough="output",
             keep_inputs=False,
-            standardize=False,
             first_bias=False,
             correction="backward",
-            **{**options, "random_state": seed},
+            early_stopping=False,
+            random_state=seed,
+            **options,
         ).fit(X, y)
         for seed in range(3)
     ]
     # Corrections end in optima of their own: the best of some, by what they minimise.
     two = min(starts, key=lambda model: model.objective_path_[-1])
     ones = [
-        ConvexReLURegressor(standardize=False, **{**options, "n_patterns": 60, "alpha": alpha}).fit(
-            X, y
-        )
+        ConvexReLURegressor(alpha=alpha, n_patterns=40, random_state=0, **options).fit(X, y)
         for alpha in (3e-4, 1e-4)
     ]
     assert ones[1].grades_[0].n_neurons >= sum(g.n_neurons for g in two.grades_)

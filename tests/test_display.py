@@ -15,9 +15,9 @@ from sklearn.preprocessing import MinMaxScaler
 from convexgrade import ConvexReLURegressor, MultigradeClassifier, MultigradeRegressor
 from convexgrade.display import GradesDisplay, error_metric
 
-FAST = {"alpha": 0.05, "n_grades": 2, "n_patterns": 5, "max_iter": 2, "random_state": 0}
+FAST = {"alpha": 0.05, "n_grades": 2, "patterns": "sampled", "n_patterns": 5, "random_state": 0}
 FAST |= {"early_stopping": False}
-X = np.random.default_rng(0).normal(size=(40, 2))
+X = np.random.default_rng(0).normal(size=(30, 2))
 Y = np.abs(X[:, 0]) + 0.5 * X[:, 1]
 
 

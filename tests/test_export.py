@@ -21,8 +21,9 @@ from convexgrade import (
 from convexgrade.columns import encode, learn_columns, unknown_values
 from convexgrade.export import TableModel, load_model, save_model, written_whole
 
-FAST = {"alpha": 0.05, "n_grades": 2, "n_patterns": 5, "max_iter": 2, "random_state": 0}
+FAST = {"alpha": 0.05, "n_grades": 2, "patterns": "sampled", "n_patterns": 5, "random_state": 0}
 FAST |= {"early_stopping": False}
+GRADE = {"alpha": 0.01, "patterns": "sampled", "n_patterns": 5, "random_state": 0}
 
 
 def _table(n=40):
@@ -273,7 +274,7 @@ def test_the_description_holds_columns_parameters_and_certificates(model):
 def test_parameters_that_are_no_plain_values_become_text():
     frame = _table()
     estimator = ConvexReLURegressor(
-        np.float64(0.1), n_patterns=5, random_state=np.random.RandomState(0)
+        np.float64(0.1), patterns="sampled", n_patterns=5, random_state=np.random.RandomState(0)
     )
     parameters = _fitted(estimator, frame, _number(frame)).parameters
     assert parameters["alpha"] == 0.1
@@ -295,12 +296,12 @@ def test_dates_are_no_classes_of_models(unit):
     days = np.where(_number(frame) > np.median(_number(frame)), "2020-01-01", "2021-01-01")
     y = days.astype(f"datetime64[{unit}]")
     with pytest.raises(ValueError, match="Classes must be texts or numbers to be saved; got array"):
-        _fitted(ConvexReLUClassifier(0.1, n_patterns=5, random_state=0), frame, y)
+        _fitted(ConvexReLUClassifier(**GRADE), frame, y)
 
 
 def test_limits_are_those_of_the_fit():
     frame = _table()
-    estimator = ConvexReLURegressor(0.01, n_patterns=5, random_state=0)
+    estimator = ConvexReLURegressor(**GRADE)
     X = encode(learn_columns(frame), frame)
     estimator.fit(X, _number(frame)).set_params(extrapolation=None)
     model = TableModel.from_estimator(estimator, learn_columns(frame), np.str_("y"))
@@ -314,7 +315,7 @@ def test_a_model_has_one_target():
     frame = _table()
     y = np.column_stack([_number(frame), _number(frame)])
     with pytest.raises(ValueError, match="one target; this ConvexReLURegressor was fitted on 2"):
-        _fitted(ConvexReLURegressor(alpha=0.1, n_patterns=5, random_state=0), frame, y)
+        _fitted(ConvexReLURegressor(**GRADE), frame, y)
 
 
 def test_an_interrupted_write_leaves_the_old_file(path):

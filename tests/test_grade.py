@@ -1,6 +1,7 @@
 """One grade: adaptive against exhaustive and against descent, widths, statuses."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def fit(H, y, *, alpha=0.01, seed=0, **settings):
     return program, fit_grade(program, chosen, (seed, 0))
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [1, 4])
 def test_adaptive_reaches_the_exhaustive_optimum(seed):
     H, y = small_problem(seed)
     _, exhaustive = fit(H, y, patterns="exhaustive")
@@ -110,16 +111,17 @@ def test_sampled_bound_speaks_of_its_patterns_only():
 
 
 @pytest.mark.parametrize("patterns", ["adaptive", "sampled", "exhaustive"])
-@pytest.mark.parametrize("limit", [1, 3])
-def test_width_limit_holds_and_is_certified(patterns, limit):
+def test_width_limit_holds_and_is_certified(patterns):
     H, y = small_problem(1)
-    _, grade = fit(H, y, patterns=patterns, max_neurons=limit, n_patterns=20)
-    assert 1 <= grade.n_neurons <= limit
-    assert grade.certificate.gap >= -1e-12
-    if limit > 1:  # one pattern can need two neurons, one of each sign; then the gap shows it
-        assert grade.certificate.relative_gap < 1e-4
     _, wide = fit(H, y, patterns=patterns, n_patterns=20)
-    assert wide.certificate.primal <= grade.certificate.primal + 1e-9
+    assert wide.n_neurons > 3
+    for limit in (1, 3):
+        _, grade = fit(H, y, patterns=patterns, max_neurons=limit, n_patterns=20)
+        assert 1 <= grade.n_neurons <= limit
+        assert grade.certificate.gap >= -1e-12
+        if limit > 1:  # one pattern can need two neurons, one of each sign; then the gap shows it
+            assert grade.certificate.relative_gap < 1e-4
+        assert wide.certificate.primal <= grade.certificate.primal + 1e-9
 
 
 @pytest.mark.parametrize("activation", ["relu", "gated_relu"])
@@ -145,7 +147,9 @@ def test_a_solver_of_choice_reaches_the_same_grade(solver):
 @pytest.mark.parametrize("fit_intercept", [True, False])
 def test_unpenalised_columns_reach_the_network(linear_term, fit_intercept):
     H, y = small_problem(4)
-    program, grade = fit(H, y + 1.0, linear_term=linear_term, fit_intercept=fit_intercept)
+    program, grade = fit(
+        H, y + 1.0, linear_term=linear_term, fit_intercept=fit_intercept, n_patterns=50
+    )
     assert program.free.size == 2 * linear_term + fit_intercept
     assert np.any(grade.network.linear_coef != 0.0) == linear_term
     assert np.any(grade.network.intercept != 0.0) == fit_intercept
@@ -153,10 +157,9 @@ def test_unpenalised_columns_reach_the_network(linear_term, fit_intercept):
     assert grade.certificate.gap >= -1e-12
 
 
-@pytest.mark.parametrize("name", ["yacht", "concrete"])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("name", "seed"), [("yacht", 0), ("concrete", 1)])
 def test_adaptive_is_at_least_as_good_as_a_descent_on_real_data(name, seed):
-    H, y = standardised(name)
+    H, y = (values[:300] for values in standardised(name))
     _, grade = fit(H, y, alpha=0.01, seed=seed)
     descent = descend(H, y[:, 0], 0.01, seed, width=100)
     assert grade.certificate.primal <= descent.objective(H, y[:, 0], 0.01)
@@ -164,9 +167,9 @@ def test_adaptive_is_at_least_as_good_as_a_descent_on_real_data(name, seed):
 
 
 def test_rounds_never_raise_the_objective_and_pruning_is_reported():
-    H, y = small_problem(5, d=4, n=80)
-    chosen = Settings(max_iter=6, n_patterns=20)
-    weights = np.full(80, 1.0 / 80)
+    H, y = small_problem(5, d=4, n=40)
+    chosen = Settings(max_iter=3, n_patterns=10)
+    weights = np.full(40, 1.0 / 40)
     program = state_program(H, y, np.zeros_like(y), weights, SquaredError(), 1e-3, chosen)
     lines = []
     grade = fit_grade(program, chosen, (0, 0), report=lines.append)
@@ -175,7 +178,7 @@ def test_rounds_never_raise_the_objective_and_pruning_is_reported():
     assert np.all(np.diff(objectives) <= 0.0)
     assert grade.certificate.primal <= objectives[-1] * (1.0 + 1e-5)
     assert grade.n_before_pruning >= grade.n_neurons
-    assert grade.n_neurons <= 80
+    assert grade.n_neurons <= 40
     assert f"{grade.n_neurons} neurons" in str(grade)
 
 
@@ -188,11 +191,15 @@ def test_gated_rounds_lower_the_objective():
     assert many < few
 
 
-@pytest.mark.parametrize(("seed", "d"), [(10, 2), (11, 3), (12, 2), (13, 3)])
+@cache
+def limited(seed, d, max_neurons):
+    return fit(*small_problem(seed, n=50, d=d), alpha=0.003, max_neurons=max_neurons)
+
+
+@pytest.mark.parametrize(("seed", "d"), [(12, 2), (13, 3)])
 def test_a_width_limit_costs_no_more_than_keeping_the_largest_neurons(seed, d):
-    H, y = small_problem(seed, n=50, d=d)
-    program, wide = fit(H, y, alpha=0.003)
-    _, cut = fit(H, y, alpha=0.003, max_neurons=4)
+    program, wide = limited(seed, d, None)
+    _, cut = limited(seed, d, 4)
     assert cut.n_neurons == 4 < wide.n_neurons
     assert wide.certificate.primal < cut.certificate.primal
     neurons = neurons_of(wide.network)
@@ -205,8 +212,7 @@ def test_a_width_limit_costs_no_more_than_keeping_the_largest_neurons(seed, d):
 
 def test_a_wider_limit_never_leaves_a_worse_grade():
     """Two neurons, where the best pattern wants both signs, must not be worse than one."""
-    H, y = small_problem(13, n=50, d=3)
-    losses = [fit(H, y, alpha=0.003, max_neurons=m)[1].certificate.primal for m in (1, 2, 3, 4)]
+    losses = [limited(13, 3, m)[1].certificate.primal for m in (1, 2, 4)]
     assert losses == sorted(losses, reverse=True)
 
 
@@ -245,7 +251,13 @@ def test_linear_terms_of_dependent_columns_are_as_good_as_certified():
     X = rng.uniform(-1.0, 1.0, (100, 5))
     y = np.abs(X[:, 0]) + np.abs(X[:, 1]) + X[:, 2] * X[:, 3]
     model = MultigradeRegressor(
-        0.003, alpha_decay=1.0, n_grades=2, linear_term=True, early_stopping=False, random_state=0
+        0.003,
+        alpha_decay=1.0,
+        n_grades=2,
+        n_patterns=20,
+        linear_term=True,
+        early_stopping=False,
+        random_state=0,
     ).fit(X, y)
     assert model.n_grades_ == 2
     assert max(c.relative_gap for c in model.certificates_) < 1e-4

@@ -1,5 +1,7 @@
 """Grades that raise no training residual."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ def make_data(seed, n=24, k=1):
 
 
 def fit(X, y, weights=None, **parameters):
-    defaults = {"alpha": 0.003, "alpha_decay": 1.0, "n_grades": 3, "n_patterns": 20}
+    defaults = {"alpha": 0.003, "alpha_decay": 1.0, "n_grades": 2, "n_patterns": 12}
     defaults = {**defaults, "max_iter": 1, "early_stopping": False, "random_state": 0}
     return MultigradeRegressor(**{**defaults, **parameters}).fit(X, y, weights)
 
@@ -39,12 +41,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("case", "seed"), [*((case, 0) for case in CASES), *(("adaptive", s) for s in (1, 2, 3))]
-)
-def test_no_training_residual_grows(case, seed):
-    X, y = make_data(seed)
-    weights = np.random.default_rng(seed).uniform(0.5, 2.0, len(y))
+@pytest.mark.parametrize("case", CASES)
+def test_no_training_residual_grows(case):
+    X, y = make_data(0)
+    weights = np.random.default_rng(0).uniform(0.5, 2.0, len(y))
     model = fit(X, y, weights, refinement="pointwise", **CASES[case])
     sizes = residuals(model, X, y, weights)
     assert np.diff(sizes, axis=0).max() <= 1e-9
@@ -54,13 +54,13 @@ def test_no_training_residual_grows(case, seed):
         assert sizes[-1].mean() < 0.8 * sizes[0].mean()
 
 
-@pytest.mark.parametrize("seed", [1, 7])
-def test_what_a_solver_misses_by_does_not_undo_the_grade(seed):
+def test_what_a_solver_misses_by_does_not_undo_the_grade():
     X, y = load_concrete(return_X_y=True)
-    rows = np.random.default_rng(seed).choice(len(X), 100, replace=False)
-    parameters = {"alpha": 0.01, "n_grades": 1, "n_patterns": 30, "early_stopping": False}
+    rows = np.random.default_rng(1).choice(len(X), 50, replace=False)
+    parameters = {"alpha": 0.01, "n_grades": 1, "n_patterns": 20}
     free = fit(X[rows], y[rows], **parameters)
     constrained = fit(X[rows], y[rows], refinement="pointwise", **parameters)
+    # Eight times as high if residuals may end where they began.
     assert constrained.certificates_[0].primal < 1.5 * free.certificates_[0].primal
 
 
@@ -90,30 +90,32 @@ def data_of(case):
 @pytest.mark.parametrize(("case", "highest"), [("zeros", 0.28), ("pairs", 0.28)])
 def test_rows_that_must_stay_do_not_hold_the_others_back(case, highest):
     X, y = data_of(case)
-    parameters = {"alpha": 0.01, "n_patterns": 30, "n_grades": 2, "early_stopping": False}
-    parameters |= {"alpha_decay": 0.3, "max_iter": 3}
-    model = fit(X, y, refinement="pointwise", **parameters)
+    model = fit(X, y, alpha=0.01, alpha_decay=0.3, n_patterns=30, refinement="pointwise")
     assert np.diff(residuals(model, X, y, None), axis=0).max() <= 1e-9
     assert model.train_loss_[-1] < highest  # without the constraints: 0.034 and 0.217
 
 
+@cache
+def without_and_with():
+    return tuple(fit(*make_data(0), refinement=name) for name in ("none", "pointwise"))
+
+
 def test_without_it_some_residuals_grow_and_the_objective_is_lower():
     X, y = make_data(0)
-    free, constrained = fit(X, y), fit(X, y, refinement="pointwise")
+    free, constrained = without_and_with()
     assert np.diff(residuals(free, X, y, None), axis=0).max() > 0.01
     assert free.certificates_[0].primal < constrained.certificates_[0].primal
 
 
 def test_outputs_are_constrained_one_by_one():
-    X, Y = make_data(1, k=2)
-    model = fit(X, Y, n_grades=2, refinement="pointwise")
+    X, Y = make_data(1, n=16, k=2)
+    model = fit(X, Y, n_patterns=10, refinement="pointwise")
     assert np.diff(residuals(model, X, Y, None), axis=0).max() <= 1e-9
 
 
 def test_certificates_and_energies_stay_true():
-    X, y = make_data(2)
-    model = fit(X, y, refinement="pointwise")
-    free = fit(X, y, n_grades=1)
+    X, y = make_data(0)
+    free, model = without_and_with()
     first = model.certificates_[0]
     assert first.status is Status.POINTWISE
     assert first.dual <= free.certificates_[0].primal + 1e-12 <= first.primal
