@@ -1,9 +1,12 @@
 """Penalty and depth that chains choose by themselves: "auto" for alpha and early_stopping."""
 
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
+from joblib import parallel_config
 from sklearn.base import clone
 
 from convexgrade import (
@@ -19,6 +22,7 @@ from convexgrade.selection import parts_held_out, usual_penalty
 from convexgrade.solution import Status
 
 CHAINS = [MultigradeRegressor, MultigradeClassifier]
+HALF = {"validation_fraction": 0.5}  # rows are held out twice
 
 
 def make_data(n=120, d=2, noise=0.05, seed=0):
@@ -32,7 +36,7 @@ def targets(estimator, y):
 
 
 def small(estimator, **parameters):
-    quick = {"n_patterns": 8, "n_grades": 2, "tol": 1e-2, "random_state": 0, "distances": False}
+    quick = {"n_patterns": 8, "n_grades": 2, "tol": 0.5, "random_state": 0, "distances": False}
     return estimator(**{**quick, **parameters})
 
 
@@ -64,10 +68,10 @@ def test_alpha_auto_counts_rows_by_their_weights(estimator):
     model = small(estimator, n_grades=1).fit(X, y)
     assert model.alpha == "auto"
     assert model.alpha_ == model.grades_[0].alpha == usual_penalty(300, 1) < 1e-2
-    weighted = small(estimator, n_grades=1, tol=1e-4).fit(X, y, np.full(300, 3.0))
+    weighted = small(estimator, n_grades=1).fit(X, y, np.full(300, 3.0))
     repeated = small(estimator, n_grades=1).fit(np.tile(X, (3, 1)), np.tile(y, 3))
     assert weighted.alpha_ == repeated.alpha_ == usual_penalty(900, 1)
-    given = small(estimator, n_grades=1, tol=1e-4, alpha=weighted.alpha_).fit(X, y)
+    given = small(estimator, n_grades=1, alpha=weighted.alpha_).fit(X, y)
     np.testing.assert_allclose(
         weighted._last_output(X), given._last_output(X), rtol=1e-6, atol=1e-6
     )
@@ -78,7 +82,7 @@ def test_weights_below_one_are_no_counts_of_rows(estimator):
     X, y = make_data(n=300)
     X, y = X[:, :1], targets(estimator, y)
     balanced = {"class_weight": "balanced"} if estimator is MultigradeClassifier else {}
-    model = small(estimator, n_grades=1, tol=1e-4, **balanced)
+    model = small(estimator, n_grades=1, **balanced)
     for unit in (1e-200, 1.0 / 300):
         weighted = clone(model).fit(X, y, np.full(300, unit))
         assert weighted.alpha_ == pytest.approx(usual_penalty(300, 1), rel=1e-12)
@@ -91,9 +95,9 @@ def test_weights_below_one_are_no_counts_of_rows(estimator):
 
 @pytest.mark.parametrize("estimator", CHAINS)
 def test_all_rows_are_fitted_as_deep_as_the_rows_held_out_say(estimator):
-    X, y = make_data(n=300, noise=3.0)
+    X, y = make_data(n=100, noise=3.0)
     y = targets(estimator, y)
-    model = small(estimator, n_grades=4).fit(X, y)
+    model = small(estimator, alpha=0.03, n_grades=4, **HALF).fit(X, y)
     assert len(model.validation_loss_) == model.n_grades_ < 4
     assert "raised the validation loss by more than its noise" in model.stop_reason_
     given = {"alpha": model.alpha_, "n_grades": model.n_grades_, "early_stopping": False}
@@ -105,14 +109,20 @@ def test_all_rows_are_fitted_as_deep_as_the_rows_held_out_say(estimator):
         assert again.primal == pytest.approx(stored.primal, rel=1e-12)
 
 
+@cache
+def fitted():
+    X, y = make_data(n=10)
+    return small(MultigradeRegressor, alpha=0.1, n_grades=1).fit(X, y)
+
+
 def grown_to(stages, weights, loss, monkeypatch):
     """Return what is kept of chains that have these losses of the rows held out, in two folds."""
     X, y = make_data(n=10)
     data = multigrade.Data(X, y[:, None], np.full(10, 0.1))
     half = len(weights) // 2
     rows = multigrade.Data(X[:half], y[:half, None], np.full(half, 1.0 / half))
-    chain = multigrade.Progress.begin(loss, data, small(MultigradeRegressor)._handover())
-    model = small(MultigradeRegressor, alpha=0.1, n_grades=1).fit(X, y)
+    model = fitted()
+    chain = multigrade.Progress.begin(loss, data, model._handover())
     judged = []
     for depth, stage in enumerate(stages, start=1):
         grown = replace(chain, chain=replace(chain.chain, links=depth * (None,)))
@@ -151,19 +161,20 @@ def test_a_grade_is_dropped_for_a_rise_that_is_no_noise(
 
 
 def test_validation_losses_are_of_chains_that_have_not_seen_the_rows():
-    """Rows are held out twenty at a time, five times: grades on the others, sketched, their losses."""
+    """Rows are held out forty at a time, twice: grades on the others, sketched, their losses."""
     X, y = make_data(n=100)
-    model = small(MultigradeRegressor, alpha=0.01).fit(X, y)
+    model = small(MultigradeRegressor, alpha=0.03, validation_fraction=0.4).fit(X, y)
     rows, plan = rows_of(model, X, y), model._plan()
     plan = replace(plan, settings=plan.settings.rough())
     losses = []
-    for part in parts_held_out(np.zeros(100), 0.2, model._seed):
+    for part in parts_held_out(np.zeros(100), 0.4, model._seed):
         some = np.setdiff1d(np.arange(100), part), part
         train, held_out = (model._data(distinct_rows(rows.take(index))) for index in some)
         *_, grown = multigrade.grow(model._begin(train), train, plan)
         losses.append(multigrade.staged_loss(grown.chain, held_out, plan.loss, plan.span))
     np.testing.assert_allclose(model.validation_loss_, np.mean(losses, axis=0), rtol=1e-12)
-    half = small(MultigradeRegressor, alpha=0.01, validation_fraction=0.5).fit(X, y)
+    half = small(MultigradeRegressor, alpha=0.03, **HALF).fit(X, y)
+    assert model.n_grades_ == half.n_grades_ == 2
     assert not set(half.validation_loss_) & set(model.validation_loss_)
     np.testing.assert_array_equal(half.predict(X), model.predict(X))
 
@@ -216,12 +227,13 @@ def test_chains_judged_by_rows_are_fitted_to_all_others(estimator):
         (40, 1, "auto", False),
         (40, 1, True, True),
         (2, 2, True, True),
-        (120, 2, False, False),
+        (40, 2, False, False),
     ],
 )
 def test_when_rows_are_held_out(n, n_grades, early_stopping, held_out):
     X, y = make_data(n=n)
-    model = small(MultigradeRegressor, n_grades=n_grades, early_stopping=early_stopping)
+    given = {"n_grades": n_grades, "early_stopping": early_stopping}
+    model = small(MultigradeRegressor, alpha=0.03, **given, **HALF)
     assert (model.fit(X, y).validation_loss_.size > 0) == held_out
 
 
@@ -231,16 +243,16 @@ def test_rows_are_held_out_even_where_a_class_has_one(n_classes):
     X, _ = make_data()
     y = np.arange(120) % (n_classes - 1)
     y[X[:, 0].argmax()] = n_classes - 1
-    model = small(MultigradeClassifier).fit(X, y)
+    model = small(MultigradeClassifier, alpha=0.01, **HALF).fit(X, y)
     assert model.validation_loss_.size > 0
     assert np.all(np.isfinite(model.validation_loss_))
     assert model.predict_proba(X).shape == (120, n_classes)
 
 
 def test_adding_grades_is_the_same_as_fitting_them_at_once():
-    X, y = make_data(n=150)
+    X, y = make_data(n=60)
     # With alpha="auto", chains of other depths may choose another one.
-    model = small(MultigradeRegressor, alpha=0.01, warm_start=True).fit(X, y)
+    model = small(MultigradeRegressor, alpha=0.03, warm_start=True, **HALF).fit(X, y)
     first = model.grades_
     model.set_params(n_grades=3).fit(X, y)
     assert model.grades_[:2] == first
@@ -251,33 +263,34 @@ def test_adding_grades_is_the_same_as_fitting_them_at_once():
 
 
 @pytest.mark.parametrize(
-    ("estimator", "n", "noise", "share"),
+    ("estimator", "n_grades", "n", "noise", "share"),
     [
-        (MultigradeRegressor, 400, 0.01, 0.3),
-        (MultigradeRegressor, 120, 3.0, 10.0),
-        (MultigradeClassifier, 200, 0.1, 1.0),
-        (MultigradeClassifier, 120, 3.0, 3.0),
+        (MultigradeRegressor, 2, 400, 0.01, 0.3),
+        (MultigradeRegressor, 1, 120, 3.0, 10.0),
+        (MultigradeClassifier, 2, 200, 0.1, 1.0),
+        (MultigradeClassifier, 1, 120, 1.0, 3.0),
     ],
 )
-def test_alpha_auto_is_the_best_of_four_on_the_rows_held_out(estimator, n, noise, share):
+def test_alpha_auto_is_the_best_of_four_on_the_rows_held_out(estimator, n_grades, n, noise, share):
     X, y = make_data(n=n, noise=noise)
     y = targets(estimator, y)
-    model = small(estimator).fit(X, y)
-    given = {
-        share: small(estimator, alpha=share * usual_penalty(*X.shape)).fit(X, y)
-        for share in (0.3, 1.0, 3.0, 10.0)
-    }
-    losses = {share: chain.validation_loss_.min() for share, chain in given.items()}
+    model = small(estimator, n_grades=n_grades, early_stopping=True, **HALF).fit(X, y)
+    folds, plan = list(model._held_out(rows_of(model, X, y))), model._plan()
+    losses, usual = {}, usual_penalty(*X.shape)
+    for factor in (0.3, 1.0, 3.0, 10.0):
+        here = replace(plan, alpha=factor * usual, settings=plan.settings.rough())
+        *_, tried = selection.deepen(folds, here, model._handover())
+        losses[factor] = min(tried.losses)
     assert min(losses, key=losses.get) == share
-    np.testing.assert_array_equal(model.validation_loss_, given[share].validation_loss_)
-    assert model.alpha_ == given[share].alpha_
-    np.testing.assert_array_equal(model.predict(X), given[share].predict(X))
+    given = clone(model).set_params(alpha=share * usual).fit(X, y)
+    np.testing.assert_array_equal(model.validation_loss_, given.validation_loss_)
+    assert model.validation_loss_.min() == losses[share]
+    assert model.alpha_ == given.alpha_
+    np.testing.assert_array_equal(model.predict(X), given.predict(X))
 
 
-HALF = {"validation_fraction": 0.5}  # rows are held out twice
-
-
-def interrupted_fit(X, y, grades_before, monkeypatch):
+@cache
+def interrupted_fit(grades_before):
     """Return a chain of two grades whose fit was interrupted after so many of all grades it fits.
 
     That are two of both chains under each of four penalties, and two of all rows.
@@ -290,8 +303,11 @@ def interrupted_fit(X, y, grades_before, monkeypatch):
         calls.append(args)
         return original(*args)
 
-    model = small(MultigradeRegressor, **HALF).fit(X[:110], y[:110])
-    with monkeypatch.context() as patch:
+    X, y = make_data(n=60)
+    before = {"alpha": 0.1, "n_grades": 1, "early_stopping": False}
+    model = small(MultigradeRegressor, **before, **HALF).fit(X[:50], y[:50])
+    model.set_params(alpha="auto", n_grades=2, early_stopping="auto")
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(multigrade, "fit_grade", interrupted)
         with pytest.raises(KeyboardInterrupt):
             model.fit(X, y)
@@ -303,21 +319,21 @@ def interrupted_fit(X, y, grades_before, monkeypatch):
     [(2, 1, True), (4, 2, True), (16, 2, True), (17, 1, False)],
 )
 def test_an_interrupted_fit_keeps_finished_grades_or_the_first_chain_that_was_tried(
-    grades_before, kept, sketched, monkeypatch
+    grades_before, kept, sketched
 ):
-    X, y = make_data()
-    model = interrupted_fit(X, y, grades_before, monkeypatch)
+    X, y = make_data(n=60)
+    model = interrupted_fit(grades_before)
     assert model.n_grades_ == len(model.validation_loss_) == kept
     assert {c.status is Status.SKETCHED for c in model.certificates_} == {sketched}
     assert model.stop_reason_ == "" or kept == 2
     assert model.score(X, y) > 0.5
 
 
-def test_a_fit_goes_on_with_finished_grades_but_not_with_sketches(monkeypatch):
-    X, y = make_data()
+def test_a_fit_goes_on_with_finished_grades_but_not_with_sketches():
+    X, y = make_data(n=60)
     anew = small(MultigradeRegressor, **HALF).fit(X, y)
     for grades_before in (4, 17):
-        model = interrupted_fit(X, y, grades_before, monkeypatch)
+        model = deepcopy(interrupted_fit(grades_before))
         first = model.grades_[0]
         model.set_params(warm_start=True).fit(X, y)
         assert (model.grades_[0] is first) == (grades_before == 17)
@@ -328,15 +344,16 @@ def test_a_fit_goes_on_with_finished_grades_but_not_with_sketches(monkeypatch):
 def test_folds_are_shared_out_without_a_difference():
     X, y = make_data(n=60)
     y = targets(MultigradeClassifier, y)
-    alone = small(MultigradeClassifier, alpha=0.01).fit(X, y)
-    shared_out = small(MultigradeClassifier, alpha=0.01, n_jobs=2).fit(X, y)
+    alone = small(MultigradeClassifier, alpha=0.03, **HALF).fit(X, y)
+    with parallel_config(backend="threading"):  # processes start slowly; cross-validation has some
+        shared_out = clone(alone).set_params(n_jobs=2).fit(X, y)
     np.testing.assert_array_equal(shared_out.validation_loss_, alone.validation_loss_)
     np.testing.assert_array_equal(shared_out.predict(X), alone.predict(X))
 
 
 def test_a_fit_says_what_it_does(capsys):
     X, y = make_data()
-    small(MultigradeRegressor, verbose=1).fit(X, y)
+    small(MultigradeRegressor, n_grades=1, early_stopping=True, verbose=1).fit(X, y)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "24 of 120 rows held out, 5 times:"
     assert lines[1] == "alpha=0.01:"

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 
 from convexgrade import (
     MultigradeClassifier,
@@ -121,12 +122,13 @@ def test_a_weight_of_two_is_the_row_twice():
         np.testing.assert_allclose(getattr(tails, name), getattr(other, name), rtol=1e-9)
 
 
-SMALL = {"n_patterns": 6, "n_grades": 2, "tol": 1e-2, "random_state": 0}
+SMALL = {"n_patterns": 6, "n_grades": 2, "tol": 0.5, "random_state": 0}
+HALF = {"validation_fraction": 0.5}  # rows are held out twice
 CHAINS = [
-    MultigradeRegressor(0.01, **SMALL),
-    MultigradeClassifier(0.01, **SMALL),
-    MultigradeRegressorCV([0.1, 0.01], cv=2, **SMALL),
-    MultigradeClassifierCV([0.1, 0.01], cv=2, **SMALL),
+    MultigradeRegressor(0.03, **SMALL, **HALF),
+    MultigradeClassifier(0.03, **SMALL, **HALF),
+    MultigradeRegressorCV([0.1, 0.03], cv=2, **SMALL),
+    MultigradeClassifierCV([0.1, 0.03], cv=2, **SMALL),
 ]
 
 
@@ -186,7 +188,8 @@ def test_a_logarithm_is_learned_where_a_straight_column_says_nothing():
 
 def test_tails_are_those_of_the_first_fit_when_grades_are_added_or_corrected():
     X, y = heavy_data()
-    model = MultigradeRegressor(**{**SMALL, "n_grades": 1}, early_stopping=False, warm_start=True)
+    parameters = {**SMALL, "n_grades": 1, "early_stopping": False, "warm_start": True}
+    model = MultigradeRegressor(0.1, **parameters)
     before = model.fit(X, y).network_.reading.tails
     near = np.abs(X[:, 1]) < 3.0
     model.set_params(n_grades=2).fit(X[near], y[near])
@@ -199,7 +202,8 @@ def test_files_hold_the_tails(tmp_path):
     X, y = heavy_data()
     frame = pd.DataFrame(X, columns=["a", "b"])
     columns = learn_columns(frame)
-    estimator = MultigradeRegressor(**SMALL, early_stopping=False).fit(encode(columns, frame), y)
+    estimator = MultigradeRegressor(0.1, **SMALL, early_stopping=False)
+    estimator.fit(encode(columns, frame), y)
     model = TableModel.from_estimator(estimator, columns, target="y")
     save_model(model, tmp_path / "model.npz")
     loaded = load_model(tmp_path / "model.npz")
@@ -220,7 +224,7 @@ def test_log_tails_is_a_boolean():
 
 def test_columns_whose_scale_counts_are_read_as_they_are():
     X, y = heavy_data()
-    model = MultigradeRegressor(standardize=False, early_stopping=False, **SMALL).fit(X, y)
+    model = MultigradeRegressor(0.1, standardize=False, early_stopping=False, **SMALL).fit(X, y)
     assert model.network_.reading.tails.apply(X) is X
 
 
@@ -288,27 +292,30 @@ def test_a_chain_with_distances_is_one_of_more_columns(chain):
 
 
 @pytest.mark.parametrize(
-    ("kind", "penalties"),
-    [(MultigradeClassifier, 0.01), (MultigradeClassifierCV, [0.1, 0.01])],
+    "chain",
+    [
+        MultigradeClassifier(0.03, **SMALL, **HALF),
+        MultigradeClassifierCV([0.1, 0.03], cv=2, **SMALL),
+    ],
     ids=["held out", "folds"],
 )
-def test_rows_held_out_choose_distances_where_they_tell_classes_apart(kind, penalties):
+def test_rows_held_out_choose_distances_where_they_tell_classes_apart(chain):
     X, y = ring()
     new, labels = ring(seed=1)
-    model = kind(penalties, **SMALL).fit(X, y)
+    model = clone(chain).fit(X, y)
     np.testing.assert_array_equal(model.network_.reading.distances.column, np.arange(8))
-    plain = kind(penalties, **SMALL, distances=False).fit(X, y)
+    plain = clone(chain).set_params(distances=False).fit(X, y)
     assert model.score(new, labels) > plain.score(new, labels)
-    assert not kind(penalties, **SMALL).fit(*slope()).network_.reading.changes
+    assert not clone(chain).fit(*slope()).network_.reading.changes
 
 
 def test_a_grid_of_scores_tells_which_chains_read_distances():
     X, y = ring()
-    model = MultigradeClassifierCV([0.1, 0.01], cv=2, **SMALL).fit(X, y)
+    model = MultigradeClassifierCV([0.1, 0.03], cv=2, **SMALL).fit(X, y)
     results = model.cv_results_
     reads = results["param_distances"]
-    assert list(model.alphas_) == [0.1, 0.01]
-    assert set(results["param_alpha"][~reads]) == {0.1, 0.01}
+    assert list(model.alphas_) == [0.1, 0.03]
+    assert set(results["param_alpha"][~reads]) == {0.1, 0.03}
     assert len(set(results["param_alpha"][reads])) == 1
     best = np.argmax(results["mean_test_score"])
     assert reads[best]
@@ -319,14 +326,15 @@ def test_a_grid_of_scores_tells_which_chains_read_distances():
 def test_without_rows_held_out_there_are_distances_on_demand_alone():
     X, y = ring()
     parameters = {**SMALL, "early_stopping": False}
-    assert not MultigradeClassifier(**parameters).fit(X, y).network_.reading.changes
-    on_demand = MultigradeClassifier(**parameters, distances=True).fit(X, y)
+    assert not MultigradeClassifier(0.1, **parameters).fit(X, y).network_.reading.changes
+    on_demand = MultigradeClassifier(0.1, **parameters, distances=True).fit(X, y)
     assert on_demand.network_.reading.width(8) == 16
 
 
 def test_distances_stay_when_grades_are_added_or_corrected():
     X, y = ring()
-    model = MultigradeClassifier(**{**SMALL, "n_grades": 1}, early_stopping=True, warm_start=True)
+    parameters = {**SMALL, **HALF, "n_grades": 1, "early_stopping": True, "warm_start": True}
+    model = MultigradeClassifier(0.03, **parameters)
     before = model.fit(X, y).network_.reading.distances
     assert before.column.size == 8
     model.set_params(n_grades=2).fit(X[:100], y[:100])
@@ -353,7 +361,7 @@ def test_an_interrupted_fit_predicts_by_the_chain_that_there_is(monkeypatch):
 
     for last in ("With distances:", "All rows:"):
         interrupt_after(last)
-        model = MultigradeClassifier(**SMALL)
+        model = MultigradeClassifier(0.03, **SMALL, **HALF)
         with pytest.raises(KeyboardInterrupt):
             model.fit(X, y)
         assert last in lines[-1]
@@ -365,7 +373,7 @@ def test_files_hold_the_distances(tmp_path):
     X, y = ring()
     frame = pd.DataFrame(X, columns=list("abcdefgh"))
     columns = learn_columns(frame)
-    estimator = MultigradeClassifier(**SMALL, distances=True, early_stopping=False)
+    estimator = MultigradeClassifier(0.1, **SMALL, distances=True, early_stopping=False)
     estimator.fit(encode(columns, frame), y)
     model = TableModel.from_estimator(estimator, columns, target="y")
     save_model(model, tmp_path / "model.npz")

@@ -1,5 +1,7 @@
 """Chains whose later grades read uncorrelated columns."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 
@@ -9,41 +11,44 @@ from convexgrade.multigrade import Data
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_it_finds_functions_that_vary_fast():
-    """Five periods from the kinks of 8 neurons: without `whiten`, grade 2 leaves 6 times as much.
+    """Five periods from the kinks of 8 neurons: without `whiten`, grade 2 leaves 5 times as much.
 
-    Of three seeds, since one in ten searches ends at a poor place, and which does hangs on rounding.
+    With two seeds of three: one search in ten ends at a poor place, and which does hangs on rounding.
     """
-    x = np.linspace(0.0, 1.0, 100)
+    x = np.linspace(0.0, 1.0, 30)
     y = sum(np.sin(2.0 * np.pi * k * x + k) for k in (1.0, 5.5))
     model = MultigradeRegressor(
-        1e-4,
+        1e-3,
         alpha_decay=1.0,
         n_grades=2,
         max_neurons=8,
         n_patterns=8,
-        tol=1e-2,
+        tol=0.1,
         whiten=True,
         early_stopping=False,
     )
-    left = []
-    for seed in range(3):
+
+    def left(seed):
         first, second = model.set_params(random_state=seed).fit(x[:, None], y).train_loss_
-        left.append(second / first)
-    assert np.median(left) < 0.015
-    assert model.grades_[1].n_neurons <= 8
+        assert model.grades_[1].n_neurons <= 8
+        return second / first
+
+    good = (seed for seed in range(3) if left(seed) < 0.03)
+    assert len(list(islice(good, 2))) == 2
 
 
 @pytest.mark.parametrize("passthrough", ["hidden", "output", "both"])
 def test_columns_are_uncorrelated_and_networks_equal_predictions(passthrough):
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((60, 2))
+    X = rng.standard_normal((40, 2))
     y = np.abs(X[:, 0]) * X[:, 1] + 3.0
-    weights = rng.uniform(0.5, 2.0, 60)
+    weights = rng.uniform(0.5, 2.0, 40)
     model = MultigradeRegressor(
-        0.003,
+        0.03,
         alpha_decay=1.0,
         n_grades=3,
-        n_patterns=20,
+        n_patterns=5,
+        tol=1e-2,
         whiten=True,
         passthrough=passthrough,
         early_stopping=False,
@@ -70,10 +75,11 @@ def test_dependent_columns_are_left_out():
     model = MultigradeClassifier(
         0.01,
         n_grades=2,
-        n_patterns=10,
+        n_patterns=5,
         whiten=True,
         passthrough="output",
         distances=False,
+        early_stopping=False,
         random_state=0,
     ).fit(X, x[:, 0] ** 2 > 0.5)
     assert model.grades_[1].network.hidden_coef.shape[0] == 2  # x and the output
