@@ -76,11 +76,11 @@ def test_scikit_learn_contract(estimator, check):
 def test_two_fits_with_one_random_state_are_identical(estimator):
     X, y = make_data(40)
     y = targets(estimator, y)
-    first, second = (small(estimator, tol=1e-2).fit(X, y) for _ in range(2))
+    first, second = (small(estimator).fit(X, y) for _ in range(2))
     for a, b in zip(first.network_.grades, second.network_.grades, strict=True):
         np.testing.assert_array_equal(a.hidden_coef, b.hidden_coef)
         np.testing.assert_array_equal(a.output_coef, b.output_coef)
-    threaded = small(estimator, tol=1e-2, n_jobs=2).fit(X, y)
+    threaded = small(estimator, n_jobs=2).fit(X, y)
     np.testing.assert_array_equal(threaded.transform(X), first.transform(X))
 
 
@@ -171,7 +171,7 @@ def test_added_grades_widen_the_range_of_predictions(loss):
     assert model.prediction_range_[0][0] <= low
     assert model.score(X, 20.0 * y) > 0.8
     assert model.predict(X).max() > high
-    model.set_params(n_grades=3, alpha_decay=1.0, extrapolation=None).fit(X, y)
+    model.set_params(n_grades=3, extrapolation=None).fit(X, y)
     assert model.prediction_range_[1][0] > 1e300
 
 
@@ -308,11 +308,12 @@ def test_few_neurons_without_biases_and_intercepts(estimator, seed):
     chain = {"n_grades": 1, "early_stopping": False, "first_bias": False}
     model = small(
         estimator,
+        alpha=0.02,
         max_neurons=1,
         fit_intercept=False,
         **chain if estimator is MultigradeClassifier else {},
     ).fit(X, y)
-    assert model.grades_[0].n_neurons <= 1
+    assert model.grades_[0].n_neurons == 1
     assert model.train_loss_[0] <= np.log(2.0)
 
 
@@ -613,7 +614,7 @@ def test_grid_search_over_a_pipeline_routes_sample_weights():
 def test_real_data_beats_a_linear_model():
     X, y = load_energy(return_X_y=True)
     rows = np.random.default_rng(0).permutation(len(X))[:300]
-    model = small(MultigradeRegressor, alpha=0.05, n_grades=1, max_iter=1)
+    model = small(MultigradeRegressor, alpha=0.02, n_grades=1, max_iter=1)
     ours = cross_val_score(model, X[rows], y[rows], cv=2)
     linear = cross_val_score(Ridge(), X[rows], y[rows], cv=2)
     assert np.mean(ours) > np.mean(linear) + 0.02
