@@ -127,8 +127,8 @@ HALF = {"validation_fraction": 0.5}  # rows are held out twice
 CHAINS = [
     MultigradeRegressor(0.03, **SMALL, **HALF),
     MultigradeClassifier(0.03, **SMALL, **HALF),
-    MultigradeRegressorCV([0.1, 0.03], cv=2, **SMALL),
-    MultigradeClassifierCV([0.1, 0.03], cv=2, **SMALL),
+    MultigradeRegressorCV([0.05], cv=2, **SMALL),
+    MultigradeClassifierCV([0.05], cv=2, **SMALL),
 ]
 
 
@@ -334,10 +334,11 @@ def test_without_rows_held_out_there_are_distances_on_demand_alone():
 def test_distances_stay_when_grades_are_added_or_corrected():
     X, y = ring()
     parameters = {**SMALL, **HALF, "n_grades": 1, "early_stopping": True, "warm_start": True}
-    model = MultigradeClassifier(0.03, **parameters)
+    model = MultigradeClassifier(0.2, **parameters)
     before = model.fit(X, y).network_.reading.distances
     assert before.column.size == 8
-    model.set_params(n_grades=2).fit(X[:100], y[:100])
+    model.set_params(n_grades=2).fit(X[:80], y[:80])
+    assert model.n_grades_ == 2
     np.testing.assert_array_equal(model.network_.reading.distances.center, before.center)
     corrected = correct(model, X, y, max_sweeps=1)
     np.testing.assert_array_equal(corrected.network_.reading.distances.center, before.center)
