@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from convexgrade.moduli import modulus_at
 from convexgrade.refinement import (
     Function,
     Modulus,
@@ -339,12 +340,10 @@ def _checked_modulus(modulus: Modulus) -> Modulus:
     """Return a modulus with its values checked."""
 
     def checked(t: float) -> float:
-        value = np.asarray(modulus(t))
-        if value.ndim or value.dtype.kind not in "iuf" or not 0.0 <= value < np.inf:
-            raise ValueError(
-                f"modulus returned {value} at {t:g}; it must be a number, finite and not negative."
-            )
-        return float(value)
+        value = modulus_at(modulus, t)
+        if value == np.inf:
+            raise ValueError(f"modulus returned {value} at scale {t:g}; it must be finite.")
+        return value
 
     return checked
 

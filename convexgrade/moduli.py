@@ -185,14 +185,25 @@ def layer_moduli(modulus: Modulus, box: Box, base: int, n_layers: int) -> Array:
         If a callable returns something that is no non-negative number.
     """
     function = as_modulus(modulus)
-    values = np.array([_modulus_at(function, box, base, k + 1) for k in range(n_layers)])
+    values = np.array([_modulus_of(function, box, base, k + 1) for k in range(n_layers)])
     return values.astype(np.float64)
 
 
-def _modulus_at(function: Callable[[float], float], box: Box, base: int, layer: int) -> float:
+def _modulus_of(function: Callable[[float], float], box: Box, base: int, layer: int) -> float:
     # No side rounds to 0: the modulus of a larger one is a bound as well.
     scale = float(box.width.max()) * max(float(base) ** -layer, _SMALLEST)
-    value = np.asarray(function(scale))
+    return modulus_at(function, scale)
+
+
+def modulus_at(modulus: Callable[[float], float], scale: float) -> float:
+    """Return a modulus at a scale.
+
+    Raises
+    ------
+    ValueError
+        If that is no non-negative number.
+    """
+    value = np.asarray(modulus(scale))
     if value.ndim or value.dtype.kind not in "iuf" or not value >= 0.0:
         raise ValueError(
             f"modulus returned {value} at scale {scale:g}; it must be a number, at least 0."
@@ -213,7 +224,7 @@ def layers_for(eps: float, modulus: Modulus, box: Box, base: int) -> int:
         raise ValueError(f"eps={eps!r} must be positive.")
     function = as_modulus(modulus)
     for layer in range(1, _MAX_LAYERS + 1):
-        if (2 * box.n_features + 1) * _modulus_at(function, box, base, layer) <= eps:
+        if (2 * box.n_features + 1) * _modulus_of(function, box, base, layer) <= eps:
             return layer
     raise ValueError(
         f"eps={eps!r} is below the bound of every layer up to {_MAX_LAYERS}: this modulus does not "

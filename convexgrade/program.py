@@ -206,8 +206,9 @@ class Program:
         signed = np.where(self.masks(), 1.0, -1.0) * (self.X @ blocks.T)
         return float(max(0.0, -signed.min()))
 
+    @cached_property
     def null_coefficients(self) -> Array:
-        """Return c minimising F(offset + Z c): the grade without neurons, shape (q, n_outputs)."""
+        """The c minimising F(offset + Z c): the grade without neurons, shape (q, n_outputs)."""
         return fit_unpenalised(self.loss, self.Z, self.y, self.offset, self.weights)
 
     def alpha_max(self) -> float:
@@ -216,7 +217,7 @@ class Program:
         With theta = -grad F there, that is max_g ||Proj_K(s_g X^T D_g theta)||, by the optimality
         conditions 0 in alpha B + (polar cone) - s_g X^T D_g theta.
         """
-        prediction = self.offset + self.Z @ self.null_coefficients()
+        prediction = self.offset + self.Z @ self.null_coefficients
         theta = -self.weights[:, None] * self.loss.gradient(prediction, self.y)
         return self.largest_dual_norm(self.adjoint(theta))
 

@@ -113,7 +113,7 @@ def null_point(program: Program, patterns: Patterns) -> Point:
     """Return the grade without neurons: the unpenalised columns alone, fitted."""
     nothing = program.over(patterns, Groups.every(0, program.n_outputs, signed=program.cones))
     blocks = np.zeros((0, program.X.shape[1]))
-    unpenalised = program.null_coefficients()
+    unpenalised = program.null_coefficients
     return Point(
         patterns=patterns,
         groups=nothing.groups,

@@ -26,9 +26,10 @@ LAYERS = [
         "solution",
         "solvers._*",
     },
-    {"constructive", "kinks", "moduli", "network", "program", "solvers._columns", "solvers._kkt"},
+    {"kinks", "moduli", "network", "program", "solvers._columns", "solvers._kkt"},
     {
         "certificate",
+        "constructive",
         "curvature",
         "decomposition",
         "energy",

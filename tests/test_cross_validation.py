@@ -310,6 +310,13 @@ def test_the_table_lists_parameters_as_searches_do():
     assert len(table["params"]) == len(table["mean_test_score"])
 
 
+def judged(model):
+    """Return the losses of the rows held out."""
+    if isinstance(model, MultigradeClassifierCV):
+        return -model.cv_results_["mean_test_score"]
+    return model.validation_loss_
+
+
 def test_what_classes_weigh_makes_no_copies_of_their_rows():
     """Copies in both parts of a fold would let labels without a rule be learned by heart."""
     rng = np.random.default_rng(0)
@@ -332,6 +339,7 @@ def test_what_classes_weigh_makes_no_copies_of_their_rows():
         np.testing.assert_allclose(one.decision_function(X), ten.decision_function(X), atol=1e-6)
         assert (two.alpha_, two.n_grades_) == (twice.alpha_, twice.n_grades_)
         np.testing.assert_allclose(two.decision_function(X), twice.decision_function(X), atol=1e-6)
+        np.testing.assert_allclose(judged(two), judged(twice), rtol=1e-6)
 
 
 @pytest.mark.parametrize("loss", ["hinge", "squared_hinge", "log_loss"])

@@ -66,7 +66,7 @@ def objective(program, solution):
 
 
 def scale(program):
-    return program.mean_loss(program.offset + program.Z @ program.null_coefficients())
+    return program.mean_loss(program.offset + program.Z @ program.null_coefficients)
 
 
 def assert_as_good(program, found, reference):
@@ -133,7 +133,7 @@ def test_patterns_harvested_from_a_descent():
     y = np.abs(X[:, 0]) * X[:, 1] + np.sin(2.0 * X[:, 2]) + 0.1 * rng.standard_normal(150)
     blind = make_program(X, y, alpha=1e-3, free=[5], patterns=sample_patterns(X, 1, rng))
     start = random_neurons(blind, 40, rng)
-    neurons, _ = descend(blind, start, blind.null_coefficients(), max_iter=200)
+    neurons, _ = descend(blind, start, blind.null_coefficients, max_iter=200)
     patterns = Patterns.from_gates(X, neurons.vectors)
     place = patterns.find(activation(X, neurons.vectors))
     own = Groups(place, neurons.sign, neurons.output).take(place >= 0)
@@ -450,7 +450,7 @@ def test_a_start_at_the_optimum_saves_iterations(shape, loss, cones):
 def test_a_point_around_a_start_is_inside_all_cones_with_equal_products():
     program = make_case(loss="softmax", size=0.05)
     cold = interior.solve(program, tol=1e-5)
-    problem = interior._Problem.of(program, program.null_coefficients())
+    problem = interior._Problem.of(program, program.null_coefficients)
     starts = starts_around(program, cold)
     point = problem.around(starts.pop("huge"))  # mu is less than the rounding of ||v||
     assert np.all(point.slack > 0.0)

@@ -161,7 +161,7 @@ def solve(
         From the next solver in line, and with a RuntimeWarning, when one failed. Status ``FAILED``
         when no solver returned a usable point.
     """
-    null = program.null_coefficients()
+    null = program.null_coefficients
     left = program.mean_loss(program.offset + program.Z @ null)
     nothing_left = left <= _NOTHING * program.mean_loss(program.offset)
     if len(program.groups) == 0 or nothing_left:

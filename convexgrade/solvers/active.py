@@ -94,7 +94,7 @@ class _Problem:
     @classmethod
     def of(cls, program: Program) -> _Problem:
         """Collect them."""
-        null = program.null_coefficients()
+        null = program.null_coefficients
         return cls(program, null, program.mean_loss(program.offset + program.Z @ null))
 
     def over(self, groups: Index) -> Program:

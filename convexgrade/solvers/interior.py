@@ -406,7 +406,7 @@ def solve(
         The best point met. Status ``FAILED`` if it is no better than the start, or if the program
         is too large for direct linear algebra; never an exception for a numerical failure.
     """
-    null = program.null_coefficients()
+    null = program.null_coefficients
     with np.errstate(all="ignore"):  # what is not finite compares false, or fails to factor
         problem = _Problem.of(program, null)
         firsts = [problem.start()] if start is None else [problem.around(start), problem.start()]

@@ -77,7 +77,7 @@ class _Problem:
     def of(cls, program: Program) -> _Problem:
         """Collect them."""
         p = program
-        null = p.null_coefficients()
+        null = p.null_coefficients
         f = p.offset + p.Z @ null
         before = p.mean_loss(f)
         if p.loss.kinked:
