@@ -29,14 +29,10 @@ from convexgrade.working_set import Point, solve_groups_within
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_MARGIN = (
-    1e-6  # fall of residuals that is asked for, relative to the largest: more than a solver misses
-)
+_MARGIN = 1e-6  # fall of residuals asked for, relative to the largest: more than a solver misses
 _SLACK = 1e-10  # rise of a residual that is rounding, relative to the largest residual
 _EQUAL_ROWS = 1e-8  # difference of rows, in units of the largest entry of each column
-_KINK = (
-    1e-6  # response, relative to the lengths of row and neuron, that a solver cannot tell from 0
-)
+_KINK = 1e-6  # response, relative to lengths of row and neuron, that a solver cannot tell from 0
 _DEPENDENT = 1e-12  # relative size of equations that follow from others
 
 
@@ -90,7 +86,7 @@ def refine_pointwise(
     if point.status is not Status.FAILED:
         point = replace(point, status=Status.POINTWISE, multipliers=None)
         along = np.where(left < 0.0, -1.0, 1.0) * (point.prediction(program) - program.offset)
-        point = _holding(program, point, (along <= 0.5 * margin) | (size <= 2.0 * margin))
+        point = _zero_at(program, point, (along <= 0.5 * margin) | (size <= 2.0 * margin))
     return point, rescale_within(program, point.network(program), _SLACK * largest)
 
 
@@ -123,7 +119,7 @@ def _pinned(X: Array, left: Array, least: float) -> Mask:
     return (np.abs(left) <= least) | ((highest > 0.0) & (lowest < 0.0))[place]
 
 
-def _holding(program: Program, point: Point, held: Mask) -> Point:
+def _zero_at(program: Program, point: Point, held: Mask) -> Point:
     """Return the point nearest to this one whose grade is 0 at the rows and outputs that are held.
 
     Nearest where neurons keep the side of these rows on which they are; those with a kink at a row keep

@@ -266,7 +266,8 @@ def fit_unpenalised(loss: Loss, Z: Array, y: Array, offset: Array, weights: Arra
     less.
     """
     c = np.zeros((Z.shape[1], y.shape[1]))
-    if Z.shape[1] == 0:
+    before = float(weights @ loss.value(offset, y))
+    if Z.shape[1] == 0 or before == 0.0:  # losses are never negative
         return c
     if loss.kinked:
         for rounding in _distance(loss, offset, y, weights) * _FINER ** np.arange(_EASED):
@@ -274,7 +275,6 @@ def fit_unpenalised(loss: Loss, Z: Array, y: Array, offset: Array, weights: Arra
     c = _descended(loss, Z, y, offset, weights, c)
     if loss.quadratic:
         return c
-    before = float(weights @ loss.value(offset, y))
     return shortened(loss, Z, y, offset, weights, c, before)
 
 

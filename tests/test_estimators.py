@@ -527,8 +527,11 @@ def test_too_many_patterns_to_enumerate_is_an_error_with_the_count():
 
 def test_an_unmet_tolerance_warns_with_gap_and_tolerance():
     X, y = make_data()
-    with pytest.warns(ConvergenceWarning, match=r"relative gap \d.* above tol=1e-15"):
-        small(ConvexReLUClassifier, tol=1e-15).fit(X, targets(ConvexReLUClassifier, y))
+    y = targets(ConvexReLUClassifier, y)
+    with pytest.warns(ConvergenceWarning, match=r"gap \d.* above tol=1e-15.* solver, may help\.$"):
+        small(ConvexReLUClassifier, tol=1e-15).fit(X, y)
+    with pytest.warns(ConvergenceWarning, match=r"So may standardize=True, where columns differ"):
+        small(ConvexReLUClassifier, tol=1e-15, standardize=False).fit(1e5 * X[:20], y[:20])
 
 
 @pytest.mark.parametrize("estimator", REGRESSORS)

@@ -1,5 +1,6 @@
 """Grades that raise no training residual."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -9,7 +10,11 @@ from convexgrade import MultigradeRegressor, certify
 from convexgrade.datasets import load_concrete
 from convexgrade.grade import Settings, fit_grade, state_program
 from convexgrade.losses import BinaryLogLoss
+from convexgrade.pointwise import _zero_at
+from convexgrade.program import Program
 from convexgrade.solution import Status
+from convexgrade.working_set import Point, null_point, solve_over
+from tests.bank import make_program
 
 
 def make_data(seed, n=24, k=1):
@@ -125,6 +130,64 @@ def test_certificates_and_energies_stay_true():
     for energy in model.energy_:
         assert energy.before == pytest.approx(sum(energy[1:]), abs=1e-12)
         assert energy.defect >= -1e-12  # the error falls by at least output and penalty
+
+
+def solved(*, cones):
+    X, Y = make_data(2, n=10, k=2)
+    program = make_program(np.c_[X, np.ones(10)], Y, alpha=0.01, cones=cones, free=[2])
+    start = null_point(program, program.patterns)
+    return program, solve_over(program, program.patterns, start, solver="auto", tol=1e-6)
+
+
+def variables(point: Point):
+    return np.concatenate([point.blocks.ravel(), point.unpenalised.ravel()])
+
+
+def responses(program: Program, point: Point, held):
+    """The matrix by which outputs that are held depend on the variables, column by column."""
+    over = program.over(point.patterns, point.groups)
+    columns = []
+    for unit in np.eye(variables(point).size):
+        blocks, free = np.split(unit, [point.blocks.size])
+        output = over.predict(blocks.reshape(point.blocks.shape), free.reshape(1, 2))
+        columns.append((output - program.offset)[held])
+    return np.transpose(columns)
+
+
+@pytest.mark.parametrize("cones", [True, False])
+def test_the_nearest_point_that_is_zero_at_given_rows(cones):
+    program, point = solved(cones=cones)
+    kinked = cones & (np.abs(program.X @ point.blocks.T) < 1e-3)
+    first, second, third, *_ = np.flatnonzero(~kinked.any(axis=1))
+    held = np.zeros((10, 2), dtype=bool)
+    held[[first, second], 0] = held[third, 1] = True
+    found = _zero_at(program, point, held)
+    output = (found.prediction(program) - program.offset)[held]
+    np.testing.assert_allclose(output, 0.0, atol=1e-12)
+    A, before = responses(program, point, held), variables(point)
+    nearest = before - np.linalg.pinv(A) @ (A @ before)
+    np.testing.assert_allclose(variables(found), nearest, atol=1e-10)
+    over = program.over(point.patterns, point.groups)
+    assert found.objective == pytest.approx(over.objective(found.blocks, found.unpenalised))
+
+
+def test_kinks_stay_at_rows_at_which_outputs_become_zero():
+    program, point = solved(cones=True)
+    row, blocks = program.X[3], point.blocks.copy()
+    feeds = np.flatnonzero(point.groups.output == 0)[:2]
+    blocks[feeds] -= np.outer(blocks[feeds] @ row, row) / (row @ row)  # kinks at this row
+    held = np.zeros((10, 2), dtype=bool)
+    held[3, 0] = True
+    found = _zero_at(program, replace(point, blocks=blocks), held)
+    np.testing.assert_allclose(found.blocks[feeds] @ row, 0.0, atol=1e-12)
+    assert abs((found.prediction(program) - program.offset)[3, 0]) <= 1e-12
+    untouched = point.groups.output == 1
+    np.testing.assert_array_equal(found.blocks[untouched], blocks[untouched])
+
+
+def test_nothing_moves_where_no_row_is_held():
+    program, point = solved(cones=True)
+    assert _zero_at(program, point, np.zeros((10, 2), dtype=bool)) is point
 
 
 def test_other_losses_are_refused():

@@ -370,13 +370,15 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return print if self.verbose >= level else lambda line: None
 
     def _warn_unconverged(self) -> None:
+        remedies = "A larger max_iter or tol, or another solver, may help."
+        if not self.standardize:
+            remedies += " So may standardize=True, where columns differ in size by many digits."
         for index, grade in enumerate(self.grades_):
             certificate, tol = grade.certificate, grade.settings.tol
             if certificate.relative_gap > tol and not certificate.status.constrained:
                 warnings.warn(
                     f"Grade {index + 1} has relative gap {certificate.relative_gap:.2e}, above "
-                    f"tol={tol:g}. {certificate.status.value} A larger max_iter or tol, or "
-                    f"another solver, may help.",
+                    f"tol={tol:g}. {certificate.status.value} {remedies}",
                     ConvergenceWarning,
                     stacklevel=3,
                 )
