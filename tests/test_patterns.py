@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from convexgrade import ConvexReLURegressor, MultigradeRegressor
+from convexgrade import MultigradeRegressor
+from convexgrade.certificate import dual_point, lower_bound
 from convexgrade.patterns import (
     Patterns,
     activation,
@@ -14,6 +15,7 @@ from convexgrade.patterns import (
     enumerate_patterns,
     sample_patterns,
 )
+from tests.bank import make_program
 
 
 def brute_force_patterns(X):
@@ -132,14 +134,16 @@ def test_a_far_row_does_not_hide_the_others():
     assert len(patterns) == 19
 
 
-@pytest.mark.filterwarnings("ignore")  # no solver gets near it
 def test_a_spline_through_rows_at_an_offset_is_not_ruled_out():
     x = 1e6 + np.arange(10.0)
     y = np.abs(x - 1e6 - 4.5)
-    model = ConvexReLURegressor(1e-9, patterns="exhaustive", standardize=False).fit(x[:, None], y)
+    program = make_program(np.column_stack([x, np.ones(10)]), y, alpha=1e-9, free=[1])
+    assert len(program.patterns) == 19
     slope = np.sqrt(1.0 + 1004504.5**2) + np.sqrt(1.0 + 1e12 + 9e6)  # two neurons: |x - 4.5|
-    assert model.certificate_.dual <= 1e-9 * slope
-    assert len(model.grades_[0].gates.T) == 19
+    for prediction in (np.zeros_like(program.y), program.y):  # of no neuron, and of these
+        point = dual_point(program, prediction)
+        largest = program.largest_dual_norm(program.adjoint(point.theta))
+        assert lower_bound(program, point, largest) <= 1e-9 * slope
 
 
 def test_without_biases_the_zero_gate_is_a_pattern_of_its_own():
