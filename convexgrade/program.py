@@ -31,15 +31,13 @@ from convexgrade.patterns import Patterns
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
+_COMMON = "Z", "null_coefficients"  # properties that depend on neither patterns nor groups
 _CHUNK = 1 << 20  # numbers of a product with masks that are formed at a time
 _TOGETHER = 100  # groups whose dual norms are sought at a time
 _STEPS = 60  # of Newton's method for unpenalised columns, at most,
 _DEPENDENT = 1e-6  # share of a column that others leave, below which Newton steps do not see it
 _FAR = 3.0  # responses, in units of the targets, that need not be so large
-_FLAT = (
-    1e-12,
-    1e-7,
-)  # where the loss rises by this share at most: the latter with kinks, rounded off
+_FLAT = 1e-12, 1e-7  # where the loss rises by this share; the latter with kinks, rounded off
 _FINER, _EASED = 0.3, 8  # for a loss with kinks after so many solves, each with less rounding
 
 
@@ -129,8 +127,10 @@ class Program:
         return self.y.shape[1]
 
     def over(self, patterns: Patterns, groups: Groups) -> Program:
-        """Return the same problem over other patterns and groups."""
-        return replace(self, patterns=patterns, groups=groups)
+        """Return the same problem over other patterns and groups; what depends on neither is kept."""
+        other = replace(self, patterns=patterns, groups=groups)
+        vars(other).update((name, vars(self)[name]) for name in _COMMON if name in vars(self))
+        return other
 
     def on_rows(self, rows: Index) -> Program:
         """Return the same problem, without patterns, on some of the rows."""

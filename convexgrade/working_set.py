@@ -198,8 +198,8 @@ def solve_over(
     Point
         The best point met; its status says whether the last solve succeeded.
     """
-    full = program.over(patterns, program.every_group(patterns))
     start = start or null_point(program, patterns)
+    full = program.over(patterns, program.every_group(patterns))
     if len(full.groups) > _FEW:
         at_once = solvers.solve_at_once(full, solver=solver)
         if at_once is not None:

@@ -354,3 +354,12 @@ def test_the_grade_without_neurons_takes_the_place_of_a_worse_one():
     assert replaced.status is worse.status
     solved = solve_over(program, program.patterns, None, solver="native", tol=1e-6)
     assert no_worse_than_null(program, solved) is solved
+
+
+def test_the_grade_without_neurons_is_fitted_once_for_all_patterns():
+    whole = random_program(0)
+    few = whole.over(whole.patterns, whole.groups.take(np.arange(2)))
+    assert few.null_coefficients is not whole.null_coefficients
+    again = whole.over(few.patterns, few.groups)
+    assert again.null_coefficients is whole.null_coefficients
+    np.testing.assert_array_equal(few.null_coefficients, again.null_coefficients)
