@@ -562,7 +562,7 @@ def test_the_exit_status_of_the_module_is_that_of_the_command(
 
 def test_a_reader_that_has_seen_enough_is_no_error(price_model):
     """In a process of its own: `python -m convexgrade`."""
-    pd.concat([_table()] * 500).to_csv("long.csv", index=False)
+    pd.concat([_table()] * 150).to_csv("long.csv", index=False)
     command = f"'{sys.executable}' -m convexgrade predict model.npz long.csv | head -n 1"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],

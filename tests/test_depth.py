@@ -200,7 +200,7 @@ def test_two_corrected_grades_learn_what_one_of_as_many_neurons_does_not():
             random_state=seed,
             **options,
         ).fit(X, y)
-        for seed in range(3)
+        for seed in range(2)
     ]
     # Corrections end in optima of their own: the best of some, by what they minimise.
     two = min(starts, key=lambda model: model.objective_path_[-1])

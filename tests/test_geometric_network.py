@@ -29,14 +29,12 @@ def fitted(d, base, n_layers, f=wavy, **parameters):
 @pytest.mark.parametrize("n_cells", [1, 2, 5, 16, 32, MAX_CELLS])
 def test_one_integer_holds_a_table(n_cells):
     rng = np.random.default_rng(n_cells)
-    for bits in (10, 4):
+    for bits in (10, 4) if n_cells <= 32 else (4,):
         for values in (rng.uniform(-1, 1, n_cells), np.eye(n_cells)[0], np.full(n_cells, -1.0)):
             multiple = find_multiple(values, bits)
             assert isinstance(multiple, int)
             assert np.abs(decode(multiple, n_cells) - values).max() <= 4.0 * 2.0**-bits
             assert abs(multiple).bit_length() <= n_cells * (bits + 3) + 20
-        if n_cells > 32:
-            break  # one reduction of this size is enough
 
 
 def test_decoding_equals_double_precision_while_that_suffices():

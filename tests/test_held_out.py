@@ -265,7 +265,7 @@ def test_adding_grades_is_the_same_as_fitting_them_at_once():
 @pytest.mark.parametrize(
     ("estimator", "n_grades", "n", "noise", "share"),
     [
-        (MultigradeRegressor, 2, 400, 0.01, 0.3),
+        (MultigradeRegressor, 1, 120, 0.01, 0.3),
         (MultigradeRegressor, 1, 120, 3.0, 10.0),
         (MultigradeClassifier, 2, 200, 0.1, 1.0),
         (MultigradeClassifier, 1, 120, 1.0, 3.0),
