@@ -185,11 +185,11 @@ def layer_moduli(modulus: Modulus, box: Box, base: int, n_layers: int) -> Array:
         If a callable returns something that is no non-negative number.
     """
     function = as_modulus(modulus)
-    values = np.array([_modulus_of(function, box, base, k + 1) for k in range(n_layers)])
+    values = np.array([_layer_modulus(function, box, base, k + 1) for k in range(n_layers)])
     return values.astype(np.float64)
 
 
-def _modulus_of(function: Callable[[float], float], box: Box, base: int, layer: int) -> float:
+def _layer_modulus(function: Callable[[float], float], box: Box, base: int, layer: int) -> float:
     # No side rounds to 0: the modulus of a larger one is a bound as well.
     scale = float(box.width.max()) * max(float(base) ** -layer, _SMALLEST)
     return modulus_at(function, scale)
@@ -224,7 +224,7 @@ def layers_for(eps: float, modulus: Modulus, box: Box, base: int) -> int:
         raise ValueError(f"eps={eps!r} must be positive.")
     function = as_modulus(modulus)
     for layer in range(1, _MAX_LAYERS + 1):
-        if (2 * box.n_features + 1) * _modulus_of(function, box, base, layer) <= eps:
+        if (2 * box.n_features + 1) * _layer_modulus(function, box, base, layer) <= eps:
             return layer
     raise ValueError(
         f"eps={eps!r} is below the bound of every layer up to {_MAX_LAYERS}: this modulus does not "

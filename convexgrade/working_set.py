@@ -198,7 +198,7 @@ def solve_over(
     Point
         The best point met; its status says whether the last solve succeeded.
     """
-    start = start or null_point(program, patterns)
+    start = start or null_point(program, patterns)  # first: `over` then hands its fit on
     full = program.over(patterns, program.every_group(patterns))
     if len(full.groups) > _FEW:
         at_once = solvers.solve_at_once(full, solver=solver)

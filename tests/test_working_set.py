@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from convexgrade import ConvexReLURegressor, solvers, working_set
+from convexgrade import program as program_module
 from convexgrade.certificate import DualPoint, certify_network
-from convexgrade.losses import BinaryLogLoss
+from convexgrade.kinks import AbsoluteError, Huber, Quantile
+from convexgrade.losses import BinaryLogLoss, SquaredError
 from convexgrade.patterns import activation, sample_patterns
 from convexgrade.polishing import polish
 from convexgrade.search import Neurons, descend, random_neurons
@@ -356,10 +358,23 @@ def test_the_grade_without_neurons_takes_the_place_of_a_worse_one():
     assert no_worse_than_null(program, solved) is solved
 
 
-def test_the_grade_without_neurons_is_fitted_once_for_all_patterns():
-    whole = random_program(0)
+def test_the_grade_without_neurons_is_fitted_once_for_all_patterns(monkeypatch):
+    whole, fits = random_program(0), []
+
+    def counting(*arguments, fit=program_module.fit_unpenalised):
+        fits.append(fit(*arguments))
+        return fits[-1]
+
+    monkeypatch.setattr(program_module, "fit_unpenalised", counting)
+    solve_over(whole, whole.patterns, None, solver="native", tol=1e-6)
     few = whole.over(whole.patterns, whole.groups.take(np.arange(2)))
-    assert few.null_coefficients is not whole.null_coefficients
-    again = whole.over(few.patterns, few.groups)
-    assert again.null_coefficients is whole.null_coefficients
-    np.testing.assert_array_equal(few.null_coefficients, again.null_coefficients)
+    assert few.null_coefficients is whole.null_coefficients
+    assert len(fits) == 1
+
+
+@pytest.mark.parametrize("loss", [SquaredError(), AbsoluteError(), Quantile(0.8), Huber(0.5)])
+def test_nothing_is_refitted_where_nothing_is_left(loss, monkeypatch):
+    monkeypatch.setattr(program_module, "_descended", None)  # which is not called
+    Z, y = np.ones((5, 1)), np.arange(5.0)[:, None]
+    found = program_module.fit_unpenalised(loss, Z, y, y, np.full(5, 0.2))
+    np.testing.assert_array_equal(found, [[0.0]])
