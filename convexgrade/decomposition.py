@@ -165,7 +165,7 @@ def split(X: Array, mask: Mask, gate: Array, v: Array) -> tuple[Array, Array]:
         return norm * v, zero
     if np.all(response <= rounding):
         return zero, -norm * v
-    inside = _inside(X, mask, gate)
+    inside = _inside(X, G, mask, gate)
     # u = v and u = -v, pushed inside, are the pairs (v + t h, t h) and (t h, t h - v), which are at hand
     # should the search for the least pair fail, or rounding spoil what it finds.
     sums = (v, -v, *_smallest_sum(G, response, v, inside))
@@ -174,8 +174,8 @@ def split(X: Array, mask: Mask, gate: Array, v: Array) -> tuple[Array, Array]:
     return norm * p, norm * m
 
 
-def _inside(X: Array, mask: Mask, gate: Array) -> Array:
-    """Return a unit vector in the interior of the cone: the gate, its intercept shifted.
+def _inside(X: Array, G: Array, mask: Mask, gate: Array) -> Array:
+    """Return a unit vector in the interior of the cone, G u > 0: the gate, its intercept shifted.
 
     A row on the gate's hyperplane counts as active, so that the least active response is above the
     largest inactive one, and half way between the two is a hyperplane that touches no row. Without
@@ -188,9 +188,10 @@ def _inside(X: Array, mask: Mask, gate: Array) -> Array:
     elif not mask.all():
         response = X @ unit
         inside = unit - 0.5 * (response[mask].min() + response[~mask].max()) * inside
-    if np.any((X @ inside > 0.0) != mask):
+    inside /= np.linalg.norm(inside) or 1.0
+    if np.any(G @ inside <= 0.0):
         raise ValueError(_TOO_CLOSE if X[:, -1].any() else _ON_BOUNDARY)
-    return inside / np.linalg.norm(inside)
+    return inside
 
 
 def _pushed(G: Array, inside: Array, p: Array, m: Array) -> tuple[Array, Array]:

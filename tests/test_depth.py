@@ -205,7 +205,7 @@ def test_two_corrected_grades_learn_what_one_of_as_many_neurons_does_not():
     # Corrections end in optima of their own: the best of some, by what they minimise.
     two = min(starts, key=lambda model: model.objective_path_[-1])
     ones = [
-        ConvexReLURegressor(alpha=alpha, n_patterns=40, random_state=0, **options).fit(X, y)
+        ConvexReLURegressor(alpha=alpha, n_patterns=80, random_state=0, **options).fit(X, y)
         for alpha in (3e-4, 1e-4)
     ]
     assert ones[1].grades_[0].n_neurons >= sum(g.n_neurons for g in two.grades_)

@@ -5,7 +5,6 @@ from dataclasses import replace
 import cvxpy as cp
 import numpy as np
 import pytest
-from sklearn.exceptions import ConvergenceWarning
 
 from convexgrade import ConvexReLURegressor, solvers
 from convexgrade.certificate import certify_network
@@ -167,7 +166,8 @@ def test_a_solver_that_gives_up_says_so():
     assert cvx.solve(program, solver="clarabel", max_iter=1).status is not Status.OPTIMAL
 
 
-def test_what_the_native_methods_leave_of_a_small_program_cvxpy_finishes():
+def test_a_small_program_that_native_methods_find_hard():
+    """Whether they finish it hangs on the processor's rounding; if not, CVXPY does."""
     X = [[-1.10490199e04], [0.745233497], [-0.800766549], [-0.776190306], [-1.60931342]]
     y = [-344.65134616, -12062.61554646, -8999.13110608, -918.16501494, 10618.87618175]
     model = ConvexReLURegressor(
@@ -178,8 +178,23 @@ def test_what_the_native_methods_leave_of_a_small_program_cvxpy_finishes():
         patterns="exhaustive",
     )
     assert model.fit(X, y).certificate_.relative_gap < 1e-4
-    with pytest.warns(ConvergenceWarning):
-        model.set_params(solver="native").fit(X, y)
+
+
+def test_what_the_native_methods_leave_of_a_small_program_cvxpy_finishes(monkeypatch):
+    program = random_program(0, n=10)
+    whole = solvers.solve(program, solver="native")
+    part = replace(
+        whole, blocks=0.5 * whole.blocks, multipliers=None, status=Status.INACCURATE, gap=0.1
+    )
+    monkeypatch.setitem(solvers._SOLVERS, "native", lambda program, start, accuracy: part)
+    assert solvers.solve(program, solver="native") is part
+    assert_optimal(program, solvers.solve(program, solver="auto"))
+    # But neither what is finished, nor a program on which CVXPY would take long.
+    monkeypatch.setattr(solvers, "_UNFINISHED", 0.1)
+    assert solvers.solve(program, solver="auto") is part
+    monkeypatch.setattr(solvers, "_UNFINISHED", 1e-6)
+    monkeypatch.setattr(solvers, "_SMALL", 10)
+    assert solvers.solve(program, solver="auto") is part
 
 
 @pytest.mark.parametrize("loss", ["huber", "absolute_error"])
