@@ -18,6 +18,9 @@ from tests.bank import assert_optimal, make_program
 
 LOSSES = ["squared_error", "two_outputs", "binary", "softmax"]
 FREE = {"none": [], "intercept": [-1], "all": slice(None)}
+CLARABEL = (
+    1e-6  # what it may stop short of an optimum, relative to the loss before: of softmax, 6e-8
+)
 
 
 def make_rows(shape, rng):
@@ -69,17 +72,17 @@ def scale(program):
     return program.mean_loss(program.offset + program.Z @ program.null_coefficients)
 
 
-def assert_as_good(program, found, reference):
-    assert objective(program, found) == pytest.approx(
-        objective(program, reference), rel=0.0, abs=1e-8 * scale(program)
-    )
+def assert_as_good(program, found, reference, short=1e-8):
+    """No higher than a reference, nor lower by more than that may stop short of the optimum."""
+    excess = (objective(program, found) - objective(program, reference)) / scale(program)
+    assert -short <= excess <= 1e-8
 
 
 def assert_agrees_with_clarabel(program):
     found, reference = interior.solve(program), cvx.solve(program, solver="clarabel")
     assert found.status is Status.OPTIMAL
     assert program.violation(found.blocks) <= 1e-10
-    assert_as_good(program, found, reference)
+    assert_as_good(program, found, reference, CLARABEL)
 
 
 @pytest.mark.parametrize("cones", [True, False])

@@ -13,7 +13,7 @@ from convexgrade.multigrade import Data
 def test_it_finds_functions_that_vary_fast():
     """Five periods from the kinks of 8 neurons: without `whiten`, grade 2 leaves 5 times as much.
 
-    With two seeds of three: one search in ten ends at a poor place, and which does hangs on rounding.
+    With two seeds of six: one search in ten ends at a poor place, and which does hangs on rounding.
     """
     x = np.linspace(0.0, 1.0, 30)
     y = sum(np.sin(2.0 * np.pi * k * x + k) for k in (1.0, 5.5))
@@ -33,7 +33,7 @@ def test_it_finds_functions_that_vary_fast():
         assert model.grades_[1].n_neurons <= 8
         return second / first
 
-    good = (seed for seed in range(3) if left(seed) < 0.03)
+    good = (seed for seed in range(6) if left(seed) < 0.03)
     assert len(list(islice(good, 2))) == 2
 
 
