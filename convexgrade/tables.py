@@ -115,7 +115,7 @@ def _typed(column: Any, *, keep_padded: bool) -> Any:
     numbers = pd.to_numeric(written, errors="coerce")
     strange = written[numbers.isna()]
     if strange.empty:
-        return pd.to_numeric(known)
+        return numbers.reindex(known.index)
     without = pd.to_numeric(written.str.replace(",", ""), errors="coerce")
     if without.nunique() <= _FEW:
         return column

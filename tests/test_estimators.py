@@ -1,6 +1,7 @@
 """The estimators as scikit-learn citizens, and the chain behind them."""
 
 import pickle
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import Ridge
+from sklearn.metrics import get_scorer
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -24,6 +26,7 @@ from convexgrade import (
     MultigradeRegressor,
     certify,
 )
+from convexgrade.certificate import certify_network
 from convexgrade.datasets import load_energy
 from convexgrade.solution import Status
 
@@ -525,13 +528,21 @@ def test_too_many_patterns_to_enumerate_is_an_error_with_the_count():
         ConvexReLURegressor(patterns="exhaustive").fit(X, y)
 
 
-def test_an_unmet_tolerance_warns_with_gap_and_tolerance():
+def test_an_unmet_tolerance_warns_with_gap_and_tolerance(monkeypatch):
     X, y = make_data()
     y = targets(ConvexReLUClassifier, y)
-    with pytest.warns(ConvergenceWarning, match=r"gap \d.* above tol=1e-15.* solver, may help\.$"):
-        small(ConvexReLUClassifier, tol=1e-15).fit(X, y)
+    model = small(ConvexReLUClassifier, tol=1e-3)
+
+    def short_of_it(*arguments, **options):
+        return replace(certify_network(*arguments, **options), relative_gap=0.00123)
+
+    monkeypatch.setattr("convexgrade.grade.certify_network", short_of_it)
+    expected = r"Grade 1 has relative gap 1\.23e-03, above tol=0\.001\. .* solver, may help\.$"
+    with pytest.warns(ConvergenceWarning, match=expected):
+        model.fit(X, y)
+    assert model.certificate_.status is Status.INACCURATE
     with pytest.warns(ConvergenceWarning, match=r"So may standardize=True, where columns differ"):
-        small(ConvexReLUClassifier, tol=1e-15, standardize=False).fit(1e5 * X[:20], y[:20])
+        model.set_params(standardize=False).fit(X, y)
 
 
 @pytest.mark.parametrize("estimator", REGRESSORS)
@@ -600,18 +611,22 @@ def test_data_frames_bring_names_and_set_output_returns_them(library):
     assert list(hidden.columns) == expected
 
 
-def test_grid_search_over_a_pipeline_routes_sample_weights():
+def test_grid_searches_route_sample_weights():
     X, y = make_data(40)
     with config_context(enable_metadata_routing=True):
         model = small(MultigradeRegressor, n_grades=1, patterns="sampled")
         model.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
-        search = GridSearchCV(
+        alone = GridSearchCV(model, {"alpha": [0.01, 1000.0]}, cv=2)
+        within = GridSearchCV(
             make_pipeline(StandardScaler().set_fit_request(sample_weight=False), model),
             {"multigraderegressor__alpha": [0.01, 1000.0]},
+            scoring=get_scorer("r2").set_score_request(sample_weight=True),
             cv=2,
         )
-        search.fit(X, y, sample_weight=np.ones(40))
-    assert search.best_params_ == {"multigraderegressor__alpha": 0.01}
+        for search in (alone, within):
+            search.fit(X, y, sample_weight=np.ones(40))
+    assert alone.best_params_ == {"alpha": 0.01}
+    assert within.best_params_ == {"multigraderegressor__alpha": 0.01}
 
 
 def test_real_data_beats_a_linear_model():

@@ -98,5 +98,7 @@ def distinct_rows(given: Rows) -> Rows:
 
 def _table(rows: Rows) -> Array:
     """Return one line for each row: its columns, and a number that stands for its target."""
-    _, code = np.unique(rows.y, axis=0, return_inverse=True)
+    # By lines only where there are columns: numpy cannot sort lines of objects, as labels may be.
+    lines = 0 if rows.y.ndim > 1 else None
+    _, code = np.unique(rows.y, axis=lines, return_inverse=True)
     return np.column_stack([rows.X, code])
