@@ -147,8 +147,9 @@ def _add_parameters(group: Any) -> None:
 
 def _documented(estimator: Any) -> dict[str, str]:
     """Return what values each parameter takes, and the first sentence on what it does."""
-    entry = re.compile(r"^    (\w+) : (.+)\n((?:        .+\n)+)", re.MULTILINE)
-    parameters = (estimator.__doc__ or "").split("    Attributes\n")[0]
+    entry = re.compile(r"^(\w+) : (.+)\n((?:    .+\n)+)", re.MULTILINE)
+    # Cleaned, as Python 3.13 does itself: before, docstrings keep their indentation.
+    parameters = inspect.cleandoc(estimator.__doc__ or "").split("\nAttributes\n")[0]
     return {
         name: f"{kind}. {' '.join(text.split()).split('. ')[0].rstrip('.')}."
         for name, kind, text in entry.findall(parameters)

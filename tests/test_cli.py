@@ -1,5 +1,6 @@
 """The command line, mostly in this process: what it prints, what it writes, how it refuses."""
 
+import inspect
 import os
 import runpy
 import subprocess
@@ -320,6 +321,15 @@ def test_every_parameter_can_be_given(run):
     assert parameters["standardize"] is False
     assert parameters["max_neurons"] is None
     assert parameters["n_grades"] == 2
+
+
+def test_parameters_are_documented_whether_or_not_python_strips_docstrings():
+    """As it does from 3.13 on."""
+    found = cli._documented(MultigradeRegressor)
+    assert found["n_grades"].startswith("int, default=")
+    assert set(found) == set(MultigradeRegressor().get_params())
+    stripped = Mock(__doc__=inspect.cleandoc(MultigradeRegressor.__doc__))
+    assert cli._documented(stripped) == found
 
 
 @pytest.mark.parametrize(
