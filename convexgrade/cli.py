@@ -130,11 +130,9 @@ def _add_parameters(group: Any) -> None:
     documented = {task: _documented(estimator) for task, estimator in _ESTIMATORS.items()}
     for name in _PARAMETERS:
         said = {task: texts[name] for task, texts in documented.items() if name in texts}
-        first, *others = said.values()
-        if len(said) == 2 and first == others[0]:
-            text = first
-        else:
-            text = " ".join(f"For {task}: {one}" for task, one in said.items())
+        text = " ".join(f"For {task}: {one}" for task, one in said.items())
+        if len(said) == len(documented) and len(set(said.values())) == 1:
+            text = next(iter(said.values()))
         group.add_argument(
             "--" + name.replace("_", "-"),
             dest=name,

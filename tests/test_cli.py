@@ -323,13 +323,17 @@ def test_every_parameter_can_be_given(run):
     assert parameters["n_grades"] == 2
 
 
-def test_parameters_are_documented_whether_or_not_python_strips_docstrings():
-    """As it does from 3.13 on."""
+def test_parameters_are_documented_whatever_python_makes_of_docstrings(monkeypatch, capsys):
+    """From 3.13 on it strips their indentation, and with -OO there are none."""
     found = cli._documented(MultigradeRegressor)
     assert found["n_grades"].startswith("int, default=")
     assert set(found) == set(MultigradeRegressor().get_params())
     stripped = Mock(__doc__=inspect.cleandoc(MultigradeRegressor.__doc__))
     assert cli._documented(stripped) == found
+    monkeypatch.setattr(cli, "_documented", lambda estimator: {})
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    assert "--n-grades VALUE" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
