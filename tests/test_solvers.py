@@ -200,30 +200,24 @@ def test_what_the_native_methods_leave_of_a_small_program_cvxpy_finishes(monkeyp
 
 @pytest.mark.parametrize("loss", ["huber", "absolute_error"])
 def test_an_outlier_does_not_lead_starts_astray(loss):
-    """From the patterns of earlier rounds, steps of thousands of Newton steps were of no use.
-
-    One search in ten still leads to a few, on one processor or another: one of three has none.
-    """
+    """Where rounding hides which way is down, steps that went nowhere came in thousands."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((100, 3))
     y = np.abs(X[:, 0]) + 0.5 * X[:, 1] + 0.1 * rng.standard_normal(100)
     y[3] = 1e3
+    steps = []
 
-    def newton_steps(seed):
-        steps = []
+    def counting(self, *arguments, solve=Step.solve):
+        state, taken = solve(self, *arguments)
+        steps.append(taken)
+        return state, taken
 
-        def counting(self, *arguments, solve=Step.solve):
-            state, taken = solve(self, *arguments)
-            steps.append(taken)
-            return state, taken
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Step, "solve", counting)
-            model = ConvexReLURegressor(0.01, loss=loss, n_patterns=50, random_state=seed)
-            assert model.fit(X, y).certificate_.relative_gap < 1e-5
-        return sum(steps)
-
-    assert any(newton_steps(seed) < 1500 for seed in range(3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Step, "solve", counting)
+        model = ConvexReLURegressor(0.01, loss=loss, n_patterns=50, random_state=0).fit(X, y)
+    assert model.certificate_.relative_gap < 1e-5
+    assert max(steps) < 50
+    assert sum(steps) < 1000
 
 
 def test_a_better_point_is_one_of_the_program():

@@ -41,6 +41,7 @@ _SHORTER = 0.1, 0.5  # shares of its length that are tried next: no less and no 
 _TRIALS = 40  # so many times, at first with this many times the last length
 _LONGER = 4.0
 _ROUNDING = 1e-14  # of the merit function, relative to the loss before the grade
+_STALLED = 0.9  # share of its error that a step leaves if it leads nowhere
 
 
 class Point(NamedTuple):
@@ -172,12 +173,18 @@ class Step:
         return _EXACT * self.moved(state)
 
     def solve(self, state: State, system: System, tol: float) -> tuple[State, int]:
-        """Take Newton steps until the error is small enough; count them."""
+        """Take Newton steps until the error is small enough, or rounding hides which way is down.
+
+        Returns the state and the number of steps.
+        """
         p = self.program
         length, most = 1.0, INNER[p.loss.kinked]
+        merit, error = np.inf, np.inf
         for taken in range(most):
-            curvature = self.curvature(state)
-            if self.error(state, curvature) <= self.allowed(state, tol):
+            curvature, last = self.curvature(state), (merit, error)
+            merit, error = state.merit, self.error(state, curvature)
+            stalled = last[0] - merit <= _ROUNDING * self.before and error > _STALLED * last[1]
+            if stalled or error <= self.allowed(state, tol):
                 return state, taken
             step = system.solve(self.faces(state), curvature, self.pace.tau, -state.residual)
             slope, path = _slope(state, curvature, step), p.loss.path(state.f, step, p.y)
