@@ -31,7 +31,7 @@ Index = NDArray[np.intp]
 
 _GROWTH = 6.0, 3.0  # of sigma from step to step, of smooth losses and of those with kinks
 _ROUNDED = 1e6  # sigma alpha, in units of the largest ||x||, that rounding allows
-INNER = 25, 150  # Newton steps in each, at most, of either,
+_INNER = 25, 150  # Newton steps in each, at most, of either,
 _EASY = 8, 30  # and so few that the next may be longer
 _EXACT = 0.5  # error of a proximal step, relative to its proximal terms
 _LAST = 3.0  # gap that a step leaves, relative to the wanted one, at which it may be the last
@@ -63,7 +63,7 @@ class Pace(NamedTuple):
 
     def after(self, taken: int, point: Point, alpha: float, *, kinked: bool) -> Pace:
         """Return the next pace: longer after a step that was easy, shorter after one that was not."""
-        easy, most = _EASY[kinked], INNER[kinked]
+        easy, most = _EASY[kinked], _INNER[kinked]
         longer = _GROWTH[kinked]
         growth = longer if taken <= easy else 1.0 if taken < most else 1.0 / longer
         rounding = self.rounding / growth
@@ -178,7 +178,7 @@ class Step:
         Returns the state and the number of steps.
         """
         p = self.program
-        length, most = 1.0, INNER[p.loss.kinked]
+        length, most = 1.0, _INNER[p.loss.kinked]
         merit, error = np.inf, np.inf
         for taken in range(most):
             curvature, last = self.curvature(state), (merit, error)

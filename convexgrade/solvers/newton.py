@@ -31,7 +31,7 @@ from convexgrade.losses import Loss
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
 from convexgrade.solvers._operator import Operator
-from convexgrade.solvers._proximal import INNER, Pace, Point, State, Step
+from convexgrade.solvers._proximal import Pace, Point, State, Step
 from convexgrade.solvers._systems import Memory, System
 
 Array = NDArray[np.float64]
@@ -276,9 +276,7 @@ def _follow(
             step - best.step >= _PATIENCE[p.loss.kinked],
             total >= _TRIAL and best.gap > slow,
         )
-        # With kinks, a start can lead to steps without end where from nowhere all are easy.
-        stuck = start is not None and p.loss.kinked and taken == INNER[True]
-        if best.gap <= tol or lost or slowly or stuck:
+        if best.gap <= tol or lost or slowly:
             break
         working = problem.working(pricing.prices, active)
         pace = pace.after(taken, point, p.alpha, kinked=p.loss.kinked)
