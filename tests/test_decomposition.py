@@ -268,6 +268,15 @@ def test_relu_networks_and_inseparable_rows_are_errors():
         decompose(network, H)
 
 
+def test_a_row_that_rounding_puts_on_a_gate_without_a_bias_is_an_error():
+    """Whichever side of it the row then counts to."""
+    X = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    for second in (True, False):
+        mask = np.array([True, second])
+        with pytest.raises(ValueError, match="Rows lie on the boundary of a gate without a bias"):
+            split(X, mask, np.array([1.0, 0.0, 0.0]), np.array([1.0, 1.0 - 2.0 * second, 0.0]))
+
+
 def make_data(k, n=40):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n, 2))

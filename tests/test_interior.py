@@ -18,9 +18,7 @@ from tests.bank import assert_optimal, make_program
 
 LOSSES = ["squared_error", "two_outputs", "binary", "softmax"]
 FREE = {"none": [], "intercept": [-1], "all": slice(None)}
-CLARABEL = (
-    1e-6  # what it may stop short of an optimum, relative to the loss before: of softmax, 6e-8
-)
+CLARABEL = 1e-6  # of the loss before: what it may stop short of an optimum
 
 
 def make_rows(shape, rng):
