@@ -112,7 +112,6 @@ def _pinned(X: Array, left: Array, least: float) -> Mask:
     """
     unit = _EQUAL_ROWS * np.abs(X).max(axis=0)
     _, place = np.unique(np.round(X / np.where(unit > 0.0, unit, 1.0)), axis=0, return_inverse=True)
-    place = place.ravel()
     highest, lowest = (np.zeros((place.max() + 1, left.shape[1])) for _ in range(2))
     np.maximum.at(highest, place, left)
     np.minimum.at(lowest, place, left)

@@ -98,6 +98,11 @@ class Step:
     pace: Pace
     before: float  # mean loss before the grade
 
+    @property
+    def noise(self) -> float:
+        """By how much rounding moves the merit function."""
+        return _ROUNDING * self.before
+
     def state(self, f: Array, tight: Tight) -> State:
         """Evaluate the equations at f."""
         p, d = self.program, self.program.X.shape[1]
@@ -179,32 +184,35 @@ class Step:
         """
         p = self.program
         length, most = 1.0, _INNER[p.loss.kinked]
-        merit, error = np.inf, np.inf
+        last_merit, last_error = np.inf, np.inf
         for taken in range(most):
-            curvature, last = self.curvature(state), (merit, error)
-            merit, error = state.merit, self.error(state, curvature)
-            stalled = last[0] - merit <= _ROUNDING * self.before and error > _STALLED * last[1]
+            curvature = self.curvature(state)
+            error = self.error(state, curvature)
+            stalled = last_merit - state.merit <= self.noise and error > _STALLED * last_error
             if stalled or error <= self.allowed(state, tol):
                 return state, taken
+            last_merit, last_error = state.merit, error
             step = system.solve(self.faces(state), curvature, self.pace.tau, -state.residual)
             slope, path = _slope(state, curvature, step), p.loss.path(state.f, step, p.y)
-            if -slope > _ROUNDING * self.before:
+            if -slope > self.noise:
                 longest = min(path.longest, _LONGER * length)
                 found = self._search(state, path, slope, longest)
             else:
-                found = self._polished(state, path, curvature)
+                found = self._polished(state, path, curvature, error)
             if found is None:
                 return state, taken
             state, length = found
         return state, most
 
-    def _polished(self, state: State, path: Path, curvature: Array) -> tuple[State, float] | None:
-        """Return the state after a whole step if that shrinks the residual.
+    def _polished(
+        self, state: State, path: Path, curvature: Array, error: float
+    ) -> tuple[State, float] | None:
+        """Return the state after a whole step if that shrinks the residual, and with it the error.
 
         Once the merit function is flat to rounding, it is the residual that has digits left.
         """
         trial = self.state(path.at(path.longest), state.tight)
-        better = self.error(trial, curvature) < 0.25 * self.error(state, curvature)
+        better = self.error(trial, curvature) < 0.25 * error
         return (trial, 1.0) if better else None
 
     def _search(
@@ -216,11 +224,10 @@ class Step:
         kinks where constraints join: the next length is where it vanishes by the slopes at both ends.
         None if no length is found.
         """
-        noise = _ROUNDING * self.before
         for _ in range(_TRIALS):
             trial = self.state(path.at(length), state.tight)
             uphill = _slope(trial, self.curvature(trial), path.velocity(length))
-            lower = trial.merit <= state.merit + _ARMIJO * length * slope + noise
+            lower = trial.merit <= state.merit + _ARMIJO * length * slope + self.noise
             if lower and uphill <= -_TURNED * slope:
                 return trial, length
             share = slope / (slope - uphill) if uphill > slope else np.inf
