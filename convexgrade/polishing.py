@@ -19,7 +19,7 @@ from convexgrade.pruning import null_space
 Array = NDArray[np.float64]
 
 _TIGHT = 1e-9  # response, relative to the lengths of row and vector, that counts as zero
-_MOST, _AFFORDABLE = 1000, 1e8  # variables, and operations for a curvature, that are affordable
+_MOST, _AFFORDABLE = 1000, 1e9  # variables, and operations of a step, that are affordable
 _NEWTON_STEPS = 60  # some only lead to a further constraint
 _HALVINGS = 20  # of a step
 _GONE = 1e-7  # length, relative to the largest, at which a vector is gone
@@ -27,11 +27,18 @@ _CONVERGED = 1e-16  # decrement, relative to the objective, that is rounding
 _FLAT = 1e-13  # curvature, relative to that of single variables, that is rounding
 
 
-def is_polishable(program: Program) -> bool:
-    """Return whether the curvature of all variables is small enough to be formed again and again."""
-    n, d = program.X.shape
-    size = len(program.groups) * d + program.free.size * program.n_outputs
-    return len(program.groups) > 0 and size <= _MOST and n * size**2 <= _AFFORDABLE
+def is_polishable(program: Program, blocks: Array) -> bool:
+    """Return whether the curvature on the faces of blocks is small enough to be formed again and again.
+
+    Faces have few dimensions where many constraints are tight: of all vectors together hardly more than
+    there are rows, however many numbers the vectors have.
+    """
+    (n, d), m = program.X.shape, len(blocks)
+    if m == 0 or m * d**3 > _AFFORDABLE:
+        return False
+    size = sum(face.shape[1] for face in _faces(program, blocks))
+    size += program.free.size * program.n_outputs
+    return size <= _MOST and n * size**2 <= _AFFORDABLE
 
 
 def polish(program: Program, blocks: Array, unpenalised: Array) -> tuple[Array, Array]:
