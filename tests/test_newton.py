@@ -11,6 +11,7 @@ from convexgrade import cones as cones_module
 from convexgrade import solvers
 from convexgrade.certificate import dual_point, lower_bound
 from convexgrade.cones import Cones, Tight
+from convexgrade.kinks import AbsoluteError
 from convexgrade.patterns import sample_patterns
 from convexgrade.program import Groups
 from convexgrade.solution import Start, Status
@@ -18,6 +19,7 @@ from convexgrade.solvers import _systems, cvx, interior, newton
 from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._operator import Operator
+from convexgrade.solvers._proximal import Step
 from convexgrade.solvers._symmetric import square
 from convexgrade.solvers._systems import Memory, System
 from tests.bank import KNOWN, assert_optimal, make_program, projection
@@ -133,6 +135,32 @@ def real_program(name, n, n_patterns, alpha, *, cones=True):
     patterns = sample_patterns(X, n_patterns, np.random.default_rng(0))
     y = (y - y.mean()) / y.std()
     return make_program(X, y, alpha=alpha, cones=cones, free=[-1], patterns=patterns)
+
+
+def test_a_start_far_from_all_kinks_does_not_hold_a_solve_up(monkeypatch):
+    """There the loss has no curvature to measure errors by, and steps seemed solved as they stood."""
+    rng = np.random.default_rng(1)
+    X = np.column_stack([rng.standard_normal((80, 5)), np.ones(80)])
+    y = np.abs(X[:, :1]) + X[:, 1:2] * X[:, :1] + 0.1 * rng.standard_normal((80, 1))
+    patterns = sample_patterns(X, 40, rng)
+    program = make_program(X, y, alpha=1e-3, loss=AbsoluteError(), free=[5], patterns=patterns)
+    solve, taken = Step.solve, []
+
+    def counted(self, *arguments):
+        state, steps = solve(self, *arguments)
+        taken.append(steps)
+        return state, steps
+
+    monkeypatch.setattr(Step, "solve", counted)
+    cold = newton.solve(program)
+    cold_steps = sum(taken)
+    taken.clear()
+    far = Start(10.0 * cold.blocks, cold.unpenalised, 0.01)
+    warm = newton.solve(program, start=far)
+    assert warm.gap <= 1e-8
+    assert objective(program, warm) == pytest.approx(objective(program, cold), rel=1e-7)
+    assert min(taken) >= 1
+    assert sum(taken) <= 5 * cold_steps
 
 
 @pytest.mark.parametrize("alpha", [1e-2, 1e-3])

@@ -306,6 +306,23 @@ def test_certificates_of_log_losses_are_as_sharp_as_solvers(alpha):
     assert certificate.gap > -1e-12
 
 
+def test_neurons_of_many_numbers_on_small_faces_are_polished():
+    """More than a thousand numbers, but hardly more degrees of freedom than there are rows."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.standard_normal((200, 7)), np.ones(200)])
+    y = X[:, 0] * np.abs(X[:, 1]) + 0.3 * rng.standard_normal(200)
+    patterns = sample_patterns(X, 150, rng)
+    program = make_program(X, y, alpha=1e-3, loss=AbsoluteError(), free=[7], patterns=patterns)
+    solved = solve_over(program, patterns, None, solver="native", tol=1e-4)
+    assert solved.blocks.size > 1000
+    network, held = solved.network(program), solved.multipliers
+    certificate = certify_network(
+        program, network, patterns, status=Status.OPTIMAL, multipliers=held
+    )
+    assert certificate.relative_gap < 1e-5  # 2e-3 without the polish
+    assert certificate.gap > -1e-12
+
+
 @pytest.mark.parametrize(("loss", "k"), KINDS)
 @pytest.mark.parametrize("cones", [True, False])
 def test_a_polish_stays_in_the_cones_and_ends_at_the_optimum_of_faces(loss, k, cones):

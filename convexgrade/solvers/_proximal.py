@@ -32,6 +32,7 @@ Index = NDArray[np.intp]
 _GROWTH = 6.0, 3.0  # of sigma from step to step, of smooth losses and of those with kinks
 _ROUNDED = 1e6  # sigma alpha, in units of the largest ||x||, that rounding allows
 _INNER = 25, 150  # Newton steps in each, at most, of either,
+_LEAST = 0, 1  # and at least,
 _EASY = 8, 30  # and so few that the next may be longer
 _EXACT = 0.5  # error of a proximal step, relative to its proximal terms
 _LAST = 3.0  # gap that a step leaves, relative to the wanted one, at which it may be the last
@@ -180,16 +181,19 @@ class Step:
     def solve(self, state: State, system: System, tol: float) -> tuple[State, int]:
         """Take Newton steps until the error is small enough, or rounding hides which way is down.
 
+        Far from its kinks a loss has next to no curvature. There an error that is measured by it is
+        small whatever the residual: a step is taken before it is believed.
+
         Returns the state and the number of steps.
         """
         p = self.program
-        length, most = 1.0, _INNER[p.loss.kinked]
+        length, most, least = 1.0, _INNER[p.loss.kinked], _LEAST[p.loss.kinked]
         last_merit, last_error = np.inf, np.inf
         for taken in range(most):
             curvature = self.curvature(state)
             error = self.error(state, curvature)
             stalled = last_merit - state.merit <= self.noise and error > _STALLED * last_error
-            if stalled or error <= self.allowed(state, tol):
+            if stalled or (taken >= least and error <= self.allowed(state, tol)):
                 return state, taken
             last_merit, last_error = state.merit, error
             step = system.solve(self.faces(state), curvature, self.pace.tau, -state.residual)
