@@ -11,34 +11,32 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator, cg
 
-from convexgrade.curvature import columns, hessian
 from convexgrade.program import Program
 from convexgrade.pruning import null_space
+from convexgrade.solvers import _kkt
+from convexgrade.solvers._operator import Operator, row_products
 
 Array = NDArray[np.float64]
 
 _TIGHT = 1e-9  # response, relative to the lengths of row and vector, that counts as zero
-_MOST, _AFFORDABLE = 1000, 1e9  # variables, and operations of a step, that are affordable
+_AFFORDABLE = 3e10  # operations of a step that are,
+_A_FACE = 20  # for each dimension of a vector cubed, its face takes as long as so many
 _NEWTON_STEPS = 60  # some only lead to a further constraint
 _HALVINGS = 20  # of a step
 _GONE = 1e-7  # length, relative to the largest, at which a vector is gone
 _CONVERGED = 1e-16  # decrement, relative to the objective, that is rounding
-_FLAT = 1e-13  # curvature, relative to that of single variables, that is rounding
+_ALONG, _ACROSS = 1e-4, 1e8  # curvature a preconditioner sees along a vector, and off its face
+_ITERATIONS, _EXACT = 30, 1e-10  # of conjugate gradients, at most, and residual that ends them
 
 
-def is_polishable(program: Program, blocks: Array) -> bool:
-    """Return whether the curvature on the faces of blocks is small enough to be formed again and again.
-
-    Faces have few dimensions where many constraints are tight: of all vectors together hardly more than
-    there are rows, however many numbers the vectors have.
-    """
-    (n, d), m = program.X.shape, len(blocks)
-    if m == 0 or m * d**3 > _AFFORDABLE:
-        return False
-    size = sum(face.shape[1] for face in _faces(program, blocks))
-    size += program.free.size * program.n_outputs
-    return size <= _MOST and n * size**2 <= _AFFORDABLE
+def is_polishable(program: Program) -> bool:
+    """Return whether a Newton step on faces is affordable, again and again."""
+    n, d = program.X.shape
+    rows, columns = n * program.n_outputs, len(program.groups) * d
+    operations = rows * columns * min(rows, columns) + _A_FACE * columns * d**2
+    return columns > 0 and operations <= _AFFORDABLE
 
 
 def polish(program: Program, blocks: Array, unpenalised: Array) -> tuple[Array, Array]:
@@ -66,7 +64,11 @@ def polish(program: Program, blocks: Array, unpenalised: Array) -> tuple[Array, 
     alive = np.arange(len(blocks))
     for _ in range(_NEWTON_STEPS):
         own = program.over(program.patterns, program.groups.take(alive))
-        step = _newton_step(own, blocks[alive], unpenalised)
+        try:
+            with np.errstate(all="ignore"):  # what is not finite lowers nothing
+                step = _newton_step(own, blocks[alive], unpenalised)
+        except np.linalg.LinAlgError:
+            break
         moved = _stepped(own, blocks[alive], unpenalised, step)
         if moved is None:
             break
@@ -105,44 +107,60 @@ def _stepped(
 
 
 def _newton_step(program: Program, blocks: Array, unpenalised: Array) -> _Step:
-    """Return the Newton step on the faces.
+    """Return the Newton step on the faces, by conjugate gradients.
 
-    The curvature of ||v|| is (I - u u^T) / ||v|| with u = v / ||v||.
+    The curvature of alpha ||v|| is alpha (I - u u^T) / ||v|| with u = v / ||v||. Systems over the rows,
+    which are the smaller ones, want blocks that have an inverse: those of the preconditioner are a
+    little curved along u, and off the face so much that steps stay on it. Few iterations do.
     """
-    p = program
+    p, shape = program, blocks.shape
     norms = np.linalg.norm(blocks, axis=1)
-    units = blocks / norms[:, None]
-    faces = _faces(p, blocks)
-    group = np.repeat(np.arange(len(blocks)), [face.shape[1] for face in faces])
-    base = np.hstack(faces)  # (d, n_variables of neurons)
-    neurons = (p.X @ base) * p.masks()[:, group] * p.groups.sign[group]
-    variables = columns(p, neurons, group)
-    m = group.size
-    slope = p.weights[:, None] * p.loss.gradient(p.predict(blocks, unpenalised), p.y)
-    gradient = np.einsum("nv,nv->v", variables.values, slope[:, variables.output])
-    along = np.einsum("dv,vd->v", base, units[group])
-    gradient[:m] += p.alpha * along
-    curvature = hessian(p, variables, blocks, unpenalised)
-    same = group[:, None] == group
-    bent = (base.T @ base - np.outer(along, along)) / norms[group][:, None]
-    curvature[:m, :m] += np.where(same, p.alpha * bent, 0.0)
-    unit = np.sqrt(np.maximum(np.diagonal(curvature), 0.0))
-    unit[unit == 0.0] = 1.0
-    scaled = curvature / np.outer(unit, unit)
-    step = -np.linalg.lstsq(scaled, gradient / unit, rcond=_FLAT)[0] / unit
-    turn = np.zeros_like(blocks)
-    np.add.at(turn, group, (base * step[:m]).T)
-    return _Step(turn, step[m:].reshape(p.n_outputs, -1).T, -float(step @ gradient))
+    units, bend = blocks / norms[:, None], p.alpha / norms
+    faces = _projections(p, blocks)
+    operator = Operator.build(p.X, p.Z, p.patterns.masks, p.routing(), p.groups.pattern)
+    f = p.predict(blocks, unpenalised)
+    curvature = p.weights[:, None, None] * p.loss.hessian(f, p.y)
+    along = units[:, :, None] * units[:, None, :]
+    off = np.sqrt(_ACROSS) * (np.eye(shape[1]) - faces)
+    roots = np.sqrt(bend)[:, None, None] * (faces - (1.0 - np.sqrt(_ALONG)) * along + off)
+    factors = _kkt.Factorisation.build(operator, roots, curvature, _kkt.Grams(operator))
+
+    def joined(v: Array, c: Array) -> Array:
+        return np.concatenate([(faces @ v[:, :, None]).ravel(), c.ravel()])
+
+    def parted(x: Array) -> tuple[Array, Array]:
+        return x[: blocks.size].reshape(shape), x[blocks.size :].reshape(unpenalised.shape)
+
+    def curved(x: Array) -> Array:
+        v, c = parted(x)
+        change = np.einsum("ikl,il->ik", curvature, operator.forward(v, c))
+        groups, free = operator.adjoint(change)
+        across = v - row_products(units, v)[:, None] * units
+        return joined(groups + bend[:, None] * across, free)
+
+    groups, free = operator.adjoint(p.weights[:, None] * p.loss.gradient(f, p.y))
+    slope = joined(groups + p.alpha * units, free)
+    square = (slope.size, slope.size)
+    system = LinearOperator(square, matvec=curved, dtype=float)
+    inverse = LinearOperator(
+        square, matvec=lambda x: joined(*factors.solve(*parted(x))), dtype=float
+    )
+    found, _ = cg(system, -slope, rtol=_EXACT, maxiter=_ITERATIONS, M=inverse)
+    return _Step(*parted(found), -float(found @ slope))
 
 
-def _faces(program: Program, blocks: Array) -> list[Array]:
-    """Return for each block an orthonormal basis, as columns, of the vectors with its tight rows."""
+def _projections(program: Program, blocks: Array) -> Array:
+    """Return for each block the projection on the vectors with its tight rows, (n_groups, d, d)."""
     X, d = program.X, program.X.shape[1]
+    faces = np.tile(np.eye(d), (len(blocks), 1, 1))
     if not program.cones:
-        return [np.eye(d)] * len(blocks)
+        return faces
     lengths = np.outer(np.linalg.norm(X, axis=1), np.linalg.norm(blocks, axis=1))
     tight = np.abs(X @ blocks.T) <= _TIGHT * lengths
-    return [null_space(X[rows]) if rows.any() else np.eye(d) for rows in tight.T]
+    for g in np.flatnonzero(tight.any(axis=0)):
+        basis = null_space(X[tight[:, g]])
+        faces[g] = basis @ basis.T
+    return faces
 
 
 def _room(program: Program, blocks: Array, turn: Array) -> float:

@@ -293,9 +293,7 @@ def _polished(full: Program, point: Point, tol: float) -> Point:
     in any case (`energy.rescale`), are all that it lacks.
     """
     own = full.over(point.patterns, point.groups)
-    if full.loss.quadratic or not is_polishable(own, point.blocks):
-        return point
-    if _gap(full, point) <= _SHARP * tol:
+    if full.loss.quadratic or not is_polishable(own) or _gap(full, point) <= _SHARP * tol:
         return point
     blocks, unpenalised = polish(own, point.blocks, point.unpenalised)
     if full.cones:
