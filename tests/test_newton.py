@@ -12,6 +12,7 @@ from convexgrade import solvers
 from convexgrade.certificate import dual_point, lower_bound
 from convexgrade.cones import Cones, Tight
 from convexgrade.kinks import AbsoluteError
+from convexgrade.losses import SquaredError
 from convexgrade.patterns import sample_patterns
 from convexgrade.program import Groups
 from convexgrade.solution import Start, Status
@@ -214,6 +215,35 @@ def test_a_slow_solve_is_left_after_the_trial_and_a_quick_one_is_not():
     assert left.status is Status.INACCURATE
     assert left.iterations < quick.iterations
     assert 1e-9 < left.gap < 1.0
+
+
+@pytest.mark.parametrize(
+    ("loss", "neurons", "used"),
+    [(AbsoluteError(), 20, True), (AbsoluteError(), 30, False), (SquaredError(), 30, True)],
+    ids=["light", "heavy", "without kinks"],
+)
+def test_losses_with_kinks_are_solved_without_a_start_that_has_many_numbers(
+    loss, neurons, used, monkeypatch
+):
+    """Of 10 rows and 4 columns, 20 neurons have 80 numbers."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.standard_normal((10, 3)), np.ones(10)])
+    patterns = sample_patterns(X, 40, rng)
+    program = make_program(X, rng.standard_normal(10), alpha=0.01, loss=loss, patterns=patterns)
+    starts, solve = [], newton.solve
+
+    def recorded(program, *, start, **more):
+        starts.append(start)
+        return solve(program, start=start, **more)
+
+    monkeypatch.setattr(solvers.newton, "solve", recorded)
+    blocks = np.zeros((len(program.groups), 4))
+    blocks[:neurons] = 0.1
+    start = Start(blocks, np.zeros((0, 1)), 0.01)
+    warm = solvers.solve(program, solver="native", start=start)
+    assert starts == [start if used else None]
+    cold = solvers.solve(program, solver="native")
+    assert objective(program, warm) == pytest.approx(objective(program, cold), rel=1e-6)
 
 
 @pytest.mark.parametrize("failing", [False, True], ids=["interior", "interior fails"])
