@@ -21,9 +21,8 @@ from convexgrade.solvers._operator import Operator, row_products
 Array = NDArray[np.float64]
 
 _TIGHT = 1e-9  # response, relative to the lengths of row and vector, that counts as zero
-_AFFORDABLE = 3e10  # operations of a step that are,
-_A_FACE = 20  # for each dimension of a vector cubed, its face takes as long as so many
-_NEWTON_STEPS = 60  # some only lead to a further constraint
+_A_FACE = 20  # for each dimension of a vector cubed, its face takes as long as so many operations
+_NEWTON_STEPS, _OPERATIONS = 60, 3e12  # at most, and of all; some only lead to a further constraint
 _HALVINGS = 20  # of a step
 _GONE = 1e-7  # length, relative to the largest, at which a vector is gone
 _CONVERGED = 1e-16  # decrement, relative to the objective, that is rounding
@@ -31,12 +30,11 @@ _ALONG, _ACROSS = 1e-4, 1e8  # curvature a preconditioner sees along a vector, a
 _ITERATIONS, _EXACT = 30, 1e-10  # of conjugate gradients, at most, and residual that ends them
 
 
-def is_polishable(program: Program) -> bool:
-    """Return whether a Newton step on faces is affordable, again and again."""
+def operations(program: Program) -> float:
+    """Return about how many operations a Newton step on faces takes, 0 if there are none."""
     n, d = program.X.shape
     rows, columns = n * program.n_outputs, len(program.groups) * d
-    operations = rows * columns * min(rows, columns) + _A_FACE * columns * d**2
-    return columns > 0 and operations <= _AFFORDABLE
+    return float(rows * columns * min(rows, columns) + _A_FACE * columns * d**2)
 
 
 def polish(program: Program, blocks: Array, unpenalised: Array) -> tuple[Array, Array]:
@@ -62,7 +60,7 @@ def polish(program: Program, blocks: Array, unpenalised: Array) -> tuple[Array, 
         Coefficients. The objective has not risen.
     """
     alive = np.arange(len(blocks))
-    for _ in range(_NEWTON_STEPS):
+    for _ in range(int(min(_NEWTON_STEPS, _OPERATIONS / operations(program)))):
         own = program.over(program.patterns, program.groups.take(alive))
         try:
             with np.errstate(all="ignore"):  # what is not finite lowers nothing

@@ -17,7 +17,7 @@ from convexgrade.certificate import Multipliers, dual_norm_bound, dual_point, lo
 from convexgrade.cones import Cones, Tight
 from convexgrade.network import Network, from_blocks
 from convexgrade.patterns import Patterns, activation
-from convexgrade.polishing import is_polishable, polish
+from convexgrade.polishing import operations, polish
 from convexgrade.program import Groups, Program, shortened
 from convexgrade.pruning import prune
 from convexgrade.search import Neurons
@@ -39,6 +39,7 @@ _LOOSE = 1e-3  # or the tolerance is greater than this,
 _PROVED = 0.5  # until it has proved a gap of so much of the tolerance
 _EQUAL = 1e-8  # rise of the objective, relative to the loss before, that is the solver's rounding
 _SHARP = 1e-3  # gap, relative to the tolerance of prices, of a point that needs no last digits
+_AFFORDABLE = 3e10, 1e12  # operations of a step towards these; where the gap is above the tolerance
 _SETTLED = 1e-7  # gap, relative to the loss before, of a point that needs no further solve
 _FEW = 400  # groups up to which iterations are no slower than a solution found at once,
 _AT_ONCE = 0.01  # and gap, relative to the tolerance of prices, up to which that needs no other
@@ -293,7 +294,11 @@ def _polished(full: Program, point: Point, tol: float) -> Point:
     in any case (`energy.rescale`), are all that it lacks.
     """
     own = full.over(point.patterns, point.groups)
-    if full.loss.quadratic or not is_polishable(own) or _gap(full, point) <= _SHARP * tol:
+    cost = operations(own)
+    if full.loss.quadratic or not 0.0 < cost <= max(_AFFORDABLE):
+        return point
+    gap = _gap(full, point)
+    if gap <= _SHARP * tol or cost > _AFFORDABLE[gap > tol]:
         return point
     blocks, unpenalised = polish(own, point.blocks, point.unpenalised)
     if full.cones:
