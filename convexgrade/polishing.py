@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, cg
 
+from convexgrade.curvature import columns, hessian
 from convexgrade.program import Program
 from convexgrade.pruning import null_space
 from convexgrade.solvers import _kkt
@@ -26,6 +27,8 @@ _NEWTON_STEPS, _OPERATIONS = 60, 3e12  # at most, and of all; some only lead to 
 _HALVINGS = 20  # of a step
 _GONE = 1e-7  # length, relative to the largest, at which a vector is gone
 _CONVERGED = 1e-16  # decrement, relative to the objective, that is rounding
+_FEW, _FORMED = 1000, 1e9  # variables, and operations to form their curvature, that are affordable
+_FLAT = 1e-13  # curvature, relative to that of single variables, that is rounding
 _ALONG, _ACROSS = 1e-4, 1e8  # curvature a preconditioner sees along a vector, and off its face
 _ITERATIONS, _EXACT = 30, 1e-10  # of conjugate gradients, at most, and residual that ends them
 
@@ -59,12 +62,17 @@ def polish(program: Program, blocks: Array, unpenalised: Array) -> tuple[Array, 
     unpenalised : ndarray of shape (q, n_outputs)
         Coefficients. The objective has not risen.
     """
+    with np.errstate(all="ignore"):  # what is not finite lowers nothing
+        return _descended(program, blocks, unpenalised)
+
+
+def _descended(program: Program, blocks: Array, unpenalised: Array) -> tuple[Array, Array]:
+    """Take Newton steps until they gain nothing, or a system has no solution."""
     alive = np.arange(len(blocks))
     for _ in range(int(min(_NEWTON_STEPS, _OPERATIONS / operations(program)))):
         own = program.over(program.patterns, program.groups.take(alive))
         try:
-            with np.errstate(all="ignore"):  # what is not finite lowers nothing
-                step = _newton_step(own, blocks[alive], unpenalised)
+            step = _newton_step(own, blocks[alive], unpenalised)
         except np.linalg.LinAlgError:
             break
         moved = _stepped(own, blocks[alive], unpenalised, step)
@@ -105,22 +113,61 @@ def _stepped(
 
 
 def _newton_step(program: Program, blocks: Array, unpenalised: Array) -> _Step:
-    """Return the Newton step on the faces, by conjugate gradients.
+    """Return the Newton step on the faces, by whichever system is affordable."""
+    faces = _faces(program, blocks)
+    size = sum(face.shape[1] for face in faces) + program.free.size * program.n_outputs
+    small = size <= _FEW and len(program.X) * size**2 <= _FORMED
+    return (_by_columns if small else _by_rows)(program, faces, blocks, unpenalised)
 
-    The curvature of alpha ||v|| is alpha (I - u u^T) / ||v|| with u = v / ||v||. Systems over the rows,
-    which are the smaller ones, want blocks that have an inverse: those of the preconditioner are a
-    little curved along u, and off the face so much that steps stay on it. Few iterations do.
+
+def _by_columns(program: Program, faces: list[Array], blocks: Array, unpenalised: Array) -> _Step:
+    """Return the Newton step from the curvature of all variables, of which some can be redundant.
+
+    The curvature of ||v|| is (I - u u^T) / ||v|| with u = v / ||v||.
+    """
+    p = program
+    norms = np.linalg.norm(blocks, axis=1)
+    units = blocks / norms[:, None]
+    group = np.repeat(np.arange(len(blocks)), [face.shape[1] for face in faces])
+    base = np.hstack(faces)  # (d, n_variables of neurons)
+    neurons = (p.X @ base) * p.masks()[:, group] * p.groups.sign[group]
+    variables = columns(p, neurons, group)
+    m = group.size
+    slope = p.weights[:, None] * p.loss.gradient(p.predict(blocks, unpenalised), p.y)
+    gradient = np.einsum("nv,nv->v", variables.values, slope[:, variables.output])
+    along = np.einsum("dv,vd->v", base, units[group])
+    gradient[:m] += p.alpha * along
+    curvature = hessian(p, variables, blocks, unpenalised)
+    same = group[:, None] == group
+    bent = (base.T @ base - np.outer(along, along)) / norms[group][:, None]
+    curvature[:m, :m] += np.where(same, p.alpha * bent, 0.0)
+    unit = np.sqrt(np.maximum(np.diagonal(curvature), 0.0))
+    unit[unit == 0.0] = 1.0
+    scaled = curvature / np.outer(unit, unit)
+    step = -np.linalg.lstsq(scaled, gradient / unit, rcond=_FLAT)[0] / unit
+    turn = np.zeros_like(blocks)
+    np.add.at(turn, group, (base * step[:m]).T)
+    return _Step(turn, step[m:].reshape(p.n_outputs, -1).T, -float(step @ gradient))
+
+
+def _by_rows(program: Program, bases: list[Array], blocks: Array, unpenalised: Array) -> _Step:
+    """Return the Newton step by conjugate gradients.
+
+    Systems over the rows, which are the smaller ones here, want blocks that have an inverse: those of
+    the preconditioner are a little curved along u, and off the face so much that steps stay on it. Few
+    iterations do.
     """
     p, shape = program, blocks.shape
     norms = np.linalg.norm(blocks, axis=1)
     units, bend = blocks / norms[:, None], p.alpha / norms
-    faces = _projections(p, blocks)
+    faces = np.stack([base @ base.T for base in bases])
     operator = Operator.build(p.X, p.Z, p.patterns.masks, p.routing(), p.groups.pattern)
     f = p.predict(blocks, unpenalised)
     curvature = p.weights[:, None, None] * p.loss.hessian(f, p.y)
-    along = units[:, :, None] * units[:, None, :]
+    least = np.sqrt(_ALONG * bend.min() / bend)[:, None, None]
+    along = (1.0 - least) * (units[:, :, None] * units[:, None, :])
     off = np.sqrt(_ACROSS) * (np.eye(shape[1]) - faces)
-    roots = np.sqrt(bend)[:, None, None] * (faces - (1.0 - np.sqrt(_ALONG)) * along + off)
+    roots = np.sqrt(bend)[:, None, None] * (faces - along + off)
     factors = _kkt.Factorisation.build(operator, roots, curvature, _kkt.Grams(operator))
 
     def joined(v: Array, c: Array) -> Array:
@@ -147,18 +194,14 @@ def _newton_step(program: Program, blocks: Array, unpenalised: Array) -> _Step:
     return _Step(*parted(found), -float(found @ slope))
 
 
-def _projections(program: Program, blocks: Array) -> Array:
-    """Return for each block the projection on the vectors with its tight rows, (n_groups, d, d)."""
+def _faces(program: Program, blocks: Array) -> list[Array]:
+    """Return for each block an orthonormal basis, as columns, of the vectors with its tight rows."""
     X, d = program.X, program.X.shape[1]
-    faces = np.tile(np.eye(d), (len(blocks), 1, 1))
     if not program.cones:
-        return faces
+        return [np.eye(d)] * len(blocks)
     lengths = np.outer(np.linalg.norm(X, axis=1), np.linalg.norm(blocks, axis=1))
     tight = np.abs(X @ blocks.T) <= _TIGHT * lengths
-    for g in np.flatnonzero(tight.any(axis=0)):
-        basis = null_space(X[tight[:, g]])
-        faces[g] = basis @ basis.T
-    return faces
+    return [null_space(X[rows]) if rows.any() else np.eye(d) for rows in tight.T]
 
 
 def _room(program: Program, blocks: Array, turn: Array) -> float:

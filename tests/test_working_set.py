@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from convexgrade import ConvexReLURegressor, solvers, working_set
+from convexgrade import ConvexReLURegressor, polishing, solvers, working_set
 from convexgrade import program as program_module
 from convexgrade.certificate import DualPoint, certify_network
 from convexgrade.kinks import AbsoluteError, Huber, Quantile
@@ -14,7 +14,7 @@ from convexgrade.patterns import activation, sample_patterns
 from convexgrade.polishing import polish
 from convexgrade.search import Neurons, descend, random_neurons
 from convexgrade.solution import Status
-from convexgrade.solvers import cvx
+from convexgrade.solvers import _kkt, cvx
 from convexgrade.working_set import (
     no_worse_than_null,
     null_point,
@@ -340,6 +340,46 @@ def test_a_polish_stays_in_the_cones_and_ends_at_the_optimum_of_faces(loss, k, c
         moved[g] *= 1.0 + (1e-4, -1e-4)[t]
         assert own.objective(moved, c) >= least
     assert own.objective(blocks, c + 1e-5) >= least
+
+
+@pytest.mark.parametrize("broken", ["fails", "is not finite"])
+def test_a_polish_whose_system_fails_leaves_the_point_as_it_is(broken, monkeypatch):
+    program = random_program(4, loss="binary", n=20, d=3, free=True)
+    start = null_point(program, program.patterns)
+    rough = solve_groups(program, start, program.groups, solver="native", accuracy=1e-5)
+    own = program.over(rough.patterns, rough.groups)
+
+    def failing(*_):
+        if broken == "fails":
+            raise np.linalg.LinAlgError
+        return np.full_like(rough.blocks, np.nan), rough.unpenalised
+
+    monkeypatch.setattr(polishing, "_FEW", 0)
+    monkeypatch.setattr(_kkt.Factorisation, "solve", failing)
+    blocks, c = polish(own, rough.blocks, rough.unpenalised)
+    np.testing.assert_array_equal(blocks, rough.blocks)
+    np.testing.assert_array_equal(c, rough.unpenalised)
+
+
+@pytest.mark.parametrize("few", [1000, 0], ids=["over variables", "over rows"])
+def test_late_grades_of_absolute_errors_are_polished(few, monkeypatch):
+    """Of neurons with nearly as many numbers as there are rows; a solve leaves a gap of 7e-6."""
+    monkeypatch.setattr(polishing, "_FEW", few)
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.standard_normal((60, 40)), np.ones(60)])
+    y = X[:, 0] * np.abs(X[:, 1]) + 0.3 * rng.standard_normal(60)
+    patterns = sample_patterns(X, 60, rng)
+    program = make_program(X, y, alpha=1e-3, loss=AbsoluteError(), free=[40], patterns=patterns)
+    solved = solve_over(program, patterns, None, solver="native", tol=1e-4)
+    assert solved.blocks.size > 2 * len(X)
+    certificate = certify_network(
+        program,
+        solved.network(program),
+        patterns,
+        status=Status.OPTIMAL,
+        multipliers=solved.multipliers,
+    )
+    assert -1e-12 < certificate.relative_gap < 1e-8
 
 
 @pytest.mark.parametrize("max_neurons", [4, None])
