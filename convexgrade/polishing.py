@@ -40,6 +40,7 @@ def operations(program: Program) -> float:
     return float(rows * columns * min(rows, columns) + _A_FACE * columns * d**2)
 
 
+@np.errstate(all="ignore")  # what is not finite lowers nothing
 def polish(program: Program, blocks: Array, unpenalised: Array) -> tuple[Array, Array]:
     """Return the point of least objective on the faces of their cones that blocks lie on.
 
@@ -62,12 +63,6 @@ def polish(program: Program, blocks: Array, unpenalised: Array) -> tuple[Array, 
     unpenalised : ndarray of shape (q, n_outputs)
         Coefficients. The objective has not risen.
     """
-    with np.errstate(all="ignore"):  # what is not finite lowers nothing
-        return _descended(program, blocks, unpenalised)
-
-
-def _descended(program: Program, blocks: Array, unpenalised: Array) -> tuple[Array, Array]:
-    """Take Newton steps until they gain nothing, or a system has no solution."""
     alive = np.arange(len(blocks))
     for _ in range(int(min(_NEWTON_STEPS, _OPERATIONS / operations(program)))):
         own = program.over(program.patterns, program.groups.take(alive))

@@ -15,6 +15,7 @@ from convexgrade.kinks import AbsoluteError, Hinge, Huber, Quantile, SquaredHing
 from convexgrade.losses import BinaryLogLoss, Poisson, SoftmaxLogLoss, SquaredError
 from convexgrade.patterns import enumerate_patterns
 from convexgrade.program import Groups, Program
+from convexgrade.solvers._proximal import Step
 
 
 @dataclass(frozen=True)
@@ -254,6 +255,19 @@ def random_program(
         offset=0.3 * rng.standard_normal(np.asarray(y).shape),
         free=[d - 1] if free else [],
     )
+
+
+def counted_newton_steps(monkeypatch):
+    """Return a list that will hold the number of Newton steps of every proximal step."""
+    solve, steps = Step.solve, []
+
+    def counting(self, *arguments):
+        state, taken = solve(self, *arguments)
+        steps.append(taken)
+        return state, taken
+
+    monkeypatch.setattr(Step, "solve", counting)
+    return steps
 
 
 def assert_optimal(program, solution, *, tol=1e-6):

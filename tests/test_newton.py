@@ -20,10 +20,15 @@ from convexgrade.solvers import _systems, cvx, interior, newton
 from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._operator import Operator
-from convexgrade.solvers._proximal import Step
 from convexgrade.solvers._symmetric import square
 from convexgrade.solvers._systems import Memory, System
-from tests.bank import KNOWN, assert_optimal, make_program, projection
+from tests.bank import (
+    KNOWN,
+    assert_optimal,
+    counted_newton_steps,
+    make_program,
+    projection,
+)
 from tests.benchmarks.datasets import load
 from tests.test_interior import (
     CLARABEL,
@@ -145,14 +150,7 @@ def test_a_start_far_from_all_kinks_does_not_hold_a_solve_up(monkeypatch):
     y = np.abs(X[:, :1]) + X[:, 1:2] * X[:, :1] + 0.1 * rng.standard_normal((80, 1))
     patterns = sample_patterns(X, 40, rng)
     program = make_program(X, y, alpha=1e-3, loss=AbsoluteError(), free=[5], patterns=patterns)
-    solve, taken = Step.solve, []
-
-    def counted(self, *arguments):
-        state, steps = solve(self, *arguments)
-        taken.append(steps)
-        return state, steps
-
-    monkeypatch.setattr(Step, "solve", counted)
+    taken = counted_newton_steps(monkeypatch)
     cold = newton.solve(program)
     cold_steps = sum(taken)
     taken.clear()

@@ -11,9 +11,15 @@ from convexgrade.certificate import certify_network
 from convexgrade.losses import SquaredError
 from convexgrade.solution import Status
 from convexgrade.solvers import cvx
-from convexgrade.solvers._proximal import Step
 from convexgrade.working_set import solve_over
-from tests.bank import KNOWN, OTHERS, assert_optimal, make_program, random_program
+from tests.bank import (
+    KNOWN,
+    OTHERS,
+    assert_optimal,
+    counted_newton_steps,
+    make_program,
+    random_program,
+)
 
 NAMES = [name for name in solvers.SOLVERS if name != "auto"]
 
@@ -25,7 +31,7 @@ def test_known_optimum(problem, solver):
     assert solution.status in (Status.OPTIMAL, Status.INACCURATE)
     objective = problem.program.objective(solution.blocks, solution.unpenalised)
     if solver == "scs" and solution.status is Status.INACCURATE:  # which says so
-        assert objective == pytest.approx(problem.optimum, abs=1e-2)
+        assert objective == pytest.approx(problem.optimum, abs=1e-3)
         return
     assert objective == pytest.approx(problem.optimum, abs=1e-6)
     assert_optimal(problem.program, solution)
@@ -201,22 +207,14 @@ def test_what_the_native_methods_leave_of_a_small_program_cvxpy_finishes(monkeyp
 
 
 @pytest.mark.parametrize("loss", ["huber", "absolute_error"])
-def test_an_outlier_does_not_lead_starts_astray(loss):
+def test_an_outlier_does_not_lead_starts_astray(loss, monkeypatch):
     """Where rounding hides which way is down, steps that went nowhere came in thousands."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((100, 3))
     y = np.abs(X[:, 0]) + 0.5 * X[:, 1] + 0.1 * rng.standard_normal(100)
     y[3] = 1e3
-    steps = []
-
-    def counting(self, *arguments, solve=Step.solve):
-        state, taken = solve(self, *arguments)
-        steps.append(taken)
-        return state, taken
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Step, "solve", counting)
-        model = ConvexReLURegressor(0.01, loss=loss, n_patterns=50, random_state=0).fit(X, y)
+    steps = counted_newton_steps(monkeypatch)
+    model = ConvexReLURegressor(0.01, loss=loss, n_patterns=50, random_state=0).fit(X, y)
     assert model.certificate_.relative_gap < 1e-5
     assert max(steps) < 50
     assert sum(steps) < 1000

@@ -291,9 +291,16 @@ def small_penalty(alpha):
     return make_program(X, y, alpha=alpha, loss=BinaryLogLoss(), free=[1])
 
 
-@pytest.mark.parametrize("alpha", [1e-4, 1e-5])
-def test_certificates_of_log_losses_are_as_sharp_as_solvers(alpha):
-    program = small_penalty(alpha)
+def absolute_errors(n, d, n_patterns):
+    """Noise around a saddle, in the absolute error."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.standard_normal((n, d - 1)), np.ones(n)])
+    y = X[:, 0] * np.abs(X[:, 1]) + 0.3 * rng.standard_normal(n)
+    patterns = sample_patterns(X, n_patterns, rng)
+    return make_program(X, y, alpha=1e-3, loss=AbsoluteError(), free=[d - 1], patterns=patterns)
+
+
+def solved_and_certified(program):
     solved = solve_over(program, program.patterns, None, solver="native", tol=1e-4)
     certificate = certify_network(
         program,
@@ -302,23 +309,20 @@ def test_certificates_of_log_losses_are_as_sharp_as_solvers(alpha):
         status=Status.OPTIMAL,
         multipliers=solved.multipliers,
     )
+    return solved, certificate
+
+
+@pytest.mark.parametrize("alpha", [1e-4, 1e-5])
+def test_certificates_of_log_losses_are_as_sharp_as_solvers(alpha):
+    _, certificate = solved_and_certified(small_penalty(alpha))
     assert certificate.relative_gap < 1e-5  # 5e-3 and 1e-1 without the polish
     assert certificate.gap > -1e-12
 
 
 def test_neurons_of_many_numbers_on_small_faces_are_polished():
     """More than a thousand numbers, but hardly more degrees of freedom than there are rows."""
-    rng = np.random.default_rng(0)
-    X = np.column_stack([rng.standard_normal((200, 7)), np.ones(200)])
-    y = X[:, 0] * np.abs(X[:, 1]) + 0.3 * rng.standard_normal(200)
-    patterns = sample_patterns(X, 150, rng)
-    program = make_program(X, y, alpha=1e-3, loss=AbsoluteError(), free=[7], patterns=patterns)
-    solved = solve_over(program, patterns, None, solver="native", tol=1e-4)
+    solved, certificate = solved_and_certified(absolute_errors(200, 8, 150))
     assert solved.blocks.size > 1000
-    network, held = solved.network(program), solved.multipliers
-    certificate = certify_network(
-        program, network, patterns, status=Status.OPTIMAL, multipliers=held
-    )
     assert certificate.relative_gap < 1e-5  # 2e-3 without the polish
     assert certificate.gap > -1e-12
 
@@ -365,20 +369,8 @@ def test_a_polish_whose_system_fails_leaves_the_point_as_it_is(broken, monkeypat
 def test_late_grades_of_absolute_errors_are_polished(few, monkeypatch):
     """Of neurons with nearly as many numbers as there are rows; a solve leaves a gap of 7e-6."""
     monkeypatch.setattr(polishing, "_FEW", few)
-    rng = np.random.default_rng(0)
-    X = np.column_stack([rng.standard_normal((60, 40)), np.ones(60)])
-    y = X[:, 0] * np.abs(X[:, 1]) + 0.3 * rng.standard_normal(60)
-    patterns = sample_patterns(X, 60, rng)
-    program = make_program(X, y, alpha=1e-3, loss=AbsoluteError(), free=[40], patterns=patterns)
-    solved = solve_over(program, patterns, None, solver="native", tol=1e-4)
-    assert solved.blocks.size > 2 * len(X)
-    certificate = certify_network(
-        program,
-        solved.network(program),
-        patterns,
-        status=Status.OPTIMAL,
-        multipliers=solved.multipliers,
-    )
+    solved, certificate = solved_and_certified(absolute_errors(60, 41, 60))
+    assert solved.blocks.size > 2 * 60
     assert -1e-12 < certificate.relative_gap < 1e-8
 
 
