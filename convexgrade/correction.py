@@ -108,13 +108,13 @@ def check_curved(loss: Loss) -> None:
     """Raise an error if corrections cannot lower a loss."""
     if loss.kinked:
         raise ValueError(
-            f"a correction moves grades by models of the loss's curvature, and loss={loss.name!r} has "
-            f"kinks; correct chains of 'squared_error', 'poisson' or 'log_loss'."
+            f"a correction moves grades by models of the loss's curvature, which loss={loss.name!r} has "
+            f"not everywhere; correct chains of 'squared_error', 'poisson' or 'log_loss'."
         )
 
 
 def check_correctable(chain: Chain, loss: Loss) -> None:
-    """Raise an error if grades promise what a correction would break, or the loss has kinks."""
+    """Raise an error if a correction would break what grades promise, or cannot lower the loss."""
     check_curved(loss)
     for index, grade in enumerate(chain.grades, start=1):
         if grade.settings.refinement == "pointwise":

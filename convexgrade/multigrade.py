@@ -168,7 +168,7 @@ class ChainPlan:
     Attributes
     ----------
     n_grades : int
-        Most grades.
+        Largest number of grades.
     alpha : float
         Penalty of the first grade.
     alpha_decay : float

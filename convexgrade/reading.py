@@ -53,6 +53,11 @@ class Tails:
     high: Array
     unit: Array
 
+    @property
+    def draws_in(self) -> bool:
+        """Whether any column has a tail that is drawn in."""
+        return bool((np.isfinite(self.low) | np.isfinite(self.high)).any())
+
     def apply(self, X: Array) -> Array:
         """Return X (n_samples, n_features) with tails drawn in; X itself if no column has them."""
         heavy = np.flatnonzero(np.isfinite(self.low) | np.isfinite(self.high))
@@ -155,8 +160,12 @@ class Reading:
     @property
     def changes(self) -> bool:
         """Whether anything is read other than it is."""
-        heavy = np.isfinite(self.tails.low) | np.isfinite(self.tails.high)
-        return bool(heavy.any() or self.distances.column.size)
+        return self.tails.draws_in or self.reads_distances
+
+    @property
+    def reads_distances(self) -> bool:
+        """Whether any distance is read."""
+        return self.distances.column.size > 0
 
     def apply(self, X: Array) -> Array:
         """Return what the first grade reads of X (n_samples, n_features), before it is scaled."""

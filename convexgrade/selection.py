@@ -22,7 +22,6 @@ from convexgrade.grade import Report
 from convexgrade.losses import Loss
 from convexgrade.multigrade import ChainPlan, Data, Progress, extended, first_price
 from convexgrade.network import Handover, Network
-from convexgrade.reading import Distances
 
 Array = NDArray[np.float64]
 
@@ -81,7 +80,8 @@ class Trial(NamedTuple):
 
     alpha: float
     losses: Array
-    distances: bool = False  # whether they were read, beside the columns
+    log_tails: bool = False  # whether any column was read on a logarithmic scale
+    distances: bool = False  # and whether distances were read beside the columns
 
 
 class Selection(NamedTuple):
@@ -174,15 +174,6 @@ def parts_held_out(labels: NDArray[Any], fraction: float, seed: int) -> list[NDA
     spread = grouped[np.argsort(rank, kind="stable")]
     times = min(_TIMES, n_rows // size, int(np.ceil(_JUDGES / size)))
     return [np.sort(part) for part in spread[: times * size].reshape(times, size)]
-
-
-def with_distances(folds: Sequence[Fold], distances: Distances) -> list[Fold]:
-    """Return folds whose rows have distances beside their columns."""
-
-    def beside(data: Data) -> Data:
-        return data._replace(X=distances.beside(data.X))
-
-    return [Fold(beside(fold.train), beside(fold.validation)) for fold in folds]
 
 
 def is_better(tried: Tried, other: Tried, folds: Sequence[Fold]) -> bool:

@@ -426,7 +426,7 @@ def test_help_is_no_error(capsys):
     assert exit_.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
     assert (
-        "For regression: int, default=4. Most grades. For classification: int, default=3." in said
+        "For regression: int, default=4. Largest number of grades. For classification: int," in said
     )
     assert '"log_loss", "squared_hinge", "hinge"' in said
     assert (

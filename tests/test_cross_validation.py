@@ -304,7 +304,8 @@ def test_the_table_lists_parameters_as_searches_do():
     X, y = make_data(40)
     found = MultigradeRegressorCV(**QUICK | {"alphas": [0.2, 0.05], "n_grades": 2}).fit(X, y)
     table = found.cv_results_
-    assert table["params"][0] == {"alpha": 0.2, "distances": False, "n_grades": 1}
+    first = {"alpha": 0.2, "log_tails": False, "distances": False, "n_grades": 1}
+    assert table["params"][0] == first
     for row, params in enumerate(table["params"]):
         assert params == {name: table[f"param_{name}"][row] for name in params}
     assert len(table["params"]) == len(table["mean_test_score"])

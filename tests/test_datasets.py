@@ -1,7 +1,5 @@
 """The data that ships with the package, and the loader of the benchmark sets."""
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -79,13 +77,6 @@ def test_return_X_y_as_frame(name):
     X, y = SHIPPED[name](return_X_y=True, as_frame=True)
     assert X.shape[0] == y.shape[0]
     assert list(X.index) == list(y.index)
-
-
-def test_as_frame_without_pandas_says_what_is_missing(name, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match="as_frame=True needs pandas"):
-        SHIPPED[name](as_frame=True)
-    assert SHIPPED[name]().data.shape[1] == 8
 
 
 def test_loaded_arrays_are_independent(name):

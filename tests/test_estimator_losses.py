@@ -253,9 +253,9 @@ def test_corrections_need_a_curvature(loss):
         corrected = correct(model, X, y, max_sweeps=2)
         assert corrected.objective_path_[-1] < corrected.objective_path_[0]
         return
-    with pytest.raises(ValueError, match="loss='huber' has kinks; correct chains of"):
+    with pytest.raises(ValueError, match="loss='huber' has not everywhere; correct chains of"):
         correct(model, X, y)
-    with pytest.raises(ValueError, match="loss='huber' has kinks"):
+    with pytest.raises(ValueError, match="loss='huber' has not everywhere"):
         clone(model).set_params(correction="readouts").fit(X, y)
 
 

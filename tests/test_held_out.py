@@ -211,7 +211,8 @@ def test_few_rows_are_held_out_several_times_each_once(n, fraction, size, times,
 def test_chains_judged_by_rows_are_fitted_to_all_others(estimator):
     X, y = make_data(n=100)
     model = small(estimator, n_grades=1).fit(X, targets(estimator, y))
-    folds = list(model._held_out(rows_of(model, X, targets(estimator, y))))
+    parts = list(model._parts(rows_of(model, X, targets(estimator, y))))
+    folds = model._folds(parts, model._reading)
     assert len(folds) == 5
     for train, held_out in folds:
         assert len(held_out.X) == 20
@@ -275,7 +276,8 @@ def test_alpha_auto_is_the_best_of_four_on_the_rows_held_out(estimator, n_grades
     X, y = make_data(n=n, noise=noise)
     y = targets(estimator, y)
     model = small(estimator, n_grades=n_grades, early_stopping=True, **HALF).fit(X, y)
-    folds, plan = list(model._held_out(rows_of(model, X, y))), model._plan()
+    parts, plan = list(model._parts(rows_of(model, X, y))), model._plan()
+    folds = model._folds(parts, model._reading)
     losses, usual = {}, usual_penalty(*X.shape)
     for factor in (0.3, 1.0, 3.0, 10.0):
         here = replace(plan, alpha=factor * usual, settings=plan.settings.rough())

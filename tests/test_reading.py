@@ -216,10 +216,61 @@ def test_files_hold_the_tails(tmp_path):
             load_model(tmp_path / "model.npz")
 
 
-def test_log_tails_is_a_boolean():
+def test_log_tails_is_a_boolean_or_auto():
     X, y = heavy_data(20)
     with pytest.raises(ValueError, match="'log_tails' parameter of MultigradeRegressor must be"):
         MultigradeRegressor(log_tails="yes").fit(X, y)
+
+
+def straight_data(n=100, seed=0):
+    """Two columns, and targets along the one with a heavy tail as it is."""
+    rng = np.random.default_rng(seed)
+    X = np.column_stack([np.exp(1.5 * rng.standard_normal(n)), rng.standard_normal(n)])
+    return X, X[:, 0] + 0.1 * rng.standard_normal(n)
+
+
+@pytest.mark.parametrize("chain", [CHAINS[0], CHAINS[2]], ids=["held out", "folds"])
+@pytest.mark.parametrize("distances", [False, True])
+def test_rows_held_out_leave_tails_as_they_are_where_these_count(chain, distances, capsys):
+    X, y = straight_data()
+    new, expected = straight_data(seed=1)
+    chain = clone(chain).set_params(distances=distances, verbose=1)
+    model = clone(chain).fit(X, y)
+    assert "With tails as they are:" in capsys.readouterr().out
+    reading = model.network_.reading
+    assert not reading.tails.draws_in
+    assert reading.reads_distances == distances
+    as_they_are = clone(chain).set_params(log_tails=False, verbose=0).fit(X, y)
+    capsys.readouterr()
+    np.testing.assert_allclose(model.predict(new), as_they_are.predict(new), rtol=1e-6)
+    drawn_in = clone(chain).set_params(log_tails=True).fit(X, y)
+    assert "With tails as they are:" not in capsys.readouterr().out
+    assert drawn_in.network_.reading.tails.draws_in
+    assert model.score(new, expected) > drawn_in.score(new, expected)
+
+
+@pytest.mark.parametrize("chain", [CHAINS[0], CHAINS[2]], ids=["held out", "folds"])
+def test_rows_held_out_draw_tails_in_where_ratios_count(chain):
+    X, y = heavy_data()
+    assert clone(chain).fit(X, y).network_.reading.tails.draws_in
+
+
+def test_without_rows_held_out_tails_are_drawn_in():
+    X, y = straight_data()
+    model = MultigradeRegressor(0.1, **SMALL, early_stopping=False).fit(X, y)
+    assert model.network_.reading.tails.draws_in
+
+
+def test_a_grid_of_scores_tells_which_chains_drew_tails_in():
+    X, y = straight_data()
+    model = MultigradeRegressorCV([0.1, 0.03], cv=2, **SMALL).fit(X, y)
+    results = model.cv_results_
+    drawn_in = results["param_log_tails"]
+    assert set(results["param_alpha"][drawn_in]) == {0.1, 0.03}
+    assert len(set(results["param_alpha"][~drawn_in])) == 1
+    best = np.argmax(results["mean_test_score"])
+    assert not drawn_in[best]
+    assert model.n_grades_ == results["param_n_grades"][best]
 
 
 def test_columns_whose_scale_counts_are_read_as_they_are():

@@ -31,7 +31,7 @@ def load_concrete(*, return_X_y: bool = False, as_frame: bool = False) -> Any:
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of a Bunch.
     as_frame : bool, default=False
-        Return a DataFrame for the data and a Series for the target; needs pandas.
+        Return a DataFrame for the data and a Series for the target.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def load_energy(*, return_X_y: bool = False, as_frame: bool = False) -> Any:
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of a Bunch.
     as_frame : bool, default=False
-        Return a DataFrame for the data and a Series for the target; needs pandas.
+        Return a DataFrame for the data and a Series for the target.
 
     Returns
     -------
@@ -240,10 +240,6 @@ def _resource(filename: str) -> Any:
 
 
 def _to_frame(table: np.ndarray, columns: list[str]) -> Any:
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise ImportError(
-            "as_frame=True needs pandas; install it, or use as_frame=False."
-        ) from error
+    import pandas as pd
+
     return pd.DataFrame(table, columns=columns)

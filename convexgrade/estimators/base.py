@@ -319,8 +319,11 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return np.ones(len(y))
 
     def _data(self, rows: Rows) -> Data:
-        X = self._reading.apply(rows.X)
-        return Data(X, self._coded(rows.y), rows.weights / rows.weights.sum())
+        return self._read(rows, self._reading)
+
+    def _read(self, rows: Rows, reading: Reading) -> Data:
+        """Return rows as a chain with that reading is fitted to them."""
+        return Data(reading.apply(rows.X), self._coded(rows.y), rows.weights / rows.weights.sum())
 
     def _plan(self, first_network: Network | None = None) -> ChainPlan:
         settings = Settings(

@@ -90,8 +90,8 @@ def correct(
         If it is not fitted.
     ValueError
         If a parameter is not as described; or if the chain was fitted with ``refinement="pointwise"``,
-        whose promise to raise no training residual a correction would break; or with a loss that has
-        kinks, of which the model of a step knows nothing.
+        whose promise to raise no training residual a correction would break; or with another loss than
+        the squared error, the Poisson deviance or the log loss, which alone have curvature everywhere.
 
     See Also
     --------

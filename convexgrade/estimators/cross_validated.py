@@ -15,7 +15,7 @@ from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from convexgrade.estimators.deep import WITH_DISTANCES, DeepChain
+from convexgrade.estimators.deep import DeepChain, Part
 from convexgrade.estimators.rows import Rows, distinct_rows, single_rows
 from convexgrade.multigrade import ChainPlan
 from convexgrade.network import Network
@@ -28,7 +28,6 @@ from convexgrade.selection import (
     penalty_path,
     select,
     usual_penalty,
-    with_distances,
 )
 
 Array = NDArray[np.float64]
@@ -124,8 +123,10 @@ class CrossValidated(DeepChain):
         depths = np.concatenate([np.arange(1, n + 1) for n in tried])
         mean = scores.mean(axis=1)
         parameters = {
-            "alpha": np.repeat([trial.alpha for trial in trials], tried),
-            "distances": np.repeat([trial.distances for trial in trials], tried),
+            **{
+                name: np.repeat([getattr(trial, name) for trial in trials], tried)
+                for name in ("alpha", "log_tails", "distances")
+            },
             "n_grades": depths,
         }
         rows = zip(*(values.tolist() for values in parameters.values()), strict=True)
@@ -141,20 +142,20 @@ class CrossValidated(DeepChain):
     def _choose(self, given: Rows, n_rows: float) -> None:
         plan = replace(super()._plan(), n_grades=int(self.n_grades))
         usual = usual_penalty(n_rows, self._reading.width(self.n_features_in_))
-        folds = list(self._folds(given))
-        if not folds:
+        parts = list(self._parts(given))
+        if not parts:
             raise ValueError(f"cv={self.cv!r} has no folds.")
         alphas = self._penalties(given, plan, usual)
-        self._selection = found = self._selected(folds, plan, alphas, usual, self._reading)
-        other = self._other_reading(distinct_rows(given))
-        if other is None:
-            return
-        self._reporter(level=1)(WITH_DISTANCES)
-        more = with_distances(folds, other.distances)
-        also = self._selected(more, plan, np.array([found.alpha]), usual, other)
-        self._selection = found._replace(trials=(*found.trials, *also.trials))
-        if is_better(also.chosen, found.chosen, folds):
-            self._reading, self._selection = other, self._selection._replace(chosen=also.chosen)
+        folds = self._folds(parts, self._reading)
+        self._selection = self._selected(folds, plan, alphas, usual, self._reading)
+        for said, reading in self._other_readings(distinct_rows(given)):
+            self._reporter(level=1)(said)
+            found, alpha = self._selection, np.array([self._selection.alpha])
+            also = self._selected(self._folds(parts, reading), plan, alpha, usual, reading)
+            chosen, trials = found.chosen, (*found.trials, *also.trials)
+            if is_better(also.chosen, chosen, folds):
+                self._reading, chosen = reading, also.chosen
+            self._selection = Selection(trials, chosen)
 
     def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> Iterator[None]:
         yield from super()._grow(given, plan, continues)
@@ -165,9 +166,14 @@ class CrossValidated(DeepChain):
     def _selected(
         self, folds: list[Fold], plan: ChainPlan, alphas: Array, usual: float, reading: Reading
     ) -> Selection:
-        report, reads = self._reporter(level=1), reading.distances.column.size > 0
+        report = self._reporter(level=1)
         found = select(folds, plan, self._handover(), alphas, usual, self.n_jobs, report)
-        return found._replace(trials=tuple(t._replace(distances=reads) for t in found.trials))
+        log_tails, distances = reading.tails.draws_in, reading.reads_distances
+        return found._replace(
+            trials=tuple(
+                trial._replace(log_tails=log_tails, distances=distances) for trial in found.trials
+            )
+        )
 
     def _penalties(self, given: Rows, plan: ChainPlan, usual: float) -> Array:
         if self.alphas is None:
@@ -175,8 +181,8 @@ class CrossValidated(DeepChain):
             return penalty_path(data, plan, int(self.n_alphas), float(self.eps), usual)
         return np.unique(given_penalties(self.alphas))
 
-    def _folds(self, given: Rows) -> Iterator[Fold]:
-        """Yield the folds; where they are drawn here, of single rows."""
+    def _parts(self, given: Rows) -> Iterator[Part]:
+        """Yield the rows of the folds; where these are drawn here, of single rows."""
         if given.groups is not None and not hasattr(self.cv, "split"):
             name = f"cv={self.cv!r}" if self._draws_folds else "cv, a list of splits,"
             raise ValueError(
@@ -195,7 +201,7 @@ class CrossValidated(DeepChain):
                     f"least one row of each must have a positive one."
                 )
             others = others.take(others.weights > 0.0)
-            yield Fold(self._data(distinct_rows(rows)), self._data(others))
+            yield rows, others
 
     @property
     def _draws_folds(self) -> bool:

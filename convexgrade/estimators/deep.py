@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
@@ -35,7 +35,7 @@ from convexgrade.estimators.targets import (
 )
 from convexgrade.multigrade import ChainPlan, Data, Progress, staged_loss
 from convexgrade.network import Handover, Network
-from convexgrade.reading import Reading, heavy_tails
+from convexgrade.reading import AS_IT_IS, Reading, heavy_tails
 from convexgrade.selection import (
     Fold,
     Tried,
@@ -44,11 +44,11 @@ from convexgrade.selection import (
     line,
     parts_held_out,
     usual_penalty,
-    with_distances,
 )
 from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
+Part = tuple[Rows, Rows]  # rows to train on, and rows held out
 
 PENALTY: dict[str, list[Any]] = {
     "alpha": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
@@ -59,7 +59,7 @@ DEPTH: dict[str, list[Any]] = {
     "passthrough": [StrOptions({"hidden", "output", "both"})],
     "keep_inputs": ["boolean"],
     "whiten": ["boolean"],
-    "log_tails": ["boolean"],
+    "log_tails": ["boolean", StrOptions({"auto"})],
     "distances": ["boolean", StrOptions({"auto"})],
 }
 CORRECTION: dict[str, list[Any]] = {
@@ -70,7 +70,6 @@ STOPPING: dict[str, list[Any]] = {
     "early_stopping": ["boolean", StrOptions({"auto"})],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
 }
-WITH_DISTANCES = "With distances:"  # said before chains that read them judge
 _SHARES = 1.0, 0.3, 3.0, 10.0  # of the usual penalty, that "auto" tries where rows are held out
 _ENOUGH = 40  # rows from which "auto" holds some out
 
@@ -84,7 +83,7 @@ class DeepChain(BaseChain):
     passthrough: str
     keep_inputs: bool
     whiten: bool
-    log_tails: bool
+    log_tails: bool | str
     distances: bool | str
 
     @property
@@ -104,19 +103,36 @@ class DeepChain(BaseChain):
         return Handover(self.passthrough, bool(self.keep_inputs))
 
     def _learn_reading(self, rows: Rows) -> Reading:
-        reading = super()._learn_reading(rows)
+        reading = AS_IT_IS
         if self.standardize and self.log_tails:
             reading = replace(reading, tails=heavy_tails(rows.X, rows.weights))
-        if self.distances is True:
-            reading = reading.with_distances(rows.X, rows.weights)
-        return reading
+        return self._with_distances(reading, rows) if self.distances is True else reading
 
-    def _other_reading(self, rows: Rows) -> Reading | None:
-        """Return the reading with distances where it is to be tried, and reads any."""
-        if self.distances != "auto":
-            return None
-        other = self._reading.with_distances(rows.X, rows.weights)
-        return other if other.distances.column.size else None
+    def _other_readings(self, rows: Rows) -> Iterator[tuple[str, Reading]]:
+        """Yield what "auto" leaves to rows held out, one reading at a time, and what is said of it.
+
+        Each changes one thing of the reading that is the best so far when it is asked for.
+        """
+        if self.log_tails == "auto" and self._reading.tails.draws_in:
+            distances = self.distances is True
+            yield (
+                "With tails as they are:",
+                self._with_distances(AS_IT_IS, rows) if distances else AS_IT_IS,
+            )
+        if self.distances == "auto":
+            other = self._with_distances(self._reading, rows)
+            if other.reads_distances:
+                yield "With distances:", other
+
+    def _with_distances(self, reading: Reading, rows: Rows) -> Reading:
+        return reading.with_distances(rows.X, rows.weights)
+
+    def _folds(self, parts: Sequence[Part], reading: Reading) -> list[Fold]:
+        """Return rows to train on and rows held out as chains with that reading see them."""
+        return [
+            Fold(self._read(distinct_rows(train), reading), self._read(held_out, reading))
+            for train, held_out in parts
+        ]
 
     def _begin(self, train: Data) -> Progress:
         return Progress.begin(self._coding.loss, train, self._handover())
@@ -177,17 +193,16 @@ class ManyGrades(DeepChain):
     def _grow_as_deep_as_tried(
         self, rows: Rows, plan: ChainPlan, continues: bool
     ) -> Iterator[None]:
-        """Find the depth from which on the loss of rows held out rises, then fit all rows so deep."""
+        """Find the depth from which on the loss of rows held out rises, then fit it to all rows."""
         before = self._progress if continues else None
-        folds = list(self._held_out(rows))
-        times = "" if len(folds) == 1 else f", {len(folds)} times"
-        self._reporter(level=1)(
-            f"{len(folds[0].validation.X)} of {len(rows.X)} rows held out{times}:"
-        )
+        parts = list(self._parts(rows))
+        times = "" if len(parts) == 1 else f", {len(parts)} times"
+        self._reporter(level=1)(f"{len(parts[0][1].X)} of {len(rows.X)} rows held out{times}:")
+        folds = self._folds(parts, self._reading)
         tried, plan = self._best_tried(folds, plan, before)
         distinct = distinct_rows(rows)
         if before is None:
-            tried, folds = self._best_read(tried, folds, plan, distinct)
+            tried, folds = self._best_read(tried, folds, parts, plan, distinct)
         losses, corrects = tried.losses, False
         if self.correction != "none":
             corrected = self._losses_corrected(tried, folds, plan)
@@ -235,24 +250,27 @@ class ManyGrades(DeepChain):
         return best, replace(plan, alpha=self._alpha)
 
     def _best_read(
-        self, tried: Tried, folds: list[Fold], plan: ChainPlan, rows: Rows
+        self,
+        tried: Tried,
+        folds: list[Fold],
+        parts: Sequence[Part],
+        plan: ChainPlan,
+        rows: Rows,
     ) -> tuple[Tried, list[Fold]]:
-        """Return the better of the chains so far and of those that read distances, and their folds."""
-        other = self._other_reading(rows)
-        if other is None:
-            return tried, folds
-        self._reporter(level=1)(WITH_DISTANCES)
+        """Return the best of the chains so far and of those that read otherwise, and their folds."""
         rough = replace(plan, settings=plan.settings.rough())
-        more = with_distances(folds, other.distances)
-        with Parallel(n_jobs=self.n_jobs) as run:
-            for also in deepen(more, rough, self._handover(), run=run):
-                self._reporter(level=1)(line(also))
-        if not is_better(also, tried, folds):
-            return tried, folds
-        chain = also.chains[0]
-        self._reading = other
-        self._progress = replace(chain, validation_loss=also.losses[: len(chain.chain)])
-        return also, more
+        for said, reading in self._other_readings(rows):
+            self._reporter(level=1)(said)
+            others = self._folds(parts, reading)
+            with Parallel(n_jobs=self.n_jobs) as run:
+                for also in deepen(others, rough, self._handover(), run=run):
+                    self._reporter(level=1)(line(also))
+            if is_better(also, tried, folds):
+                chain = also.chains[0]
+                self._reading = reading
+                self._progress = replace(chain, validation_loss=also.losses[: len(chain.chain)])
+                tried, folds = also, others
+        return tried, folds
 
     def _losses_corrected(
         self, tried: Tried, folds: list[Fold], plan: ChainPlan
@@ -306,7 +324,7 @@ class ManyGrades(DeepChain):
                 f"{_told(fitted)}, when warm_start=True."
             )
 
-    def _held_out(self, rows: Rows) -> Iterator[Fold]:
+    def _parts(self, rows: Rows) -> Iterator[Part]:
         """Yield rows to train on and rows held out, of classes some of each where they are not rare.
 
         Copies of a row can be on both sides, as in rows to come.
@@ -320,7 +338,7 @@ class ManyGrades(DeepChain):
                     f"{self.validation_fraction:g} hold out all of {len(rows.X)} rows; at least one "
                     f"must be left to train on."
                 )
-            yield Fold(self._data(distinct_rows(rows.take(train))), self._data(rows.take(part)))
+            yield rows.take(train), rows.take(part)
 
 
 def _told(loss: Any) -> str:

@@ -35,7 +35,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         neuron, where that is less than 0.01. Where rows are held out, it is the one of 0.3, 1, 3 and 10
         times that which does best on them.
     n_grades : int, default=3
-        Most grades.
+        Largest number of grades.
     alpha_decay : float, default=0.3
         Factor of alpha from each grade to the next, positive.
     passthrough : {"hidden", "output", "both"}, default="hidden"
@@ -74,19 +74,19 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         Solver of the convex program.
     early_stopping : bool or "auto", default="auto"
         Hold out rows, stratified, stop where a grade raises their loss by more than half a standard
-        error, and fit all rows so deep. ``"auto"`` does so from 40 rows on,
-        for more than one grade.
+        error, then fit a chain of that depth to all rows. ``"auto"`` does so from 40 rows on, for
+        more than one grade.
     validation_fraction : float, default=0.2
         Fraction held out at a time, in (0, 1): up to five times, other rows each time, where that is
         less than 1000 rows.
     standardize : bool, default=True
         Standardise the columns of X. What later grades read is standardised in any case.
-    log_tails : bool, default=True
+    log_tails : bool or "auto", default="auto"
         Read columns with heavy tails on a logarithmic scale: those with one tail from their other end
         on, those with two where they are more than two standard deviations from their mean. Both are
         those of clipped values, and a column has heavy tails if a value is six such deviations away;
-        others are read as they are. Without effect on ``standardize=False``, which keeps all columns
-        as they are.
+        others are read as they are. ``"auto"``: unless rows held out show that it is better not to.
+        Without effect on ``standardize=False``, which keeps all columns as they are.
     distances : bool or "auto", default="auto"
         Whether grades read, beside the columns, how far each is from its mean (not those of two
         values). ``"auto"``: if rows are held out and show that it is better.
@@ -97,14 +97,14 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     tol : float, default=1e-4
         Relative gap at which a grade counts as optimal; at most 1.
     max_iter : int, default=1
-        Most rounds of search and solve in a grade.
+        Largest number of rounds of search and solve in a grade.
     warm_start : bool, default=False
         Keep the fitted grades and add the missing ones when ``n_grades`` has grown, with the loss, what
         grades pass on and how they read X as they were.
     random_state : int, RandomState instance or None, default=None
         Determines patterns, starts and the validation split.
     verbose : int, default=0
-        1 prints a line a grade, 2 a line a round.
+        1 prints one line for each grade, 2 one for each round.
     n_jobs : int or None, default=None
         Processes that chains on rows held out are shared out to, and threads of the search for better
         neurons. The result does not depend on it.
@@ -124,7 +124,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     stop_reason_ : str
         Why there are no more.
     network_ : DeepNetwork
-        Explicit weights in the units of the data; its output are log-odds.
+        Explicit weights in the units of the data; its output is log-odds (margins, with hinges).
     train_loss_ : ndarray of shape (``n_grades_``,)
         Mean training loss after each grade.
     validation_loss_ : ndarray of shape (``n_grades_``,)
@@ -180,7 +180,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         early_stopping: bool | str = "auto",
         validation_fraction: float = 0.2,
         standardize: bool = True,
-        log_tails: bool = True,
+        log_tails: bool | str = "auto",
         distances: bool | str = "auto",
         fit_intercept: bool = True,
         linear_term: bool = False,

@@ -23,9 +23,9 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     """`MultigradeRegressor` with alpha and depth chosen by cross-validation, in one fit.
 
     Goes along one decreasing path of alpha. At each, the chains of all folds grow together, grade by
-    grade, until their mean validation loss rises; the first grade of each starts from its neurons at
-    the alpha before. The chain with the best alpha and depth is then fitted to all rows. Far cheaper
-    than a grid search, which fits a chain of every depth from nothing.
+    grade, until their mean validation loss rises by more than its noise; the first grade of each starts
+    from its neurons at the alpha before. The chain with the best alpha and depth is then fitted to all
+    rows. Far cheaper than a grid search, which fits a chain of every depth from nothing.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     eps : float, default=1e-3
         Length of the path, in (0, 1), without ``alphas``.
     n_grades : int, default=4
-        Most grades to try.
+        Largest number of grades to try.
     alpha_decay : float, default=0.3
         Factor of alpha from each grade to the next, positive.
     cv : int, cross-validation generator or iterable, default=None
@@ -81,12 +81,12 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         None sets no limit. The explicit ``network_`` knows none.
     standardize : bool, default=True
         Standardise the columns of X. What later grades read is standardised in any case.
-    log_tails : bool, default=True
+    log_tails : bool or "auto", default="auto"
         Read columns with heavy tails on a logarithmic scale: those with one tail from their other end
         on, those with two where they are more than two standard deviations from their mean. Both are
         those of clipped values, and a column has heavy tails if a value is six such deviations away;
-        others are read as they are. Without effect on ``standardize=False``, which keeps all columns
-        as they are.
+        others are read as they are. ``"auto"``: unless the folds show that it is better not to. Without
+        effect on ``standardize=False``, which keeps all columns as they are.
     distances : bool or "auto", default=False
         Whether grades read, beside the columns, how far each is from its mean (not those of two
         values). ``"auto"``: if the folds show that it is better.
@@ -97,7 +97,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     tol : float, default=1e-4
         Gap, as a fraction of the loss before the grade, at which a grade counts as optimal; at most 1.
     max_iter : int, default=1
-        Most rounds of search and solve in a grade.
+        Largest number of rounds of search and solve in a grade.
     random_state : int, RandomState instance or None, default=None
         Determines patterns, starts and folds.
     verbose : int, default=0
@@ -116,7 +116,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     n_grades_ : int
         Number of grades of the final chain.
     cv_results_ : dict of str to ndarray
-        One row for each alpha and depth, laid out as in scikit-learn's searches.
+        One row for each alpha, reading of the columns and depth, laid out as in scikit-learn's searches.
     grades_ : tuple of Grade
         The grades of the final chain.
     certificates_ : list of Certificate
@@ -185,7 +185,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         solver: str = "auto",
         extrapolation: float | None = 0.25,
         standardize: bool = True,
-        log_tails: bool = True,
+        log_tails: bool | str = "auto",
         distances: bool | str = False,
         fit_intercept: bool = True,
         linear_term: bool = False,
@@ -229,9 +229,9 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     """`MultigradeClassifier` with alpha and depth chosen by cross-validation, in one fit.
 
     Goes along one decreasing path of alpha. At each, the chains of all folds grow together, grade by
-    grade, until their mean validation loss rises; the first grade of each starts from its neurons at
-    the alpha before. The chain with the best alpha and depth is then fitted to all rows. Far cheaper
-    than a grid search, which fits a chain of every depth from nothing.
+    grade, until their mean validation loss rises by more than its noise; the first grade of each starts
+    from its neurons at the alpha before. The chain with the best alpha and depth is then fitted to all
+    rows. Far cheaper than a grid search, which fits a chain of every depth from nothing.
 
     Parameters
     ----------
@@ -245,7 +245,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     eps : float, default=1e-3
         Length of the path, in (0, 1), without ``alphas``.
     n_grades : int, default=3
-        Most grades to try.
+        Largest number of grades to try.
     alpha_decay : float, default=0.3
         Factor of alpha from each grade to the next, positive.
     cv : int, cross-validation generator or iterable, default=None
@@ -279,12 +279,12 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         Solver of the convex program.
     standardize : bool, default=True
         Standardise the columns of X. What later grades read is standardised in any case.
-    log_tails : bool, default=True
+    log_tails : bool or "auto", default="auto"
         Read columns with heavy tails on a logarithmic scale: those with one tail from their other end
         on, those with two where they are more than two standard deviations from their mean. Both are
         those of clipped values, and a column has heavy tails if a value is six such deviations away;
-        others are read as they are. Without effect on ``standardize=False``, which keeps all columns
-        as they are.
+        others are read as they are. ``"auto"``: unless the folds show that it is better not to. Without
+        effect on ``standardize=False``, which keeps all columns as they are.
     distances : bool or "auto", default="auto"
         Whether grades read, beside the columns, how far each is from its mean (not those of two
         values). ``"auto"``: if the folds show that it is better.
@@ -295,7 +295,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     tol : float, default=1e-4
         Gap, as a fraction of the loss before the grade, at which a grade counts as optimal; at most 1.
     max_iter : int, default=1
-        Most rounds of search and solve in a grade.
+        Largest number of rounds of search and solve in a grade.
     random_state : int, RandomState instance or None, default=None
         Determines patterns, starts and folds.
     verbose : int, default=0
@@ -314,7 +314,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     n_grades_ : int
         Number of grades of the final chain.
     cv_results_ : dict of str to ndarray
-        One row for each alpha and depth, laid out as in scikit-learn's searches.
+        One row for each alpha, reading of the columns and depth, laid out as in scikit-learn's searches.
     grades_ : tuple of Grade
         The grades of the final chain.
     certificates_ : list of Certificate
@@ -378,7 +378,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         class_weight: dict[Any, float] | str | None = None,
         solver: str = "auto",
         standardize: bool = True,
-        log_tails: bool = True,
+        log_tails: bool | str = "auto",
         distances: bool | str = "auto",
         fit_intercept: bool = True,
         linear_term: bool = False,

@@ -42,7 +42,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         price that noise alone would give to a neuron, where that is less than 0.01. Where rows are held
         out, it is the one of 0.3, 1, 3 and 10 times that which does best on them.
     n_grades : int, default=4
-        Most grades.
+        Largest number of grades.
     alpha_decay : float, default=0.3
         Factor of alpha from each grade to the next, positive.
     passthrough : {"hidden", "output", "both"}, default="hidden"
@@ -91,8 +91,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Solver of the convex program.
     early_stopping : bool or "auto", default="auto"
         Hold out rows, stop where a grade raises their loss by more than its noise (a standard error
-        of the squared error, half of one of other losses), and fit all rows so deep. ``"auto"`` does
-        so from 40 rows on, for more than one grade.
+        of the squared error, half of one of other losses), then fit a chain of that depth to all
+        rows. ``"auto"`` does so from 40 rows on, for more than one grade.
     validation_fraction : float, default=0.2
         Fraction held out at a time, in (0, 1): up to five times, other rows each time, where that is
         less than 1000 rows.
@@ -102,12 +102,12 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         None sets no limit. The explicit ``network_`` knows none.
     standardize : bool, default=True
         Standardise the columns of X. What later grades read is standardised in any case.
-    log_tails : bool, default=True
+    log_tails : bool or "auto", default="auto"
         Read columns with heavy tails on a logarithmic scale: those with one tail from their other end
         on, those with two where they are more than two standard deviations from their mean. Both are
         those of clipped values, and a column has heavy tails if a value is six such deviations away;
-        others are read as they are. Without effect on ``standardize=False``, which keeps all columns
-        as they are.
+        others are read as they are. ``"auto"``: unless rows held out show that it is better not to.
+        Without effect on ``standardize=False``, which keeps all columns as they are.
     distances : bool or "auto", default=False
         Whether grades read, beside the columns, how far each is from its mean (not those of two
         values). ``"auto"``: if rows are held out and show that it is better.
@@ -118,7 +118,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     tol : float, default=1e-4
         Gap, as a fraction of the loss before the grade, at which a grade counts as optimal; at most 1.
     max_iter : int, default=1
-        Most rounds of search and solve in a grade.
+        Largest number of rounds of search and solve in a grade.
     warm_start : bool, default=False
         Keep the fitted grades and add the missing ones when ``n_grades`` has grown, with the loss, what
         grades pass on and how they read X as they were. Predictions may then be in the range of
@@ -126,7 +126,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     random_state : int, RandomState instance or None, default=None
         Determines patterns, starts and the validation split.
     verbose : int, default=0
-        1 prints a line a grade, 2 a line a round.
+        1 prints one line for each grade, 2 one for each round.
     n_jobs : int or None, default=None
         Processes that chains on rows held out are shared out to, and threads of the search for better
         neurons. The result does not depend on it.
@@ -215,7 +215,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         validation_fraction: float = 0.2,
         extrapolation: float | None = 0.25,
         standardize: bool = True,
-        log_tails: bool = True,
+        log_tails: bool | str = "auto",
         distances: bool | str = False,
         fit_intercept: bool = True,
         linear_term: bool = False,

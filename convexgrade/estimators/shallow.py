@@ -89,14 +89,14 @@ class ConvexReLURegressor(RegressorTargets, OneGrade):
     tol : float, default=1e-4
         Gap, as a fraction of the loss before the grade, at which a grade counts as optimal; at most 1.
     max_iter : int, default=3
-        Most rounds of search and solve.
+        Largest number of rounds of search and solve.
     warm_start : bool, default=False
         Start the search from the neurons of the last fit, for instance along a path of alpha, if they
         read as many columns and feed as many outputs.
     random_state : int, RandomState instance or None, default=None
         Determines patterns and starts.
     verbose : int, default=0
-        1 prints a line a grade, 2 a line a round.
+        1 prints one line for each grade, 2 one for each round.
     n_jobs : int or None, default=None
         Threads of the search for better neurons. The result does not depend on it.
 
@@ -226,14 +226,14 @@ class ConvexReLUClassifier(ClassifierTargets, OneGrade):
     tol : float, default=1e-4
         Relative gap at which a grade counts as optimal; at most 1.
     max_iter : int, default=3
-        Most rounds of search and solve.
+        Largest number of rounds of search and solve.
     warm_start : bool, default=False
         Start the search from the neurons of the last fit, if they read as many columns and feed as many
         outputs.
     random_state : int, RandomState instance or None, default=None
         Determines patterns and starts.
     verbose : int, default=0
-        1 prints a line a grade, 2 a line a round.
+        1 prints one line for each grade, 2 one for each round.
     n_jobs : int or None, default=None
         Threads of the search for better neurons.
 

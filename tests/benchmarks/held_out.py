@@ -33,4 +33,5 @@ def judges(name: str, share: float) -> Judges:
     rows = distinct_rows(model._weighted(*model._validate(X, y, reset=True), None))
     model._learn_from(rows)
     plan = replace(model._plan(), alpha=share * usual_penalty(*X.shape))
-    return Judges(list(model._held_out(rows)), plan, model._handover())
+    folds = model._folds(list(model._parts(rows)), model._reading)
+    return Judges(folds, plan, model._handover())
