@@ -161,7 +161,7 @@ def _value(text: str) -> Any:
     if text.startswith("{"):
         try:
             return ast.literal_eval(text)
-        except SyntaxError:
+        except (SyntaxError, ValueError):
             return text
     for kind in (int, float):
         try:

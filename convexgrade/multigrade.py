@@ -272,17 +272,19 @@ def extended(
 ) -> Progress:
     """Return a chain with one grade more; the chain as it is, with a verdict, if that has no neuron.
 
-    Only the first grade may have none and stay.
+    Only the first grade may have none and stay. It ends the chain as well, but where it is constraints
+    that leave it without: under the lower penalty of the next, some may be worth it.
     """
     if not _n_features(progress.chain, data):
         return replace(progress, verdict=_NOTHING_TO_READ.format(index=len(progress.chain) + 1))
     chain = _add_grade(progress.chain, data, plan, report)
     grade, verdict = chain.grades[-1], ""
-    if grade.n_neurons == 0 and grade.certificate.status in _WITHOUT_NEURONS:
-        sentence = _WITHOUT_NEURONS[grade.certificate.status]
+    if grade.n_neurons == 0 and (sentence := _WITHOUT_NEURONS.get(grade.certificate.status)):
         verdict = sentence.format(index=len(chain), alpha=grade.alpha)
         if len(chain) > 1:
             return replace(progress, verdict=verdict)
+        if grade.certificate.status is Status.POINTWISE:
+            verdict = ""
     return replace(_measured(progress, chain, data, plan), verdict=verdict)
 
 
@@ -299,6 +301,10 @@ _WITHOUT_NEURONS = {
     Status.OPTIMAL: (
         "Grade {index} has no neuron: none of its patterns has one that correlates with what is left "
         "by more than alpha={alpha:g}, though others have. More patterns or rounds may help."
+    ),
+    Status.POINTWISE: (
+        "Grade {index} has no neuron: at alpha={alpha:g}, none lowers the objective that raises no "
+        "training residual."
     ),
 }
 
@@ -361,7 +367,6 @@ def _measured(before: Progress, chain: Chain, data: Data, plan: ChainPlan) -> Pr
     return Progress(
         chain,
         (*before.train_loss, _mean_loss(output, data, plan.loss)),
-        before.validation_loss,
         energy=before.energy + _energies([offset, output], chain.grades[-1:], data, plan.loss),
     )
 

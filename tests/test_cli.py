@@ -445,9 +445,9 @@ def test_class_weights_are_written_as_a_dict(run, fails):
     weights = "{'dear': 2, 'cheap': 1}"
     run("fit", "data.csv", "--target", "kind", "--class-weight", weights, *FAST)
     assert load_model("model.npz").parameters["class_weight"] == weights
-    assert "class_weight" in fails(
-        "fit", "data.csv", "--target", "kind", "--class-weight", "{'a': 2", *FAST
-    )
+    for wrong in ("{'a': 2", "{a: 2}"):
+        said = fails("fit", "data.csv", "--target", "kind", "--class-weight", wrong, *FAST)
+        assert "class_weight" in said
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ def test_why_a_chain_ended_is_said_of_the_chain_that_stays(monkeypatch):
         MultigradeRegressor, "_best_tried", lambda self, folds, plan, before: (tried, plan)
     )
     model = small(MultigradeRegressor, alpha=0.3, alpha_decay=3.0, n_grades=4, early_stopping=True)
-    model.set_params(patterns="sampled").fit(X, y)
+    model.set_params(patterns="sampled", distances=False).fit(X, y)
     assert model.n_grades_ < 4
     assert model.stop_reason_.startswith(f"Grade {model.n_grades_ + 1} is trivial")
     model.set_params(alpha=0.02, alpha_decay=1.0).fit(X, y)
@@ -427,6 +427,22 @@ def test_early_stopping_keeps_the_grades_that_helped(estimator):
     assert len(model.validation_loss_) == model.n_grades_ == len(model.train_loss_)
 
 
+def test_a_tolerance_of_few_digits_is_the_same_tolerance():
+    X, y = make_data()
+    single = small(ConvexReLURegressor, tol=np.float32(0.25)).fit(X, y)
+    expected = small(ConvexReLURegressor, tol=0.25).fit(X, y).predict(X)
+    np.testing.assert_array_equal(single.predict(X), expected)
+
+
+def test_grades_added_without_rows_held_out_have_no_validation_loss():
+    X, y = make_data(60)
+    model = small(MultigradeRegressor, n_grades=2, warm_start=True, early_stopping=True).fit(X, y)
+    assert model.validation_loss_.size == model.n_grades_
+    model.set_params(n_grades=model.n_grades_ + 1, early_stopping=False, alpha_decay=0.01)
+    assert model.fit(X, y).n_grades_ == model.n_grades
+    assert model.validation_loss_.size == 0
+
+
 def test_no_validation_loss_without_early_stopping():
     X, y = make_data()
     model = small(MultigradeRegressor, n_grades=1, patterns="sampled").fit(X, y)
@@ -538,8 +554,9 @@ def test_an_unmet_tolerance_warns_with_gap_and_tolerance(monkeypatch):
 
     monkeypatch.setattr("convexgrade.grade.certify_network", short_of_it)
     expected = r"Grade 1 has relative gap 1\.23e-03, above tol=0\.001\. .* solver, may help\.$"
-    with pytest.warns(ConvergenceWarning, match=expected):
+    with pytest.warns(ConvergenceWarning, match=expected) as warned:
         model.fit(X, y)
+    assert [warning.filename for warning in warned] == [__file__]  # the line that called `fit`
     assert model.certificate_.status is Status.INACCURATE
     with pytest.warns(ConvergenceWarning, match=r"So may standardize=True, where columns differ"):
         model.set_params(standardize=False).fit(X, y)
@@ -734,6 +751,12 @@ def test_logarithms_of_probabilities_have_all_digits_far_out(n_classes):
     assert np.isfinite(far).all()
     assert far.min() < -1e3
     assert not hasattr(small(MultigradeClassifier, loss="hinge"), "predict_log_proba")
+
+
+def test_bytes_are_no_labels():
+    X, _ = make_data(4)
+    with pytest.raises(ValueError, match="y has labels of type bytes: Support for labels"):
+        small(MultigradeClassifier).fit(X, np.array([b"a", b"b", b"b", b"a"]))
 
 
 @pytest.mark.parametrize("label", [None, 1])

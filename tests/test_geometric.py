@@ -440,6 +440,8 @@ def test_bad_input_is_refused_by_name():
         model.levels_for(0.1, lambda t: 1.0)
     with pytest.raises(ValueError, match=r"p=0.5 must be at least 1"):
         check_readout_bound(model, cone, 1.0, 0.5)
+    with pytest.raises(TypeError, match="p must be an instance of float, not str"):
+        check_readout_bound(model, cone, 1.0, "a")
     with pytest.raises(ValueError, match=r"f returned shape \(100000, 1\)"):
         check_readout_bound(model, lambda X: X[:, :1], 1.0)
     with pytest.raises(ValueError, match="f must be finite on the box; it is not at"):

@@ -36,6 +36,14 @@ def residuals(model, X, y, weights):
     return np.abs([y - baseline, *(y - p for p in model.staged_predict(X))])
 
 
+def test_a_chain_ends_where_no_neuron_spares_all_residuals():
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 2, (12, 2)).astype(float)
+    model = fit(X, rng.standard_normal(12), alpha=0.01, n_grades=4, refinement="pointwise")
+    assert [grade.n_neurons > 0 for grade in model.grades_] == [True]
+    assert model.stop_reason_.startswith("Grade 2 has no neuron: at alpha=0.01, none lowers")
+
+
 CASES = {
     "adaptive": {},
     "sampled": {"patterns": "sampled"},

@@ -332,7 +332,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             n_patterns=self.n_patterns,
             max_neurons=self.max_neurons,
             solver=self.solver,
-            tol=self.tol,
+            tol=float(self.tol),
             max_iter=self.max_iter,
             fit_intercept=self.fit_intercept,
             linear_term=self.linear_term,
@@ -383,7 +383,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
                     f"Grade {index + 1} has relative gap {certificate.relative_gap:.2e}, above "
                     f"tol={tol:g}. {certificate.status.value} {remedies}",
                     ConvergenceWarning,
-                    stacklevel=3,
+                    stacklevel=4,  # past `fit` and scikit-learn's wrapper of it
                 )
 
 

@@ -426,7 +426,7 @@ def check_readout_bound(
     3 0.0345 0.375 0.092
     """
     _check_measurable(estimator)
-    p = float(estimator.p if p is None else p)
+    p = float(check_scalar(estimator.p if p is None else p, "p", Real))
     if not 1.0 <= p < np.inf:
         raise ValueError(f"p={p!r} must be at least 1 and finite.")
     box, tables = estimator.box_, estimator.tables_

@@ -108,7 +108,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         those of clipped values, and a column has heavy tails if a value is six such deviations away;
         others are read as they are. ``"auto"``: unless rows held out show that it is better not to.
         Without effect on ``standardize=False``, which keeps all columns as they are.
-    distances : bool or "auto", default=False
+    distances : bool or "auto", default="auto"
         Whether grades read, beside the columns, how far each is from its mean (not those of two
         values). ``"auto"``: if rows are held out and show that it is better.
     fit_intercept : bool, default=True
@@ -216,7 +216,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         extrapolation: float | None = 0.25,
         standardize: bool = True,
         log_tails: bool | str = "auto",
-        distances: bool | str = False,
+        distances: bool | str = "auto",
         fit_intercept: bool = True,
         linear_term: bool = False,
         tol: float = 1e-4,

@@ -294,6 +294,8 @@ class ClassifierTargets(ClassifierMixin):
             check_classification_targets(labels)
         except TypeError as error:
             kinds = sorted({type(label).__name__ for label in labels.tolist()})
+            if len(kinds) == 1:
+                raise ValueError(f"y has labels of type {kinds[0]}: {error}") from error
             raise ValueError(
                 f"y has labels of types {kinds}, which have no order; all must be of one type."
             ) from error
