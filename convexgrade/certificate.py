@@ -132,6 +132,8 @@ def dual_point(program: Program, prediction: Array) -> DualPoint:
     however close to certainty the chain already is.
     """
     p, basis = program, _unpenalised_basis(program)
+    if not np.isfinite(p.mean_loss(prediction)):  # there is no gradient: any point will do
+        prediction = np.zeros_like(prediction)
     q = _balanced(p, basis, prediction)
     if not _is_balanced(p, basis, q):
         plain = _balanced(p, basis, np.zeros_like(p.y))
@@ -320,7 +322,8 @@ def certify_network(
 
 def _relative(gap: float, before: float) -> float:
     """Return a gap relative to the loss before; of no number, nothing is proved."""
-    return gap / before if before > 0.0 else 0.0 if before == 0.0 else np.inf
+    relative = gap / before if before > 0.0 else 0.0 if before == 0.0 else np.inf
+    return np.inf if np.isnan(relative) else relative
 
 
 def state_unproved(

@@ -34,6 +34,7 @@ Index = NDArray[np.intp]
 _COMMON = "Z", "null_coefficients"  # properties that depend on neither patterns nor groups
 _CHUNK = 1 << 20  # numbers of a product with masks that are formed at a time
 _TOGETHER = 100  # groups whose dual norms are sought at a time
+_NO_NUMBER = 1e290  # loss from which on sums of its curvature may be none
 _STEPS = 60  # of Newton's method for unpenalised columns, at most,
 _DEPENDENT = 1e-6  # share of a column that others leave, below which Newton steps do not see it
 _FAR = 3.0  # responses, in units of the targets, that need not be so large
@@ -296,18 +297,21 @@ def shortened(
     return c
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _descended(loss: Loss, Z: Array, y: Array, offset: Array, weights: Array, c: Array) -> Array:
-    """Take Newton steps from c until the loss no longer falls."""
+    """Take Newton steps from c until the loss no longer falls; none where it is no number."""
     q, k = c.shape
     mean_loss = _mean_loss_at(loss, Z, y, offset, weights)
     for _ in range(_STEPS):
+        value = mean_loss(c)
+        if not value < _NO_NUMBER:
+            break
         f = offset + Z @ c
         gradient = Z.T @ (weights[:, None] * loss.gradient(f, y))
         curvature = loss.hessian(f, y) * weights[:, None, None]
         hessian = np.tensordot(Z, curvature[..., None] * Z[:, None, None, :], axes=(0, 0))
         hessian = hessian.transpose(0, 1, 3, 2)
         newton = np.linalg.lstsq(hessian.reshape(q * k, q * k), gradient.ravel(), rcond=1e-13)[0]
-        value = mean_loss(c)
         # Quadratic convergence: the step after a decrement this small is exact to rounding.
         last = float(gradient.ravel() @ newton) <= 1e-10 * value
         steps = (c - t * newton.reshape(q, k) for t in 0.5 ** np.arange(30))

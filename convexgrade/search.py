@@ -74,9 +74,11 @@ def random_neurons(program: Program, n_neurons: int, rng: np.random.Generator) -
     Small, so that a descent finds their directions before it grows them.
     """
     gates = centred_gates(program.X, n_neurons, rng)
+    length = np.linalg.norm(gates, axis=0)
+    length[length == 0.0] = 1.0  # where X is nothing but the constant
     index = np.arange(n_neurons)
     return Neurons(
-        vectors=0.1 * gates / np.linalg.norm(gates, axis=0),
+        vectors=0.1 * gates / length,
         sign=np.where((index // program.n_outputs) % 2 == 0, 1.0, -1.0),
         output=index % program.n_outputs,
     )

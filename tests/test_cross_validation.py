@@ -239,6 +239,7 @@ def test_verbose_prints_a_line_for_every_alpha_and_grade(capsys):
         ({"alphas": []}, r"alphas=\[\] must be a sequence of positive numbers"),
         ({"alphas": [np.inf]}, r"alphas=\[inf\] must be a sequence of positive numbers"),
         ({"alphas": [0.1], "cv": []}, r"cv=\[\] has no folds"),
+        ({"alphas": [0.1], "cv": [([], [1])]}, "a fold whose training or validation rows have no"),
         ({"eps": 1.0}, "'eps' parameter of MultigradeRegressorCV must be a float in the range"),
         ({"cv": 61}, "n_splits=61 greater than the number of samples"),
     ],

@@ -242,6 +242,20 @@ def test_several_outputs(loss):
     assert model.certificate_.relative_gap < 1e-4
 
 
+def test_partial_sums_of_a_corrected_chain_may_be_beyond_all_counts():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((50, 3)), rng.poisson(3, 50)
+    parameters = {"n_grades": 2, "n_patterns": 8, "early_stopping": False, "random_state": 0}
+    model = MultigradeRegressor(0.01, loss="poisson", linear_term=True, **parameters).fit(X, y)
+    corrected = correct(model, X, y)
+    assert corrected.objective_path_[-1] < corrected.objective_path_[0]
+    first, last = certify(corrected, X, y)
+    assert first.primal == first.relative_gap == np.inf  # e^950: nothing is proved of it
+    assert 0.0 <= first.dual < 1.0
+    assert last.dual <= last.primal < 1.0
+    assert np.isfinite(corrected.predict(X)).all()
+
+
 @pytest.mark.parametrize("loss", ["huber", "poisson"])
 def test_corrections_need_a_curvature(loss):
     X, y = counts(60)

@@ -753,6 +753,40 @@ def test_logarithms_of_probabilities_have_all_digits_far_out(n_classes):
     assert not hasattr(small(MultigradeClassifier, loss="hinge"), "predict_log_proba")
 
 
+@pytest.mark.parametrize("estimator", [*REGRESSORS, MultigradeClassifier])
+def test_input_that_is_refused_leaves_the_last_fit_as_it_was(estimator):
+    X, y = make_data(40)
+    frame = pd.DataFrame(X, columns=list("abcdefgh"[: X.shape[1]]))
+    labels = targets(estimator, y)
+    model = small(estimator).fit(frame, labels)
+    expected, before = model.predict(frame), vars(model).copy()
+    with pytest.raises(ValueError, match=r"(?i)sample.weight"):  # scikit-learn's words, or ours
+        model.fit(frame[frame.columns[::-1]], labels, np.zeros(len(y)))
+    if estimator is MultigradeClassifier:
+        model.set_params(class_weight={0: 1.0, 1: 9.0})
+    with pytest.raises(ValueError, match="sample_weight"):
+        model.fit(X[:, :1], labels, np.ones(3))
+    np.testing.assert_array_equal(model.predict(frame), expected)
+    assert list(model.feature_names_in_) == list(frame.columns)
+    if estimator is MultigradeClassifier:
+        model.set_params(class_weight=None)
+    assert vars(model) == before
+
+
+def test_weights_of_all_sizes_fit():
+    model = ConvexReLURegressor(0.01, random_state=0)
+    model.fit([[0.0], [1.0], [3.0]], [0.0, 1.0, 0.0], [1e-200, 1.0, 1e200])
+    assert model.predict([[3.0]]) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_grade_that_has_nothing_to_read_but_a_constant_fits():
+    model = MultigradeClassifier(
+        early_stopping=True, keep_inputs=False, passthrough="output", whiten=True, random_state=0
+    )
+    model.fit([[0.0, 0.0], [-2.0, 0.0], [1.0, -2.0]], [0, 1, 0])
+    assert np.isfinite(model.predict_proba([[0.0, 0.0]])).all()
+
+
 def test_bytes_are_no_labels():
     X, _ = make_data(4)
     with pytest.raises(ValueError, match="y has labels of type bytes: Support for labels"):
@@ -762,9 +796,9 @@ def test_bytes_are_no_labels():
 @pytest.mark.parametrize("label", [None, 1])
 def test_labels_of_several_types_are_an_error_that_names_them(label):
     X, _ = make_data(4)
-    y = np.array(["a", "b", label, "b"], dtype=object)
     kinds = f"'{type(label).__name__}', 'str'"
-    with pytest.raises(
-        ValueError, match=rf"y has labels of types \[{kinds}\], which have no order"
-    ):
-        small(MultigradeClassifier).fit(X, y)
+    for y in (["a", "b", label, "b"], [label, "b", "a", "b"]):
+        with pytest.raises(
+            ValueError, match=rf"y has labels of types \[{kinds}\], which have no order"
+        ):
+            small(MultigradeClassifier).fit(X, np.array(y, dtype=object))

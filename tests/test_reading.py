@@ -378,7 +378,8 @@ def test_without_rows_held_out_there_are_distances_on_demand_alone():
     X, y = ring()
     parameters = {**SMALL, "early_stopping": False}
     assert not MultigradeClassifier(0.1, **parameters).fit(X, y).network_.reading.changes
-    on_demand = MultigradeClassifier(0.1, **parameters, distances=True).fit(X, y)
+    asked = np.True_  # as a grid of parameters has it
+    on_demand = MultigradeClassifier(0.1, **parameters, distances=asked).fit(X, y)
     assert on_demand.network_.reading.width(8) == 16
 
 

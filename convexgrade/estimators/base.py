@@ -26,7 +26,13 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexgrade.certificate import Certificate
-from convexgrade.estimators.rows import Rows, checked_weights, distinct_rows, effective_number
+from convexgrade.estimators.rows import (
+    Rows,
+    checked_weights,
+    distinct_rows,
+    effective_number,
+    refused_whole,
+)
 from convexgrade.estimators.targets import Coding
 from convexgrade.grade import Grade, Settings
 from convexgrade.losses import Loss
@@ -138,11 +144,12 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     ) -> Iterator[None]:
         """Fit, and pause when a grade has been added to the chain that stays, and when that ends."""
         continues = self._continues()
-        self._learn_class_weight()
-        given = self._weighted(*self._validate(X, y, reset=not continues), sample_weight)
-        if groups is not None:
-            check_consistent_length(given.X, groups)
-            given = given._replace(groups=column_or_1d(groups))
+        with refused_whole(self):
+            self._learn_class_weight()
+            given = self._weighted(*self._validate(X, y, reset=not continues), sample_weight)
+            if groups is not None:
+                check_consistent_length(given.X, groups)
+                given = given._replace(groups=column_or_1d(groups))
         first_network = None
         if not continues:
             # What a fit leaves that ends before its first grade must not be half of this one.

@@ -194,7 +194,7 @@ class CrossValidated(DeepChain):
         tried = _TRIED if self.cv is None and len(given.X) >= _MANY else None
         splits = self._splitter().split(given.X, given.y, given.groups)
         for train, held_out in islice(splits, tried):
-            rows, others = given.take(np.asarray(train)), given.take(np.asarray(held_out))
+            rows, others = (given.take(_index(part)) for part in (train, held_out))
             if not (rows.weights.any() and others.weights.any()):
                 raise ValueError(
                     f"cv={self.cv!r} has a fold whose training or validation rows have no weight; at "
@@ -222,3 +222,9 @@ class CrossValidated(DeepChain):
     def _plan(self, first_network: Network | None = None) -> ChainPlan:
         chosen = self._selection
         return replace(super()._plan(first_network), alpha=chosen.alpha, n_grades=chosen.depth)
+
+
+def _index(rows: ArrayLike) -> NDArray[Any]:
+    """Return rows of a fold as an index, which an empty list is not."""
+    index = np.asarray(rows)
+    return index if index.size else index.astype(np.intp)

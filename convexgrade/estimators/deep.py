@@ -106,7 +106,7 @@ class DeepChain(BaseChain):
         reading = AS_IT_IS
         if self.standardize and self.log_tails:
             reading = replace(reading, tails=heavy_tails(rows.X, rows.weights))
-        return self._with_distances(reading, rows) if self.distances is True else reading
+        return self._as_asked(reading, rows)
 
     def _other_readings(self, rows: Rows) -> Iterator[tuple[str, Reading]]:
         """Yield what "auto" leaves to rows held out, one reading at a time, and what is said of it.
@@ -114,18 +114,16 @@ class DeepChain(BaseChain):
         Each changes one thing of the reading that is the best so far when it is asked for.
         """
         if self.log_tails == "auto" and self._reading.tails.draws_in:
-            distances = self.distances is True
-            yield (
-                "With tails as they are:",
-                self._with_distances(AS_IT_IS, rows) if distances else AS_IT_IS,
-            )
+            yield "With tails as they are:", self._as_asked(AS_IT_IS, rows)
         if self.distances == "auto":
-            other = self._with_distances(self._reading, rows)
+            other = self._reading.with_distances(rows.X, rows.weights)
             if other.reads_distances:
                 yield "With distances:", other
 
-    def _with_distances(self, reading: Reading, rows: Rows) -> Reading:
-        return reading.with_distances(rows.X, rows.weights)
+    def _as_asked(self, reading: Reading, rows: Rows) -> Reading:
+        """Return a reading with distances, if these are wanted whatever rows held out say."""
+        asked = self.distances != "auto" and self.distances
+        return reading.with_distances(rows.X, rows.weights) if asked else reading
 
     def _folds(self, parts: Sequence[Part], reading: Reading) -> list[Fold]:
         """Return rows to train on and rows held out as chains with that reading see them."""

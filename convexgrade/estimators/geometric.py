@@ -13,7 +13,7 @@ from sklearn.utils import Tags, check_scalar
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from convexgrade.estimators.rows import checked_weights
+from convexgrade.estimators.rows import checked_weights, refused_whole
 from convexgrade.geometric import MAX_BASE, Box, Tables, as_box, cell_centers
 from convexgrade.geometric_network import (
     Code,
@@ -162,12 +162,12 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
         ImportError
             If the sine decoder is asked for and python-flint is not installed.
         """
-        rows, targets = validate_data(
-            self, X, y, dtype=np.float64, multi_output=True, y_numeric=True
-        )
-        weights = checked_weights(sample_weight, rows)
-        kept = weights > 0.0
-        rows, targets, weights = rows[kept], targets[kept], weights[kept]
+        with refused_whole(self):
+            rows, targets = validate_data(
+                self, X, y, dtype=np.float64, multi_output=True, y_numeric=True
+            )
+            weights = checked_weights(sample_weight, rows)
+        rows, targets, weights = (part[weights > 0.0] for part in (rows, targets, weights))
         box = Box.around(rows) if self.domain is None else as_box(self.domain, rows.shape[1])
         return self._fit_tables(box, rows, np.asarray(targets, dtype=np.float64), weights)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +12,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 Array = NDArray[np.float64]
 
-_LEAST = 1e-292  # largest weight from which on products with weights keep their digits
+_LEAST = 1e-292  # largest weight from which on products keep their digits; share of it that counts
 _SINGLE = 1e7  # numbers up to which a weight is so many copies of a row, where some are drawn
 
 
@@ -47,6 +49,18 @@ class Rows(NamedTuple):
         return Rows(*(None if part is None else part[which] for part in self))  # type: ignore[arg-type]
 
 
+@contextmanager
+def refused_whole(estimator: object) -> Iterator[None]:
+    """Put an estimator's attributes back where its input is refused, half of which may be noted."""
+    before = vars(estimator).copy()
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
 def checked_weights(sample_weight: ArrayLike | None, X: Array) -> Array:
     """Return the weights of the rows of X, none of them negative and at least one positive."""
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
@@ -56,7 +70,8 @@ def checked_weights(sample_weight: ArrayLike | None, X: Array) -> Array:
         total = weights.sum()
     # Only their ratios count, and of numbers as large or small as these nobody means counts.
     usual = np.isfinite(total) and weights.max() >= _LEAST
-    return np.asarray(weights if usual else weights / weights.max())
+    weights = weights if usual else weights / weights.max()
+    return np.where(weights >= _LEAST * weights.max(), weights, 0.0)
 
 
 def effective_number(weights: Array) -> float:

@@ -292,13 +292,15 @@ class ClassifierTargets(ClassifierMixin):
         rows, labels = validate_data(self, X, y, dtype=np.float64, reset=reset)
         try:
             check_classification_targets(labels)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             kinds = sorted({type(label).__name__ for label in labels.tolist()})
-            if len(kinds) == 1:
+            if len(kinds) > 1:
+                raise ValueError(
+                    f"y has labels of types {kinds}, which have no order; all must be of one type."
+                ) from error
+            if isinstance(error, TypeError):
                 raise ValueError(f"y has labels of type {kinds[0]}: {error}") from error
-            raise ValueError(
-                f"y has labels of types {kinds}, which have no order; all must be of one type."
-            ) from error
+            raise
         return rows, labels
 
     def _learn_coding(self: Any, y: NDArray[Any], weights: Array) -> Coding:
