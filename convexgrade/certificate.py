@@ -41,6 +41,7 @@ _CLOSE_ENOUGH = (
 )
 _BALANCED = 1e-12  # Z^T W q, relative to what it would be if nothing cancelled, that is rounding,
 _ROUNDING = 1e-15  # and that has no digits left to gain
+_BEYOND = 1e100  # loss, as of e^f, from which on squares of gradients may be no numbers
 _ROUNDS = 100  # of balancing: separable classes take tens of them
 _LINEAR = 1e4  # predictions, in units of their size, of which a curvature tells nothing
 _NONE = 1e-100  # a share of a row's curvature that is as good as none
@@ -132,7 +133,7 @@ def dual_point(program: Program, prediction: Array) -> DualPoint:
     however close to certainty the chain already is.
     """
     p, basis = program, _unpenalised_basis(program)
-    if not np.isfinite(p.mean_loss(prediction)):  # there is no gradient: any point will do
+    if not p.mean_loss(prediction) < _BEYOND:  # its gradient is no help: any point will do
         prediction = np.zeros_like(prediction)
     q = _balanced(p, basis, prediction)
     if not _is_balanced(p, basis, q):
