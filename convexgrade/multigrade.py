@@ -278,13 +278,13 @@ def extended(
     if not _n_features(progress.chain, data):
         return replace(progress, verdict=_NOTHING_TO_READ.format(index=len(progress.chain) + 1))
     chain = _add_grade(progress.chain, data, plan, report)
-    grade, verdict = chain.grades[-1], ""
-    if grade.n_neurons == 0 and (sentence := _WITHOUT_NEURONS.get(grade.certificate.status)):
-        verdict = sentence.format(index=len(chain), alpha=grade.alpha)
-        if len(chain) > 1:
+    grade, first, verdict = chain.grades[-1], len(chain) == 1, ""
+    status = grade.certificate.status
+    goes_on = grade.n_neurons > 0 or (first and status is Status.POINTWISE)
+    if status in _WITHOUT_NEURONS and not goes_on:
+        verdict = _WITHOUT_NEURONS[status].format(index=len(chain), alpha=grade.alpha)
+        if not first:
             return replace(progress, verdict=verdict)
-        if grade.certificate.status is Status.POINTWISE:
-            verdict = ""
     return replace(_measured(progress, chain, data, plan), verdict=verdict)
 
 

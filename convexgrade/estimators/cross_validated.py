@@ -200,8 +200,7 @@ class CrossValidated(DeepChain):
                     f"cv={self.cv!r} has a fold whose training or validation rows have no weight; at "
                     f"least one row of each must have a positive one."
                 )
-            others = others.take(others.weights > 0.0)
-            yield rows, others
+            yield distinct_rows(rows), others.take(others.weights > 0.0)
 
     @property
     def _draws_folds(self) -> bool:

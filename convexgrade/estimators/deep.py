@@ -48,7 +48,7 @@ from convexgrade.selection import (
 from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
-Part = tuple[Rows, Rows]  # rows to train on, and rows held out
+Part = tuple[Rows, Rows]  # distinct rows to train on, and rows held out
 
 PENALTY: dict[str, list[Any]] = {
     "alpha": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
@@ -128,7 +128,7 @@ class DeepChain(BaseChain):
     def _folds(self, parts: Sequence[Part], reading: Reading) -> list[Fold]:
         """Return rows to train on and rows held out as chains with that reading see them."""
         return [
-            Fold(self._read(distinct_rows(train), reading), self._read(held_out, reading))
+            Fold(self._read(train, reading), self._read(held_out, reading))
             for train, held_out in parts
         ]
 
@@ -336,7 +336,7 @@ class ManyGrades(DeepChain):
                     f"{self.validation_fraction:g} hold out all of {len(rows.X)} rows; at least one "
                     f"must be left to train on."
                 )
-            yield rows.take(train), rows.take(part)
+            yield distinct_rows(rows.take(train)), rows.take(part)
 
 
 def _told(loss: Any) -> str:
