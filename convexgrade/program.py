@@ -39,7 +39,10 @@ _STEPS = 60  # of Newton's method for unpenalised columns, at most,
 _DEPENDENT = 1e-6  # share of a column that others leave, below which Newton steps do not see it
 _FAR = 3.0  # responses, in units of the targets, that need not be so large
 _FLAT = 1e-12, 1e-7  # where the loss rises by this share; the latter with kinks, rounded off
-_FINER, _EASED = 0.3, 8  # for a loss with kinks after so many solves, each with less rounding
+_FINER, _EASED = 0.3, 60  # rounding of kinks from solve to solve, of so many at most,
+_AS_IT_IS = (
+    1e-5  # until the gradient differs from that without by so little, relative to its largest
+)
 
 
 @dataclass(frozen=True)
@@ -272,7 +275,11 @@ def fit_unpenalised(loss: Loss, Z: Array, y: Array, offset: Array, weights: Arra
         return c
     if loss.kinked:
         for rounding in _distance(loss, offset, y, weights) * _FINER ** np.arange(_EASED):
-            c = _descended(loss.eased(rounding), Z, y, offset, weights, c)
+            eased = loss.eased(rounding)
+            c = _descended(eased, Z, y, offset, weights, c)
+            q, q_eased = (each.gradient(offset + Z @ c, y) for each in (loss, eased))
+            if np.abs(q_eased - q).max() <= _AS_IT_IS * np.abs(q).max():
+                break
     c = _descended(loss, Z, y, offset, weights, c)
     if loss.quadratic:
         return c

@@ -39,6 +39,7 @@ _LOOSE = 1e-3  # or the tolerance is greater than this,
 _PROVED = 0.5  # until it has proved a gap of so much of the tolerance
 _EQUAL = 1e-8  # rise of the objective, relative to the loss before, that is the solver's rounding
 _SHARP = 1e-3  # gap, relative to the tolerance of prices, of a point that needs no last digits
+_CONFIRMED = 0.01  # and of one that no second solver is asked about
 _AFFORDABLE = 3e10, 1e12  # operations of a step towards these; where the gap is above the tolerance
 _SETTLED = 1e-7  # gap, relative to the loss before, of a point that needs no further solve
 _FEW = 400  # groups up to which iterations are no slower than a solution found at once,
@@ -215,13 +216,35 @@ def solve_over(
             return start
         if working.size == 0:  # prices of a dual point that proves nothing choose no groups either
             working = every
-    if solvers.selects_groups(solver):
-        start = _pruned(full, start, _DROP)
-        point = _solved_closely(full, start, every, solver=solver, tol=tol)
-        pruned = replace(_pruned(full, point, _DROP), n_before=len(point.groups))
-        return _polished(full, pruned, tol)
-    if every.size <= _SOLVE_WHOLE:
-        working = every
+    if not solvers.selects_groups(solver):
+        return _narrowed_down(full, start, working, solver=solver, tol=tol)
+    start = _pruned(full, start, _DROP)
+    point = _solved_closely(full, start, every, solver=solver, tol=tol)
+    pruned = replace(_pruned(full, point, _DROP), n_before=len(point.groups))
+    return _confirmed(full, _polished(full, pruned, tol), solver=solver, tol=tol)
+
+
+def _confirmed(full: Program, point: Point, *, solver: str, tol: float) -> Point:
+    """Return a point that is proved optimal; where it is not, what a second solver makes of it.
+
+    If that is proved better and no higher: a solver knows how far it is from the optimum of a loss
+    that it has rounded off, and of that loss alone.
+    """
+    other = solvers.second(solver, full)
+    if other is None or (gap := _gap(full, point)) <= _CONFIRMED * tol:
+        return point
+    working = full.groups.locate(point.groups)
+    found = _narrowed_down(full, point, working, solver=other, tol=tol)
+    higher = found.objective - point.objective > _EQUAL * full.mean_loss(full.offset)
+    return point if higher or _gap(full, found) >= gap else found
+
+
+def _narrowed_down(
+    full: Program, start: Point, working: Index, *, solver: str, tol: float
+) -> Point:
+    """Solve with a solver that does not select groups: roughly first, to see which ones matter."""
+    if len(full.groups) <= _SOLVE_WHOLE:
+        working = np.arange(len(full.groups))
     rough = _generate(full, start, working, solver=solver, tol=tol, accuracy=_CLOSE * tol)
     few = _pruned(full, rough, _SMALL)
     working = full.groups.locate(few.groups)

@@ -7,6 +7,7 @@ import pytest
 
 from convexgrade.kinks import AbsoluteError, Hinge, Huber, Quantile, SquaredHinge
 from convexgrade.losses import Poisson
+from convexgrade.program import fit_unpenalised
 from convexgrade.solution import Start, Status
 from convexgrade.solvers import cvx, newton, solve
 from tests.test_interior import make_case, objective, scale
@@ -153,3 +154,18 @@ def test_no_neurons_above_alpha_max(loss):
     solution = newton.solve(case(loss, size=1.1), tol=1e-7)
     assert solution.status is Status.OPTIMAL
     assert not solution.blocks.any()
+
+
+@pytest.mark.parametrize("width", [1e-6, 1e-4, 0.01, 0.3])
+@pytest.mark.parametrize("seed", range(4))
+def test_unpenalised_fits_are_stationary_however_narrow_the_loss(width, seed):
+    # Dual points are read off the gradient there: a fit that ends early costs percents of the bound.
+    rng = np.random.default_rng(seed)
+    loss, weights = Huber(width), rng.dirichlet(np.ones(25))
+    Z, y = (
+        np.column_stack([rng.standard_normal((25, 3)), np.ones(25)]),
+        rng.standard_normal((25, 1)),
+    )
+    c = fit_unpenalised(loss, Z, y, np.zeros_like(y), weights)
+    slope = Z.T @ (weights[:, None] * loss.gradient(Z @ c, y))
+    assert np.abs(slope).max() < 1e-9

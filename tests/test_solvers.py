@@ -1,7 +1,5 @@
 """Every solver on every problem of the bank: objective, feasibility, complementarity, gap."""
 
-from dataclasses import replace
-
 import cvxpy as cp
 import numpy as np
 import pytest
@@ -189,21 +187,13 @@ def test_a_small_program_that_native_methods_find_hard():
     assert model.fit(X, y).certificate_.relative_gap < 1e-4
 
 
-def test_what_the_native_methods_leave_of_a_small_program_cvxpy_finishes(monkeypatch):
+def test_cvxpy_is_a_second_solver_of_small_programs_for_those_who_leave_the_choice():
     program = random_program(0, n=10)
-    whole = solvers.solve(program, solver="native")
-    part = replace(
-        whole, blocks=0.5 * whole.blocks, multipliers=None, status=Status.INACCURATE, gap=0.1
-    )
-    monkeypatch.setitem(solvers._SOLVERS, "native", lambda program, start, accuracy: part)
-    assert solvers.solve(program, solver="native") is part
-    assert_optimal(program, solvers.solve(program, solver="auto"))
-    # But neither what is finished, nor a program on which CVXPY would take long.
-    monkeypatch.setattr(solvers, "_UNFINISHED", 0.1)
-    assert solvers.solve(program, solver="auto") is part
-    monkeypatch.setattr(solvers, "_UNFINISHED", 1e-6)
-    monkeypatch.setattr(solvers, "_SMALL", 10)
-    assert solvers.solve(program, solver="auto") is part
+    assert solvers.second("auto", program) == "clarabel"
+    assert solvers.second("native", program) is None
+    assert solvers.second("clarabel", program) is None
+    many = np.zeros(10_000 // sum(program.X.shape) + 1, dtype=int)
+    assert solvers.second("auto", program.over(program.patterns, program.groups.take(many))) is None
 
 
 @pytest.mark.parametrize("loss", ["huber", "absolute_error"])
@@ -218,14 +208,3 @@ def test_an_outlier_does_not_lead_starts_astray(loss, monkeypatch):
     assert model.certificate_.relative_gap < 1e-5
     assert max(steps) < 50
     assert sum(steps) < 1000
-
-
-def test_a_better_point_is_one_of_the_program():
-    program = random_program(0)
-    good = solvers.solve(program, solver="clarabel")
-    poor = replace(good, blocks=0.0 * good.blocks, gap=1.0)
-    outside = replace(good, blocks=-good.blocks)
-    assert solvers._better(program, poor, good) is good
-    assert solvers._better(program, good, poor) is good
-    assert solvers._better(program, poor, outside) is poor
-    assert solvers._better(program, poor, replace(good, status=Status.FAILED)) is poor

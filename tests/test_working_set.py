@@ -427,3 +427,39 @@ def test_nothing_is_refitted_where_nothing_is_left(loss, monkeypatch):
     Z, y = np.ones((5, 1)), np.arange(5.0)[:, None]
     found = program_module.fit_unpenalised(loss, Z, y, y, np.full(5, 0.2))
     np.testing.assert_array_equal(found, [[0.0]])
+
+
+def test_what_a_certificate_finds_wanting_a_second_solver_finishes(monkeypatch):
+    program = random_program(0, n=10)
+    tol, optimum = 1e-6, reference_optimum(program)
+
+    def boasting(program, start, accuracy, solve=solvers._SOLVERS["native"]):
+        solution = solve(program, start, accuracy)
+        return replace(solution, blocks=0.5 * solution.blocks, multipliers=None, gap=0.0)
+
+    monkeypatch.setitem(solvers._SOLVERS, "native", boasting)
+    asked = []
+
+    def second(program, start, accuracy, solve=solvers._SOLVERS["clarabel"]):
+        asked.append(solve(program, start, accuracy))
+        return asked[-1]
+
+    monkeypatch.setitem(solvers._SOLVERS, "clarabel", second)
+    alone = solve_over(program, program.patterns, None, solver="native", tol=tol)
+    assert alone.objective > optimum + 1e-3 * loss_before(program)
+    assert not asked
+    point = solve_over(program, program.patterns, None, solver="auto", tol=tol)
+    assert point.objective == pytest.approx(optimum, abs=1e-8 * loss_before(program))
+    # Nor is a point given up for a worse one.
+    monkeypatch.setattr(
+        working_set, "_narrowed_down", lambda full, *_, **__: null_point(full, full.patterns)
+    )
+    kept = solve_over(program, program.patterns, None, solver="auto", tol=tol)
+    assert kept.objective == alone.objective
+
+
+def test_a_second_solver_is_not_asked_about_what_is_proved(monkeypatch):
+    program = random_program(0, n=10)
+    monkeypatch.setitem(solvers._SOLVERS, "clarabel", None)  # which is not called
+    point = solve_over(program, program.patterns, None, solver="auto", tol=1e-4)
+    assert point.objective == pytest.approx(reference_optimum(program), abs=1e-6)

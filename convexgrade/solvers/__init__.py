@@ -35,9 +35,7 @@ _OPERATIONS = 1e7  # of a system of interior points, for each dimension, squared
 _SLOW = 0.03  # gap after a trial
 _HEAVY = 8  # numbers of a start for each row from which losses with kinks are solved without it
 _GOOD = 1e-7  # gap at which a native method has done its work, whatever it was asked for
-_UNFINISHED = 1e-6  # gap at which the native ones have not, and small programs are tried once more,
-_SMALL = 1e4  # numbers of their masks,
-_FEASIBLE = 1e-8  # by a point that violates the cones by no more, in units of the targets
+_SMALL = 1e4  # numbers of the masks of a program that CVXPY solves soon
 _NOTHING = 1e-12  # loss, relative to that before the grade, that counts as none
 
 
@@ -189,29 +187,16 @@ def solve(
             RuntimeWarning,
             stacklevel=2,
         )
-    # (CVXPY's solutions have an infinite gap: what they could do is done.)
-    unfinished = max(accuracy, _UNFINISHED) < solution.gap < np.inf
-    if solver == "auto" and unfinished and _is_small(program):
-        return _better(program, solution, _SOLVERS["clarabel"](program, start, accuracy))
     return solution
 
 
-def _is_small(program: Program) -> bool:
-    """Return whether CVXPY would take about a second."""
-    n, d = program.X.shape
-    return (n + d) * len(program.groups) <= _SMALL
+def second(solver: str, program: Program) -> str | None:
+    """Return the solver to ask where a certificate finds the first one's point wanting, if there is one.
 
-
-def _better(program: Program, solution: Solution, other: Solution) -> Solution:
-    """Return the other solution if it is a point of the program whose objective is not higher.
-
-    By next to nothing it may be: from the unfinished one, no good bound may follow.
+    For ``"auto"``, CLARABEL where CVXPY takes about a second.
     """
-    size = 1.0 + float(np.abs(program.y).max())
-    if other.status is Status.FAILED or program.violation(other.blocks) > _FEASIBLE * size:
-        return solution
-    here, there = (program.objective(s.blocks, s.unpenalised) for s in (solution, other))
-    return other if there - here <= _UNFINISHED * program.mean_loss(program.offset) else solution
+    n, d = program.X.shape
+    return "clarabel" if solver == "auto" and (n + d) * len(program.groups) <= _SMALL else None
 
 
 def solve_within(program: Program, cap: Array, *, solver: str) -> Solution:
