@@ -7,6 +7,7 @@ none left, the point is optimal over all patterns, though most of them never met
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,7 +40,7 @@ _LOOSE = 1e-3  # or the tolerance is greater than this,
 _PROVED = 0.5  # until it has proved a gap of so much of the tolerance
 _EQUAL = 1e-8  # rise of the objective, relative to the loss before, that is the solver's rounding
 _SHARP = 1e-3  # gap, relative to the tolerance of prices, of a point that needs no last digits
-_CONFIRMED = 0.01  # and of one that no second solver is asked about
+_CONFIRMED = 0.01, 1e-8  # and, or below the second, of one that no second solver is asked about
 _AFFORDABLE = 3e10, 1e12  # operations of a step towards these; where the gap is above the tolerance
 _SETTLED = 1e-7  # gap, relative to the loss before, of a point that needs no further solve
 _FEW = 400  # groups up to which iterations are no slower than a solution found at once,
@@ -230,11 +231,13 @@ def _confirmed(full: Program, point: Point, *, solver: str, tol: float) -> Point
     If that is proved better and no higher: a solver knows how far it is from the optimum of a loss
     that it has rounded off, and of that loss alone.
     """
-    other = solvers.second(solver, full)
-    if other is None or (gap := _gap(full, point)) <= _CONFIRMED * tol:
+    other, (share, least) = solvers.second(solver, full), _CONFIRMED
+    if other is None or (gap := _gap(full, point)) <= max(share * tol, least):
         return point
     working = full.groups.locate(point.groups)
-    found = _narrowed_down(full, point, working, solver=other, tol=tol)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a solver that nobody asked for by name
+        found = _narrowed_down(full, point, working, solver=other, tol=tol)
     higher = found.objective - point.objective > _EQUAL * full.mean_loss(full.offset)
     return point if higher or _gap(full, found) >= gap else found
 

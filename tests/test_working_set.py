@@ -450,6 +450,11 @@ def test_what_a_certificate_finds_wanting_a_second_solver_finishes(monkeypatch):
     assert not asked
     point = solve_over(program, program.patterns, None, solver="auto", tol=tol)
     assert point.objective == pytest.approx(optimum, abs=1e-8 * loss_before(program))
+    # Where that solver fails, what there was stays, and nobody hears of it.
+    failed = replace(asked[-1], status=Status.FAILED)
+    monkeypatch.setitem(solvers._SOLVERS, "clarabel", lambda program, start, accuracy: failed)
+    kept = solve_over(program, program.patterns, None, solver="auto", tol=tol)
+    assert optimum < kept.objective <= alone.objective + 1e-12
     # Nor is a point given up for a worse one.
     monkeypatch.setattr(
         working_set, "_narrowed_down", lambda full, *_, **__: null_point(full, full.patterns)
