@@ -93,7 +93,8 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     fit_intercept : bool, default=True
         Fit an unpenalised intercept in every grade.
     linear_term : bool, default=False
-        Fit an unpenalised linear term in every grade.
+        Fit an unpenalised linear term in every grade. Where that alone separates the classes of the
+        training rows, probabilities are all but 0 and 1.
     tol : float, default=1e-4
         Relative gap at which a grade counts as optimal; at most 1.
     max_iter : int, default=1

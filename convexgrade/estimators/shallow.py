@@ -222,7 +222,8 @@ class ConvexReLUClassifier(ClassifierTargets, OneGrade):
     fit_intercept : bool, default=True
         Fit an unpenalised intercept.
     linear_term : bool, default=False
-        Fit an unpenalised linear term.
+        Fit an unpenalised linear term. Where that alone separates the classes of the training rows,
+        probabilities are all but 0 and 1.
     tol : float, default=1e-4
         Relative gap at which a grade counts as optimal; at most 1.
     max_iter : int, default=3
