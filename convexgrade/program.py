@@ -40,9 +40,7 @@ _DEPENDENT = 1e-6  # share of a column that others leave, below which Newton ste
 _FAR = 3.0  # responses, in units of the targets, that need not be so large
 _FLAT = 1e-12, 1e-7  # where the loss rises by this share; the latter with kinks, rounded off
 _FINER, _EASED = 0.3, 60  # rounding of kinks from solve to solve, of so many at most,
-_AS_IT_IS = (
-    1e-5  # until the gradient differs from that without by so little, relative to its largest
-)
+_AS_IT_IS = 1e-5  # until gradients differ from those without by so little of the largest
 
 
 @dataclass(frozen=True)
