@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade import solvers
-from convexgrade.certificate import Multipliers, dual_norm_bound, dual_point, lower_bound
+from convexgrade.certificate import (
+    Multipliers,
+    certify_network,
+    dual_norm_bound,
+    dual_point,
+    lower_bound,
+)
 from convexgrade.cones import Cones, Tight
 from convexgrade.network import Network, from_blocks
 from convexgrade.patterns import Patterns, activation
@@ -218,7 +224,7 @@ def solve_over(
         if working.size == 0:  # prices of a dual point that proves nothing choose no groups either
             working = every
     if not solvers.selects_groups(solver):
-        return _narrowed_down(full, start, working, solver=solver, tol=tol)
+        return _narrowed(full, start, working, solver=solver, tol=tol)
     start = _pruned(full, start, _DROP)
     point = _solved_closely(full, start, every, solver=solver, tol=tol)
     pruned = replace(_pruned(full, point, _DROP), n_before=len(point.groups))
@@ -226,25 +232,28 @@ def solve_over(
 
 
 def _confirmed(full: Program, point: Point, *, solver: str, tol: float) -> Point:
-    """Return a point that is proved optimal; where it is not, what a second solver makes of it.
+    """Return a point that is proved optimal; where it is not, a second solver's, if that is better.
 
-    If that is proved better and no higher: a solver knows how far it is from the optimum of a loss
-    that it has rounded off, and of that loss alone.
+    The first one knows the gap of a loss that it has rounded off, not what rounding makes of a network.
     """
     other, (share, least) = solvers.second(solver, full), _CONFIRMED
-    if other is None or (gap := _gap(full, point)) <= max(share * tol, least):
+    if other is None or (gap := _certified(full, point)) <= max(share * tol, least):
         return point
-    working = full.groups.locate(point.groups)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of a solver that nobody asked for by name
-        found = _narrowed_down(full, point, working, solver=other, tol=tol)
+        found = _narrowed(full, point, full.groups.locate(point.groups), solver=other, tol=tol)
     higher = found.objective - point.objective > _EQUAL * full.mean_loss(full.offset)
-    return point if higher or _gap(full, found) >= gap else found
+    return point if higher or _certified(full, found) >= gap else found
 
 
-def _narrowed_down(
-    full: Program, start: Point, working: Index, *, solver: str, tol: float
-) -> Point:
+def _certified(full: Program, point: Point) -> float:
+    """Return the relative gap of a point's network, as its certificate will have it."""
+    network, rho = point.network(full), point.multipliers
+    own = certify_network(full, network, point.patterns, status=point.status, multipliers=rho)
+    return own.relative_gap
+
+
+def _narrowed(full: Program, start: Point, working: Index, *, solver: str, tol: float) -> Point:
     """Solve with a solver that does not select groups: roughly first, to see which ones matter."""
     if len(full.groups) <= _SOLVE_WHOLE:
         working = np.arange(len(full.groups))

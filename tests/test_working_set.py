@@ -457,7 +457,7 @@ def test_what_a_certificate_finds_wanting_a_second_solver_finishes(monkeypatch):
     assert optimum < kept.objective <= alone.objective + 1e-12
     # Nor is a point given up for a worse one.
     monkeypatch.setattr(
-        working_set, "_narrowed_down", lambda full, *_, **__: null_point(full, full.patterns)
+        working_set, "_narrowed", lambda full, *_, **__: null_point(full, full.patterns)
     )
     kept = solve_over(program, program.patterns, None, solver="auto", tol=tol)
     assert kept.objective == alone.objective
