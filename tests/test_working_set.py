@@ -455,6 +455,12 @@ def test_what_a_certificate_finds_wanting_a_second_solver_finishes(monkeypatch):
     monkeypatch.setitem(solvers._SOLVERS, "clarabel", lambda program, start, accuracy: failed)
     kept = solve_over(program, program.patterns, None, solver="auto", tol=tol)
     assert optimum < kept.objective <= alone.objective + 1e-12
+    # Nor is one that leaves the cones taken as it is.
+    outside = replace(asked[-1], blocks=-asked[-1].blocks)
+    monkeypatch.setitem(solvers._SOLVERS, "clarabel", lambda program, start, accuracy: outside)
+    kept = solve_over(program, program.patterns, None, solver="auto", tol=tol)
+    assert optimum < kept.objective <= alone.objective + 1e-12
+    assert program.over(kept.patterns, kept.groups).violation(kept.blocks) < 1e-12
     # Nor is a point given up for a worse one.
     monkeypatch.setattr(
         working_set, "_narrowed", lambda full, *_, **__: null_point(full, full.patterns)
