@@ -74,7 +74,7 @@ def test_groups_that_do_not_matter_are_exactly_zero():
 
 @pytest.mark.parametrize("alpha", [1e-2, 1e-3])
 def test_groups_join_until_all_that_matter_are_there(alpha):
-    program = real_program("concrete", 400, 90, alpha, cones=False)
+    program = real_program("concrete", 700, 90, alpha, cones=False)
     found, reference = active.solve(program, tol=1e-8), interior.solve(program, tol=1e-9)
     assert found.status is Status.OPTIMAL
     assert np.count_nonzero(found.blocks.any(axis=1)) > active._JOIN

@@ -29,7 +29,10 @@ Solver = Callable[[Program, Start | None, float], Solution]
 # interior points are affordable, it has a trial, and leaves the program to them if it is slow.
 _FEW_COLUMNS = 30  # of X, without cones,
 _SMALL_SYSTEM = 1500, 3000  # rows or columns, where outputs are not coupled, and where they are,
-_MANY = 0.2  # share of active groups
+_MANY = 0.2, 0.5  # share of its columns, or numbers for each row, that a start has,
+_ROOM = (
+    8  # and columns for each row up to which it is no matter that interior points see all groups
+)
 _DIMENSIONS = 10
 _OPERATIONS = 1e7  # of a system of interior points, for each dimension, squared, as of Newton steps
 _SLOW = 0.03  # gap after a trial
@@ -96,8 +99,11 @@ def _suits_interior_points(program: Program, start: Start | None) -> bool:
     limit = _SMALL_SYSTEM[len(_coupled(program)) < program.n_outputs]
     if d > _FEW_COLUMNS or min(n, columns) * program.n_outputs > limit:
         return False
-    share = 0.0 if start is None else start.blocks.any(axis=1).mean()
-    return not program.loss.quadratic or bool(share >= _MANY)
+    if not program.loss.quadratic:
+        return True
+    active = 0 if start is None else np.count_nonzero(start.blocks)
+    share, a_row = _MANY
+    return columns <= _ROOM * n and bool(active >= min(share * columns, a_row * n))
 
 
 def _coupled(program: Program) -> list[tuple[int, ...]]:

@@ -15,10 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from convexgrade.solvers import _symmetric
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._operator import Operator, Outputs, chunks
-from convexgrade.solvers._symmetric import Factor, Floats, squared
+from convexgrade.solvers._symmetric import Factor, Floats, factored_over_rows, squared
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -147,18 +146,9 @@ class Columns:
 
     def row_factor(self, S: Array, dtype: DTypeLike = float) -> Factor:
         """Return the Cholesky factor of I + S K K^T S, of the rows of one output after the other."""
-        (n, k), S = S.shape[:2], S.astype(dtype, copy=False)
-        if k == 1:
-            matrix = self.outer(self.faces[0], S[:, 0])
-        else:
-            blocks = np.zeros((k, n, k, n), dtype=dtype)
-            for m, face in enumerate(self.faces):
-                outer = _symmetric.square(self.outer(face, np.ones((n, 1), dtype=dtype)))
-                for a, b in np.ndindex(k, k):
-                    blocks[a, :, b, :] += S[:, a, m, None] * outer * S[:, m, b]
-            matrix = _symmetric.triangle(blocks.reshape(k * n, k * n))
-        matrix[_symmetric.diagonal(matrix)] += 1.0
-        return _symmetric.factored_triangle(matrix)
+        return factored_over_rows(
+            lambda m, scale: self.outer(self.faces[m], scale), S.astype(dtype, copy=False)
+        )
 
     def outer(self, face: Face, scale: Floats) -> Floats:
         """Return the triangle of K K^T of one output, its rows times ``scale`` (n_samples, 1).

@@ -39,7 +39,7 @@ from convexgrade.solvers._operator import (
     masked_sums,
     square_roots,
 )
-from convexgrade.solvers._symmetric import cholesky
+from convexgrade.solvers._symmetric import Factor, Floats, cholesky, factored_over_rows, squared
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -125,23 +125,25 @@ class _Part:
         channels = np.einsum("cij,cj->ci", self.T, u)
         return np.concatenate([channels.ravel(), self.scale * (self.Z.T @ theta)])
 
-    def outer(self) -> Array:
-        """Return K K^T: of a channel, a (X X^T) o (m m^T) + (D X w)(D X w)^T if T is so simple."""
-        n, d = self.X.shape
-        free = self.Z * self.scale
-        total = free @ free.T
+    def outer(self, scale: Floats) -> Floats:
+        """Return the triangle of K K^T, its rows times ``scale`` (n_samples, 1).
+
+        Of a channel it is a (X X^T) o (m m^T) + (D X w)(D X w)^T if T is so simple.
+        """
+        (n, d), X = self.X.shape, scale * self.X
+        free = scale * self.Z * self.scale
         simple = _level_and_axis(self.T)
         if simple is not None:
-            masks = np.sqrt(simple[0]) * self.masks
-            panel = (self.X @ simple[1].T) * self.masks
-            total += (self.X @ self.X.T) * (masks @ masks.T) + panel @ panel.T
-            return np.asarray(total)
+            total = squared(X)
+            total *= squared(np.sqrt(simple[0]) * self.masks)
+            total = squared(free, 1.0, total)
+            return squared((X @ simple[1].T) * self.masks, 1.0, total)
+        total = squared(free)
         for some in chunks(len(self.T), n * d):
-            blocks = (self.X @ self.T[some].reshape(-1, d).T).reshape(n, -1, d)
+            blocks = (X @ self.T[some].reshape(-1, d).T).reshape(n, -1, d)
             blocks *= self.masks[:, some, None]
-            panel = blocks.reshape(n, -1)
-            total += panel @ panel.T
-        return np.asarray(total)
+            total = squared(blocks.reshape(n, -1), 1.0, total)
+        return total
 
     def scale_rows(self, matrix: Array) -> Array:
         """Return diag(T, scale) times a matrix that has one row a column of A."""
@@ -190,27 +192,19 @@ class _RowSystem:
 
     parts: list[_Part]
     S: Array  # (n_samples, k, k)
-    factor: Array
+    factor: Factor
 
     @classmethod
     def build(cls, parts: list[_Part], curvature: Array) -> _RowSystem:
         """Form I + S K K^T S, output by output, and factor."""
-        n, k = curvature.shape[:2]
         S = square_roots(curvature)
-        blocks = np.zeros((k, n, k, n))
-        for m, part in enumerate(parts):
-            outer = part.outer()
-            for a, b in np.ndindex(k, k):
-                blocks[a, :, b, :] += S[:, a, m, None] * outer * S[:, m, b]
-        matrix = blocks.reshape(k * n, k * n)
-        matrix[np.diag_indices_from(matrix)] += 1.0
-        return cls(parts, S, cholesky(matrix))
+        return cls(parts, S, factored_over_rows(lambda m, scale: parts[m].outer(scale), S))
 
     def solve(self, right: list[Array]) -> list[Array]:
         pairs = list(zip(self.parts, right, strict=True))
         f = np.stack([part.forward(r) for part, r in pairs])
         scaled = np.einsum("iab,bi->ai", self.S, f)
-        inner = cho_solve((self.factor.T, False), scaled.ravel(), check_finite=False)
+        inner = self.factor.solve(scaled.ravel())
         theta = np.einsum("iab,bi->ai", self.S, inner.reshape(f.shape))
         return [r - part.adjoint(t) for (part, r), t in zip(pairs, theta, strict=True)]
 

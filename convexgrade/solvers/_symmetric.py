@@ -7,7 +7,7 @@ many numbers as a square, and products and factors take no longer. It may be in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import isqrt
 from typing import Any
@@ -133,6 +133,31 @@ def factored_triangle(entries: Floats) -> Factor:
         if info == 0 and np.isfinite(found[place]).all():
             return Factor.unpacked(np.asarray(found))
     raise np.linalg.LinAlgError("not positive definite")
+
+
+def factored_over_rows(outer: Callable[[int, Floats], Floats], S: Floats) -> Factor:
+    """Return the factor of I + S K K^T S, of the rows of one output after the other.
+
+    Parameters
+    ----------
+    outer : callable
+        ``outer(m, scale)`` is the triangle of K K^T of output m, its rows times ``scale``
+        (n_samples, 1).
+    S : ndarray of shape (n_samples, k, k)
+        Couples the outputs; in the precision of the factor.
+    """
+    n, k = S.shape[:2]
+    if k == 1:
+        matrix = outer(0, S[:, 0])
+    else:
+        blocks, unscaled = np.zeros((k, n, k, n), dtype=S.dtype), np.ones((n, 1), dtype=S.dtype)
+        for m in range(k):
+            own = square(outer(m, unscaled))
+            for a, b in np.ndindex(k, k):
+                blocks[a, :, b, :] += S[:, a, m, None] * own * S[:, m, b]
+        matrix = triangle(blocks.reshape(k * n, k * n))
+    matrix[diagonal(matrix)] += 1.0
+    return factored_triangle(matrix)
 
 
 def cholesky(matrix: Array) -> Array:

@@ -47,7 +47,7 @@ _PATIENCE = 8  # rounds without half the gap after which the method gives up
 _RIDGE = 1e-10  # of the diagonal: where groups can stand in for others, systems are singular
 _BEYOND = 1e-9  # where a vector reaches zero, how much longer a step is than the way there
 _COLUMNS = 1250  # of a system, or as many as there are rows,
-_ANY, _A_ROW = 200, 2  # but where rows are few, no more than so many, or so many for each
+_ANY, _A_ROW = 200, 1.6  # but where rows are few, no more than so many, or so many for each
 _DIMENSIONS = 20  # of a program for this method, unless all its columns
 _EVERY = 2500  # are no more than rows, and no more than so many
 

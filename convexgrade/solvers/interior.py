@@ -45,7 +45,8 @@ _FRACTION = 0.95  # of the way to the boundary that a step may go
 _LAG = 0.003  # share of the residuals in the error below which the gap need not fall
 _TRUST = 2.0  # largest ratio of a change of gradient to its linear model
 _REFINEMENTS = 5  # most corrections of a linear solve,
-_REFINED = 1e-12  # down to this residual, relative to the right side
+_REFINED = 1e-3  # down to a residual, relative to the right side, of this share of the error,
+_EXACT, _ROUGH = 1e-12, 1e-9  # but no smaller than the first and no larger than the second
 _CORRECTIONS = 2  # most centrality corrections of a step,
 _LONG = 0.9  # tried up to this length of step,
 _NEAR, _FAR = 0.3, 3.0  # to bring products to between these multiples of the target
@@ -228,8 +229,9 @@ class _Problem:
 class _Newton:
     """The Newton system at a point, factored."""
 
-    def __init__(self, problem: _Problem, point: _Point, grams: _kkt.Grams) -> None:
+    def __init__(self, problem: _Problem, point: _Point, grams: _kkt.Grams, error: float) -> None:
         p = problem.program
+        self.refined = min(max(_EXACT, _REFINED * error), _ROUGH)
         self.problem, self.point = problem, point
         self.scaling = soc.Scaling.between(point.primal, point.dual)
         self.ratio = point.multiplier / point.slack
@@ -274,7 +276,7 @@ class _Newton:
     def _solve(self, r: Array, r_free: Array) -> tuple[Array, Array]:
         """Solve for (v, c), and refine with the exact system for as long as that helps."""
         v, c = self.factors.solve(r, r_free)
-        enough, before = _REFINED * float(np.abs(r).max()), np.inf
+        enough, before = self.refined * float(np.abs(r).max()), np.inf
         for _ in range(_REFINEMENTS):
             left, left_free = self._multiply(v, c)
             rest, rest_free = r - left, r_free - left_free
@@ -379,7 +381,7 @@ def _path(problem: _Problem, point: _Point, tol: float) -> Iterator[_Record]:
         lag = error - point.gap / problem.loss
         floor = max(0.1 * tol, _LAG * lag) * problem.loss / point.n_products
         try:
-            point = _next(_Newton(problem, point, grams), residuals, floor)
+            point = _next(_Newton(problem, point, grams, error), residuals, floor)
         except np.linalg.LinAlgError:
             return
 
