@@ -225,15 +225,31 @@ class _RoundedHuber(_Rounded):
         return Kink(y, 0.0, 1.0)
 
     def costs(self, f: Array, y: Array) -> Array:
-        """Return the mean of ``sqrt(t^2 + rounding^2)`` over all t within ``width`` of r."""
-        r = f - y
-        return (self._integral(r + self.width) - self._integral(r - self.width)) / (
-            2.0 * self.width
-        )
+        """Return the mean of ``sqrt(t^2 + rounding^2)`` over all t within ``width`` of r.
 
-    def _integral(self, t: Array) -> Array:
-        root = np.hypot(t, self.rounding)
-        return 0.5 * (t * root + self.rounding**2 * np.arcsinh(t / self.rounding))
+        With z in place of the two ends of the integral, whose difference would cancel.
+        """
+        short = self._short(f - y)
+        return (1.0 - short) * np.abs(f - y) + self._below(short * (2.0 - short))
+
+    def dual_costs(self, q: Array, y: Array) -> Array:
+        """Return ``q y`` less what the loss falls short of ``q r``, between -1 and 1."""
+        inside = np.abs(q) <= 1.0 + _OUTSIDE
+        below = self._below(np.maximum((1.0 - q) * (1.0 + q), 0.0))
+        return np.where(inside, q * y - below, np.inf)
+
+    def _below(self, left: Array) -> Array:
+        """Return ``z r`` less the loss, negated, for 1 - z^2.
+
+        With T+- = r +- width and R = sqrt(T^2 + rounding^2), z = (R+ - R-) / (2 width), hence
+        R+ + R- = 2 r / z; and the difference of arsinh(T / rounding) is twice the artanh of
+        (T+ - T-) / (R+ + R-).
+        """
+        root = np.sqrt(left)
+        arc = np.arcsinh(self.width * root / self.rounding)
+        return 0.5 * (
+            root * np.hypot(self.width * root, self.rounding) + self.rounding**2 / self.width * arc
+        )
 
 
 @dataclass(frozen=True)
@@ -320,6 +336,14 @@ class _RoundedSquaredHinge(SquaredHinge):
     def gradient(self, f: Array, y: Array) -> Array:
         """Return ``-t w``."""
         return (1.0 - 2.0 * y) * self._width(_missing(f, y))
+
+    def dual_costs(self, q: Array, y: Array) -> Array:
+        """Return ``q t + (q^2 - rounding^2) / 4`` less ``rounding^2 / 2 log |q / rounding|``."""
+        t = 2.0 * y - 1.0
+        inside = q * t < 0.0
+        ratio = np.where(inside, np.abs(q) / self.rounding, 1.0)
+        added = 0.25 * (ratio**2 - 1.0) - 0.5 * np.log(ratio)
+        return np.where(inside, q * t + self.rounding**2 * added, np.inf)
 
     def bends(self, f: Array, y: Array) -> Array:
         """Return the second derivative, which is positive."""
