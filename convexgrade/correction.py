@@ -49,6 +49,7 @@ from convexgrade.network import Network
 from convexgrade.readouts import refit_readouts, with_network
 from convexgrade.solution import Status
 from convexgrade.solvers._kronecker import KroneckerSystem
+from convexgrade.solvers._operator import square_roots
 
 Array = NDArray[np.float64]
 
@@ -199,7 +200,7 @@ def model_of(
     grade = chain.grades[index]
     output = chain.output(data.X)
     gradient = data.weights[:, None] * loss.gradient(output, data.y)
-    root = _roots(data.weights[:, None, None] * loss.hessian(output, data.y))
+    root = square_roots(data.weights[:, None, None] * loss.hessian(output, data.y))
     U = grade.network.vectors
     norms = np.linalg.norm(U, axis=0)
     pull = grade.alpha * np.abs(grade.network.output_coef).sum(axis=1) / np.maximum(norms, 1e-300)
@@ -208,14 +209,6 @@ def model_of(
     system = KroneckerSystem(layer.H, root @ by_response)
     size = np.einsum("ikj,ikj->j", system.G, system.G)
     return Model(system, slope, pull, np.maximum(size, _FLOOR * size.max(initial=1e-100)))
-
-
-def _roots(curvature: Array) -> Array:
-    """Return R with R^T R = each matrix of (n, k, k), positive semi-definite up to rounding."""
-    if curvature.shape[1] == 1:
-        return np.sqrt(np.maximum(curvature, 0.0))
-    values, vectors = np.linalg.eigh(curvature)
-    return np.sqrt(np.maximum(values, 0.0))[:, :, None] * np.swapaxes(vectors, 1, 2)
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]

@@ -1,13 +1,18 @@
 """All readouts of a chain at once: what its grades make of their features is a convex program.
 
 With the hidden features of every grade kept as they are, the output of a chain is linear in the output
-weights a_lj of all its neurons, its linear terms and its intercept, and the objective
+weights a_lj of all its neurons, the linear term of its first grade and its intercept, and the objective
 
-    F(baseline + sum_l hidden_l a_l + H_l c_l + b)  +  sum_l alpha_l sum_j ||u_lj|| ||a_lj||_1
+    F(baseline + sum_l hidden_l a_l + sum_l H_l c_l + b)  +  sum_l alpha_l sum_j ||u_lj|| ||a_lj||_1
 
-is a weighted lasso. It is solved by Newton steps whose quadratic models `_lasso` solves to the end.
-Where the loss does not couple outputs, or they are too many to be solved at once, each output in turn
-until a round over them gains nothing: the non-smooth part is separable, so that is the optimum.
+is a weighted lasso. Linear terms c_l of later grades stay as they were fitted. They read the inputs once
+more, which the first one does, and the features of earlier grades, for which they pay nothing: they
+would take over from readouts that bear a penalty, and a correction would shrink features for ever, and
+let their coefficients grow.
+
+It is solved by Newton steps whose quadratic models `_lasso` solves to the end. Where the loss does not
+couple outputs, or they are too many to be solved at once, each output in turn until a round over them
+gains nothing: the non-smooth part is separable, so that is the optimum.
 
 Where grades read the output of the chain so far, only the last readout is free of consequences for
 later features; then it is refitted alone.
@@ -16,6 +21,7 @@ later features; then it is refitted alone.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +29,11 @@ from numpy.typing import NDArray
 from convexgrade.losses import Loss
 from convexgrade.multigrade import Chain, Data
 from convexgrade.network import Network
+from convexgrade.program import independent_columns
 from convexgrade.solvers._lasso import minimise_l1
+from convexgrade.solvers._operator import coupled
 
 Array = NDArray[np.float64]
-
 Index = NDArray[np.intp]
 
 _ROUNDS = 100
@@ -49,35 +56,47 @@ def refit_readouts(chain: Chain, data: Data, loss: Loss) -> Chain:
     Returns
     -------
     Chain
-        The same features; output weights, linear terms and the intercept of the last grade that has
-        one are the minimisers of mean loss plus penalties, to 1e-10 of the objective a round.
+        The same features; output weights, the linear term of the first grade whose readout may change
+        and the intercept of the last grade that has one are the minimisers of mean loss plus penalties,
+        to 1e-10 of the objective a round.
     """
     first = len(chain) - 1 if chain.handover.hands_output else 0
-    columns, penalty, coef = _columns(chain, data.X, first)
-    offset = chain.output(data.X) - columns @ coef
-    coef = _minimise(columns, penalty, coef, offset, data, loss)
-    return _with_readouts(chain, coef, first)
+    features = _features(chain, data, first)
+    offset = chain.output(data.X) - features.columns @ features.coef
+    coef = _minimise(features.columns, features.penalty, features.coef, offset, data, loss)
+    return _with_readouts(chain, coef, first, features.linear)
 
 
-def _columns(chain: Chain, X: Array, first: int) -> tuple[Array, Array, Array]:
-    """Return features (n, q), their penalties (q,) and their coefficients (q, k), grade by grade."""
-    features, penalty, coef = [], [], []
-    for index, (step, (_, grade)) in enumerate(zip(chain.walk(X), chain.links, strict=False)):
+class _Features(NamedTuple):
+    """What readouts weigh, grade by grade."""
+
+    columns: Array  # (n, q)
+    penalty: Array  # (q,)
+    coef: Array  # (q, k)
+    linear: Index  # columns of the first linear term, of those that depend on no others
+
+
+def _features(chain: Chain, data: Data, first: int) -> _Features:
+    columns, penalty, coef = [], [], []
+    linear = np.arange(0)
+    for index, (step, grade) in enumerate(zip(chain.walk(data.X), chain.grades, strict=False)):
         if index < first:
             continue
         network = grade.network
-        features.append(network.hidden(step.H))
+        columns.append(network.hidden(step.H))
         penalty.append(grade.alpha * np.linalg.norm(network.vectors, axis=0))
         coef.append(network.output_coef)
-        if grade.settings.linear_term:
-            features.append(step.H)
-            penalty.append(np.zeros(step.H.shape[1]))
-            coef.append(network.linear_coef)
+        if index == first and grade.settings.linear_term:
+            centred = grade.settings.fit_intercept
+            linear = independent_columns(step.H, data.weights, centred=centred)
+            columns.append(step.H[:, linear])
+            penalty.append(np.zeros(linear.size))
+            coef.append(network.linear_coef[linear])
     for index in _last_intercept(chain, first):
-        features.append(np.ones((len(X), 1)))
+        columns.append(np.ones((len(data.X), 1)))
         penalty.append(np.zeros(1))
         coef.append(chain.grades[index].network.intercept[None, :])
-    return np.hstack(features), np.concatenate(penalty), np.vstack(coef)
+    return _Features(np.hstack(columns), np.concatenate(penalty), np.vstack(coef), linear)
 
 
 def _last_intercept(chain: Chain, first: int) -> list[int]:
@@ -85,15 +104,13 @@ def _last_intercept(chain: Chain, first: int) -> list[int]:
     return [i for i in range(first, len(chain)) if chain.grades[i].settings.fit_intercept][-1:]
 
 
-def _with_readouts(chain: Chain, coef: Array, first: int) -> Chain:
-    links, row = list(chain.links), 0
-    for index in range(first, len(links)):
-        grade = links[index].grade
-        network = grade.network
+def _with_readouts(chain: Chain, coef: Array, first: int, linear: Index) -> Chain:
+    row = 0
+    for index in range(first, len(chain)):
+        network, some = chain.grades[index].network, linear if index == first else linear[:0]
         output_coef, row = coef[row : row + network.n_neurons], row + network.n_neurons
-        linear_coef = network.linear_coef
-        if grade.settings.linear_term:
-            linear_coef, row = coef[row : row + len(linear_coef)], row + len(linear_coef)
+        linear_coef = network.linear_coef.copy()
+        linear_coef[some], row = coef[row : row + some.size], row + some.size
         last = index in _last_intercept(chain, first)
         refitted = replace(
             network,
@@ -101,8 +118,8 @@ def _with_readouts(chain: Chain, coef: Array, first: int) -> Chain:
             linear_coef=linear_coef,
             intercept=coef[-1] if last else network.intercept,
         )
-        links[index] = with_network(chain, index, refitted).links[index]
-    return replace(chain, links=tuple(links))
+        chain = with_network(chain, index, refitted)
+    return chain
 
 
 def with_network(chain: Chain, index: int, network: Network) -> Chain:
@@ -122,7 +139,7 @@ def _minimise(
         return float(value + penalty @ np.abs(coef).sum(axis=1))
 
     value = objective(coef)
-    blocks = _blocks_of_outputs(loss.hessian(offset + columns @ coef, data.y), len(coef))
+    blocks = _outputs_at_once(loss.hessian(offset + columns @ coef, data.y), len(coef))
     for _ in range(_ROUNDS):
         before = value
         for outputs in blocks:
@@ -135,12 +152,11 @@ def _minimise(
     return coef
 
 
-def _blocks_of_outputs(hessian: Array, n_columns: int) -> list[Index]:
+def _outputs_at_once(hessian: Array, n_columns: int) -> list[Index]:
+    """Return the sets of outputs that a Newton step takes on together."""
     k = hessian.shape[1]
-    coupled = bool(np.any(hessian * (1.0 - np.eye(k))))
-    if coupled and n_columns * k <= _AT_ONCE:
-        return [np.arange(k)]
-    return [np.array([output]) for output in range(k)]
+    together = coupled(hessian) if n_columns * k <= _AT_ONCE else [(output,) for output in range(k)]
+    return [np.array(outputs) for outputs in together]
 
 
 def _newton_step(

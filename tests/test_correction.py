@@ -290,6 +290,28 @@ def test_the_last_grade_with_an_intercept_bears_it_for_all(early):
     assert corrected.certificates_ == certify(corrected.set_params(linear_term=False), X, y)
 
 
+@pytest.mark.parametrize("method", ["readouts", "backward"])
+def test_linear_terms_of_later_grades_do_not_take_over(method):
+    """They pay nothing for features of earlier grades: with them, coefficients went into thousands."""
+    rng = np.random.default_rng(11)
+    X = rng.standard_normal((70, 3))
+    X[:, 2] = X[:, 0] + 1e-9 * X[:, 2]  # one that no linear term tells from another
+    y = np.abs(X[:, 0]) + X[:, 1] * X[:, 0] + 0.1 * rng.standard_normal(70)
+    model = MultigradeRegressor(
+        0.003, n_grades=3, n_patterns=8, linear_term=True, early_stopping=False, random_state=0
+    ).fit(X, y)
+    assert model.n_grades_ == 3
+    corrected = correct(model, X, y, method=method)
+    assert corrected.objective_path_[-1] < 0.9 * corrected.objective_path_[0]
+    before, after = ([g.network.linear_coef for g in m.grades_] for m in (model, corrected))
+    assert np.abs(after[0]).max() < 10.0 * np.abs(before[0]).max()
+    assert np.any(after[0] != before[0])
+    for was, now in zip(before[1:], after[1:], strict=True):
+        np.testing.assert_array_equal(was, now)
+    for certificate in corrected.certificates_:
+        assert certificate.gap >= 0.0
+
+
 def test_limits_on_sweeps_do_not_touch_readouts_which_make_none():
     model, X, y = fitted("one")
     plain = correct(model, X, y, method="readouts")
