@@ -202,6 +202,8 @@ def _split_target(frame: Any, target: str) -> tuple[Any, Any]:
         print(f"Rows dropped for having no value of {target!r}: {(~known).sum()}.")
     frame = frame[known]
     values = frame.pop(target)
+    if holds_numbers(values) and np.isinf(values.to_numpy(dtype=np.float64)).any():
+        raise ValueError(f"Column {target!r} holds infinite values.")
     empty, names = [name for name in frame if frame[name].isna().all()], tell_names(frame)
     for reason, dropped in (("without any value", empty), ("of texts all different", names)):
         if dropped:

@@ -115,13 +115,15 @@ def encode(columns: Sequence[Column], frame: Any) -> Array:
     TypeError
         If it is no pandas.DataFrame.
     ValueError
-        If a column is missing or there twice, or a numeric one holds something else or an infinite
-        value.
+        If a column is missing or there twice, a numeric one holds something else or an infinite
+        value, or there are no rows.
     """
     frame = _named(frame)
     missing = [column.name for column in columns if column.name not in frame.columns]
     if missing:
         raise ValueError(f"The table lacks {listed(missing)}.")
+    if len(frame) == 0:
+        raise ValueError("The table has no rows.")
     known = [np.array(c.categories, dtype=object) for c in columns if c.categories is not None]
     encoder = _encoder(columns, known).fit(_cleaned(columns, one_row(columns)))
     return np.asarray(encoder.transform(_cleaned(columns, frame)), dtype=np.float64)

@@ -52,7 +52,8 @@ class ConstructiveMultigrade:
 
     No data and no training: the weights follow from values of the function. The network has width
     d + 2 throughout. No grade raises the size of the residual at any point of the cube, and every stage
-    (many grades) at least halves its largest value [1]_.
+    (many grades) at least halves its largest value [1]_: with a modulus of continuity; without one,
+    what the values at the nodes do not show can rise.
 
     Parameters
     ----------
@@ -352,7 +353,7 @@ def _checked(f: Function, dimension: int) -> Function:
     """Return f with its values checked."""
 
     def checked(X: Array) -> Array:
-        values = np.asarray(f(X), dtype=np.float64)
+        values = np.asarray(f(X.copy()), dtype=np.float64)  # f may write on what it gets
         if values.shape != (len(X),):
             raise ValueError(
                 f"f returned shape {values.shape} for points of shape {X.shape}; it must map "

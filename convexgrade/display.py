@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import is_classifier
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.metrics import (
     mean_absolute_error,
     mean_pinball_loss,
@@ -135,12 +135,17 @@ class GradesDisplay:
         Returns
         -------
         GradesDisplay
+
+        Raises
+        ------
+        TypeError
+            If the estimator is no chain.
         """
         if isinstance(estimator, Pipeline):
             X = estimator[:-1].transform(X) if len(estimator) > 1 else X
             estimator = estimator[-1]
-        if not hasattr(estimator, "staged_predict"):
-            raise TypeError(f"{type(estimator).__name__} is no chain: it has no staged_predict.")
+        if not (isinstance(estimator, BaseEstimator) and hasattr(estimator, "staged_predict")):
+            raise TypeError(f"{type(estimator).__name__} is no chain that was fitted to data.")
         metric, error = error_metric(estimator)
         errors = np.array([error(y, predicted) for predicted in estimator.staged_predict(X)])
         return cls(errors=errors, metric=metric, name=name).plot(ax=ax, **kwargs)

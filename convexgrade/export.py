@@ -125,7 +125,18 @@ class TableModel:
         return "classification" if self.classes else "regression"
 
     def predict(self, frame: Any) -> NDArray[Any]:
-        """Predict the target of every row of a table (pandas.DataFrame)."""
+        """Predict the target of every row of a table.
+
+        Parameters
+        ----------
+        frame : pandas.DataFrame
+            A table with the columns that the model was fitted on.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Predictions, as `predict` of the estimator returns them.
+        """
         if not self.classes:
             low, high = self.limits or (-np.inf, np.inf)
             output = self._output(frame)[:, 0]
@@ -136,7 +147,23 @@ class TableModel:
         return np.array(self.classes)[best]
 
     def predict_proba(self, frame: Any) -> Array:
-        """Return class probabilities, in the order of ``classes``, of every row of a table."""
+        """Return class probabilities of every row of a table.
+
+        Parameters
+        ----------
+        frame : pandas.DataFrame
+            A table with the columns that the model was fitted on.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Probabilities, in the order of ``classes``.
+
+        Raises
+        ------
+        ValueError
+            If the model predicts a number, or was fitted by a loss without probabilities.
+        """
         if not self.classes:
             raise ValueError(f"{self.target!r} is a number: its model gives no probabilities.")
         if self.parameters.get("loss", "log_loss") != "log_loss":
@@ -245,6 +272,13 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 def save_model(model: TableModel, path: str | os.PathLike[str]) -> None:
     """Write a model to a file, wholly or not at all.
 
+    Parameters
+    ----------
+    model : TableModel
+        The model.
+    path : str or path-like
+        Where to; a file that is there is replaced.
+
     Examples
     --------
     >>> import pandas as pd, tempfile
@@ -281,7 +315,22 @@ def save_model(model: TableModel, path: str | os.PathLike[str]) -> None:
 def load_model(path: str | os.PathLike[str]) -> TableModel:
     """Read a file written by `save_model`; nothing in it is executed.
 
-    Any other or damaged file is a ValueError.
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    TableModel
+        The model, predicting as the saved one does.
+
+    Raises
+    ------
+    ValueError
+        If it is any other file, or damaged.
+    OSError
+        If it cannot be read.
     """
     content = Path(path).read_bytes()
     try:
@@ -297,6 +346,8 @@ def _read(content: bytes) -> TableModel:
     if not content.startswith(b"PK"):
         raise ValueError("it is not a zip archive.")
     with np.load(BytesIO(content), allow_pickle=False) as archive:
+        if "about" not in archive.files:
+            raise ValueError("it describes none.")
         arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
     about = json.loads(str(arrays.pop("about")))
     if (about.pop("format"), about.pop("version")) != (_FORMAT, _VERSION):

@@ -220,7 +220,8 @@ def as_box(domain: tuple[ArrayLike, ArrayLike], n_features: int) -> Box:
     Raises
     ------
     ValueError
-        If they are not finite, do not fit, or the upper one is below the lower one.
+        If they are not finite, do not fit, the upper one is below the lower one, or a side is too long
+        for a number.
     """
     try:
         low, high = domain
@@ -235,4 +236,8 @@ def as_box(domain: tuple[ArrayLike, ArrayLike], n_features: int) -> Box:
         ) from error
     if not (np.isfinite(corners).all() and np.all(corners[0] <= corners[1])):
         raise ValueError(f"domain={domain!r} must have finite corners with low <= high.")
-    return Box(*corners)
+    box = Box(*corners)
+    with np.errstate(over="ignore"):
+        if not np.isfinite(box.width).all():
+            raise ValueError(f"domain={domain!r} must have sides whose lengths are finite.")
+    return box

@@ -114,8 +114,8 @@ def _check_least(name: str, value: Any, kind: Any, least: int) -> None:
 
 def values_of(f: Callable[[Array], ArrayLike], points: Array, *, most: int = 1) -> Array:
     """Return the values of f, checked, at points (n_points, n_features): of ``most`` dimensions."""
-    values = np.asarray(f(points), dtype=np.float64)
-    if not 1 <= values.ndim <= most or len(values) != len(points):
+    values = np.asarray(f(points.copy()), dtype=np.float64)  # f may write on what it gets
+    if not 1 <= values.ndim <= most or len(values) != len(points) or values.size == 0:
         raise ValueError(
             f"f returned shape {values.shape} for {len(points)} rows; one number a row."
         )

@@ -74,6 +74,10 @@ class Tried(NamedTuple):
     rows: Array = np.empty(0)
     verdict: str = ""
 
+    def lasting(self, depth: int) -> Tried:
+        """Return the same up to that depth: chains that ended before stay as they are."""
+        return self._replace(losses=self.losses + self.losses[-1:] * (depth - len(self.losses)))
+
 
 class Trial(NamedTuple):
     """Mean validation losses at one alpha, by depth and fold, shape (n_grades_tried, n_folds)."""

@@ -173,6 +173,19 @@ def test_parameters_that_are_not_allowed(name, value):
         ConstructiveMultigrade(**{name: value}).fit(wave, 1)
 
 
+def test_functions_may_write_on_what_they_get():
+    def squares(X):
+        X *= X
+        return X.sum(axis=1)
+
+    model = ConstructiveMultigrade(n_stages=2).fit(squares, 1)
+    plain = ConstructiveMultigrade(n_stages=2).fit(lambda X: (X**2).sum(axis=1), 1)
+    points = np.linspace(0.0, 1.0, 9)[:, None]
+    np.testing.assert_array_equal(model.predict(points), plain.predict(points))
+    checked = model.check(squares, points)
+    np.testing.assert_array_equal(checked.sup_norms, plain.check(squares, points).sup_norms)
+
+
 def test_points_outside_the_cube_and_of_other_shapes():
     model = ConstructiveMultigrade(1).fit(wave, 1)
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\]\^1"):

@@ -83,6 +83,10 @@ def test_groups_are_asked_for_and_routed():
     for cv, name in ((2, "cv=2"), (list(KFold(2).split(X)), "cv, a list of splits,")):
         with pytest.raises(ValueError, match=f"groups are given, but {name} does not read them"):
             MultigradeRegressorCV(**QUICK | {"cv": cv}).fit(X, y, groups=groups)
+    with pytest.raises(
+        ValueError, match="fold 1 of cv has training or validation rows without weight"
+    ):
+        MultigradeRegressorCV(**QUICK | {"cv": [([0, 1], [2]), (np.arange(40), [])]}).fit(X, y)
     with config_context(enable_metadata_routing=True):
         asking = model.set_fit_request(groups=True)
         pipeline = make_pipeline(StandardScaler(), asking).fit(X, y, groups=groups)
@@ -239,7 +243,10 @@ def test_verbose_prints_a_line_for_every_alpha_and_grade(capsys):
         ({"alphas": []}, r"alphas=\[\] must be a sequence of positive numbers"),
         ({"alphas": [np.inf]}, r"alphas=\[inf\] must be a sequence of positive numbers"),
         ({"alphas": [0.1], "cv": []}, r"cv=\[\] has no folds"),
-        ({"alphas": [0.1], "cv": [([], [1])]}, "a fold whose training or validation rows have no"),
+        (
+            {"alphas": [0.1], "cv": [([], [1])]},
+            "fold 0 of cv has training or validation rows without",
+        ),
         ({"eps": 1.0}, "'eps' parameter of MultigradeRegressorCV must be a float in the range"),
         ({"cv": 61}, "n_splits=61 greater than the number of samples"),
     ],
@@ -263,7 +270,9 @@ def test_of_many_rows_two_folds_are_tried_unless_a_number_is_given(monkeypatch, 
 
 def test_a_fold_without_weight_is_refused():
     X, y = make_data(30)
-    with pytest.raises(ValueError, match="a fold whose training or validation rows have no weight"):
+    with pytest.raises(
+        ValueError, match=r"fold \d of cv has training or validation rows without weight"
+    ):
         MultigradeRegressorCV(cv=KFold(3)).fit(X, y, np.repeat([0.0, 1.0, 1.0], 10))
 
 

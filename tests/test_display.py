@@ -12,7 +12,12 @@ from sklearn.metrics import (
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
-from convexgrade import ConvexReLURegressor, MultigradeClassifier, MultigradeRegressor
+from convexgrade import (
+    ConstructiveMultigrade,
+    ConvexReLURegressor,
+    MultigradeClassifier,
+    MultigradeRegressor,
+)
 from convexgrade.display import GradesDisplay, error_metric
 
 FAST = {"alpha": 0.05, "n_grades": 2, "patterns": "sampled", "n_patterns": 5, "random_state": 0}
@@ -114,6 +119,14 @@ def test_pipelines_are_followed_to_their_chain(steps, ax):
     pipeline = make_pipeline(*steps, MultigradeRegressor(**FAST)).fit(X, Y)
     display = GradesDisplay.from_estimator(pipeline, X, Y, ax=ax)
     assert display.errors[-1] == pytest.approx(root_mean_squared_error(Y, pipeline.predict(X)))
+
+
+def test_a_model_of_a_function_has_no_errors_to_display():
+    model = ConstructiveMultigrade(n_stages=1).fit(lambda X: X[:, 0], 1)
+    with pytest.raises(
+        TypeError, match="ConstructiveMultigrade is no chain that was fitted to data"
+    ):
+        GradesDisplay.from_estimator(model, [[0.5]], [0.5])
 
 
 def test_an_estimator_without_stages_is_refused():

@@ -211,6 +211,12 @@ def test_counts_must_not_be_negative_nor_all_zero(y):
         ConvexReLURegressor(loss="poisson").fit([[0.0], [1.0], [2.0]], y)
 
 
+def test_the_output_of_counts_that_are_all_zero_is_told():
+    message = "the least value of output 1 is 0 and its greatest 0"
+    with pytest.raises(ValueError, match=message):
+        ConvexReLURegressor(loss="poisson").fit([[0.0], [1.0]], [[1.0, 0.0], [2.0, 0.0]])
+
+
 @pytest.mark.parametrize(
     ("parameter", "value"),
     [("loss", "hinge"), ("quantile", 1.0), ("quantile", 0.0), ("epsilon", 1e-5)],

@@ -353,6 +353,12 @@ def _bytes_of(save, *values):
     return buffer.getvalue()
 
 
+def test_an_archive_of_something_else_describes_no_model(tmp_path):
+    np.savez(tmp_path / "other.npz", np.zeros(3))
+    with pytest.raises(ValueError, match="is no convexgrade model: it describes none"):
+        load_model(tmp_path / "other.npz")
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -402,14 +402,46 @@ def test_a_parameter_out_of_range_names_itself(name, value):
         GeometricLayerwiseRegressor(**{name: value}).fit_function(cone, 1)
 
 
-@pytest.mark.parametrize("domain", [(1.0, 0.0), (0.0,), (0.0, np.inf), ([0, 0, 0], 1), ("a", "b")])
+@pytest.mark.parametrize(
+    "domain",
+    [(1.0, 0.0), (0.0,), (0.0, np.inf), ([0, 0, 0], 1), ("a", "b"), (-1e308, 1e308)],
+)
 def test_a_domain_that_is_no_box_is_refused(domain):
     with pytest.raises(ValueError, match=r"domain=.* must"):
         GeometricLayerwiseRegressor(domain=domain).fit(*noise())
 
 
+@pytest.mark.parametrize("refused", [{"domain": (1.0, 0.0)}, {"decoder": "sine", "n_layers": 5}])
+def test_a_refused_refit_leaves_the_estimator_as_it_was(refused):
+    X, y = noise()
+    model = GeometricLayerwiseRegressor().fit(X, y)
+    before = model.predict(X)
+    wider, narrower = np.column_stack([X, X]), X.shape[1]
+    model.set_params(**refused)
+    with pytest.raises(ValueError, match=r"domain=|cells in the last layer"):
+        model.fit(wider, y)
+    with pytest.raises(ValueError, match=r"domain=|cells in the last layer"):
+        model.fit_function(lambda rows: rows[:, 0], 3, 1)
+    assert model.n_features_in_ == model.box_.n_features == narrower
+    np.testing.assert_array_equal(model.predict(X), before)
+
+
+def test_a_function_may_write_on_what_it_gets():
+    def twice(rows):
+        rows *= 2.0
+        return rows[:, 0]
+
+    model = GeometricLayerwiseRegressor(n_layers=6).fit_function(twice, 1)
+    assert model.predict([[0.4]])[0] == pytest.approx(0.8, abs=0.02)
+    assert all(report.ratio <= 1.0 for report in check_readout_bound(model, twice, 2.0))
+
+
 def test_bad_input_is_refused_by_name():
     X, y = noise()
+    with pytest.raises(
+        ValueError, match=r"y has values of up to 1e\+301, whose sums are no numbers"
+    ):
+        GeometricLayerwiseRegressor().fit(X, np.full(len(X), 1e301))
     model = GeometricLayerwiseRegressor()
     with pytest.raises(NotFittedError):
         model.readout_bound(1.0)
@@ -423,6 +455,10 @@ def test_bad_input_is_refused_by_name():
         model.fit_function(cone, 1, 0)
     with pytest.raises(ValueError, match=r"f returned shape \(3,\) for 128 rows"):
         model.fit_function(lambda X: np.zeros(3), 1)
+    with pytest.raises(
+        ValueError, match=r"f returned shape \(128, 0\) for 128 rows; one number a row"
+    ):
+        model.fit_function(lambda X: X[:, :0], 1)
     with pytest.raises(ValueError, match="n_features == 0, must be >= 1"):
         model.fit_function(cone, 0)
     model.fit(X, y)

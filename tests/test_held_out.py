@@ -263,6 +263,20 @@ def test_adding_grades_is_the_same_as_fitting_them_at_once():
     np.testing.assert_array_equal(model.predict(X), anew.predict(X))
 
 
+@pytest.mark.parametrize("correction", ["none", "readouts"])
+def test_grades_stay_where_chains_without_some_rows_have_fewer(correction):
+    X, y = make_data(n=60)
+    model = small(MultigradeRegressor, alpha=0.01, warm_start=True, early_stopping=False)
+    model.set_params(n_grades=2).fit(X, y)
+    assert model.n_grades_ == 2
+    model.set_params(n_grades=3, alpha=100.0, early_stopping=True, correction=correction, **HALF)
+    model.fit(X, y)
+    assert model.n_grades_ == 2
+    assert model.validation_loss_.shape == model.train_loss_.shape == (2,)
+    assert model.validation_loss_[0] == model.validation_loss_[1]  # their only grade is trivial
+    assert model.stop_reason_.startswith("Grade 1 is trivial")
+
+
 @pytest.mark.parametrize(
     ("estimator", "n_grades", "n", "noise", "shares"),
     [

@@ -31,6 +31,8 @@ from convexgrade.estimators.rows import (
     checked_weights,
     distinct_rows,
     effective_number,
+    quiet_sums,
+    refuse_huge,
     refused_whole,
 )
 from convexgrade.estimators.targets import Coding
@@ -147,6 +149,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         with refused_whole(self):
             self._learn_class_weight()
             given = self._weighted(*self._validate(X, y, reset=not continues), sample_weight)
+            refuse_huge("X", given.X)
             if groups is not None:
                 check_consistent_length(given.X, groups)
                 given = given._replace(groups=column_or_1d(groups))
@@ -243,7 +246,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _validate_rows(self, X: ArrayLike) -> Array:
         check_is_fitted(self)
-        with np.errstate(invalid="ignore"):  # scikit-learn sums X to look for infinite values
+        with quiet_sums():
             rows = validate_data(self, X, dtype=np.float64, reset=False)
         return read_far(self._reading, rows)
 

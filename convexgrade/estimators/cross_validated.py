@@ -193,12 +193,12 @@ class CrossValidated(DeepChain):
             given = single_rows(given)
         tried = _TRIED if self.cv is None and len(given.X) >= _MANY else None
         splits = self._splitter().split(given.X, given.y, given.groups)
-        for train, held_out in islice(splits, tried):
+        for fold, (train, held_out) in enumerate(islice(splits, tried)):
             rows, others = (given.take(_index(part)) for part in (train, held_out))
             if not (rows.weights.any() and others.weights.any()):
                 raise ValueError(
-                    f"cv={self.cv!r} has a fold whose training or validation rows have no weight; at "
-                    f"least one row of each must have a positive one."
+                    f"fold {fold} of cv has training or validation rows without weight; at least one "
+                    f"row of each must have a positive one."
                 )
             yield distinct_rows(rows), others.take(others.weights > 0.0)
 

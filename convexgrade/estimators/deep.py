@@ -245,7 +245,7 @@ class ManyGrades(DeepChain):
                 if best is None or min(tried.losses) < min(best.losses):
                     best, self._alpha = tried, tried.alpha
         assert best is not None
-        return best, replace(plan, alpha=self._alpha)
+        return best.lasting(least), replace(plan, alpha=self._alpha)
 
     def _best_read(
         self,

@@ -13,7 +13,7 @@ from sklearn.utils import Tags, check_scalar
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from convexgrade.estimators.rows import checked_weights, refused_whole
+from convexgrade.estimators.rows import checked_weights, refuse_huge, refused_whole
 from convexgrade.geometric import MAX_BASE, Box, Tables, as_box, cell_centers
 from convexgrade.geometric_network import (
     Code,
@@ -167,9 +167,10 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
                 self, X, y, dtype=np.float64, multi_output=True, y_numeric=True
             )
             weights = checked_weights(sample_weight, rows)
-        rows, targets, weights = (part[weights > 0.0] for part in (rows, targets, weights))
-        box = Box.around(rows) if self.domain is None else as_box(self.domain, rows.shape[1])
-        return self._fit_tables(box, rows, np.asarray(targets, dtype=np.float64), weights)
+            refuse_huge("y", targets)
+            rows, targets, weights = (part[weights > 0.0] for part in (rows, targets, weights))
+            box = Box.around(rows) if self.domain is None else as_box(self.domain, rows.shape[1])
+            return self._fit_tables(box, rows, np.asarray(targets, dtype=np.float64), weights)
 
     def fit_function(
         self, f: Callable[[Array], ArrayLike], n_features: int, points_per_side: int = 4
@@ -209,13 +210,12 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
             raise ValueError(
                 f"base={self.base}, n_layers={self.n_layers}, points_per_side={points_per_side} and "
                 f"{n_features} features ask for {per_side} points along each side of the box, more "
-                f"than {_MAX_FUNCTION_ROWS} in all. Lower one of them, or call fit with rows of your "
-                f"choice."
+                f"than {_MAX_FUNCTION_ROWS} in all. Lower one of them, or call fit with rows."
             )
         rows = box.points(cell_centers(n_features, per_side, 1))
         targets = values_of(f, rows, most=2)
-        rows = validate_data(self, rows, dtype=np.float64)
-        return self._fit_tables(box, rows, targets, np.ones(len(rows)))
+        with refused_whole(self):
+            return self._fit_tables(box, validate_data(self, rows), targets, np.ones(len(rows)))
 
     def predict(self, X: ArrayLike) -> Array:
         """Predict targets: the readout of the last layer.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convexgrade.estimators.base import BaseChain
 from convexgrade.estimators.deep import (
@@ -17,8 +16,6 @@ from convexgrade.estimators.deep import (
     StagedClassifier,
 )
 from convexgrade.estimators.targets import CLASSIFICATION
-
-Array = NDArray[np.float64]
 
 
 class MultigradeClassifier(StagedClassifier, ManyGrades):
@@ -130,7 +127,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         Mean training loss after each grade.
     validation_loss_ : ndarray of shape (``n_grades_``,)
         Mean loss of the rows held out after each grade of the chains that had not seen them; empty if
-        none were.
+        none were, and after `correct`.
     objective_path_ : ndarray
         Mean loss plus the penalties of all grades: before correction, with readouts refitted, and
         after each sweep; empty without correction, and one number if held-out rows rejected it.

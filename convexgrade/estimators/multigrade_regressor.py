@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.utils._param_validation import StrOptions
 
 from convexgrade.estimators.base import BaseChain
@@ -21,8 +20,6 @@ from convexgrade.estimators.deep import (
 from convexgrade.estimators.targets import REGRESSION
 from convexgrade.multigrade import ChainPlan
 from convexgrade.network import Network
-
-Array = NDArray[np.float64]
 
 
 class MultigradeRegressor(StagedRegressor, ManyGrades):
@@ -155,7 +152,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         ``refinement="pointwise"`` changes in that is each grade's ``defect``.
     validation_loss_ : ndarray of shape (``n_grades_``,)
         Mean loss of the rows held out after each grade of the chains that had not seen them; empty if
-        none were.
+        none were, and after `correct`.
     objective_path_ : ndarray
         Mean loss plus the penalties of all grades: before correction, with readouts refitted, and
         after each sweep; empty without correction, and one number if held-out rows rejected it.

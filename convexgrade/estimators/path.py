@@ -7,15 +7,13 @@ from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.utils import check_scalar
 
 from convexgrade.certificate import Certificate
 from convexgrade.estimators.shallow import OneGrade
 from convexgrade.selection import given_penalties
-
-Array = NDArray[np.float64]
 
 
 class PathPoint(NamedTuple):

@@ -13,6 +13,8 @@ from sklearn.utils.validation import _check_sample_weight
 Array = NDArray[np.float64]
 
 _LEAST = 1e-292  # largest weight from which on products keep their digits; share of it that counts
+_HUGE = {"X": 4e307, "y": 1e300}  # values from which on there may be no number for
+_MADE = {"X": "differences", "y": "sums"}  # what is made of them
 _SINGLE = 1e7  # numbers up to which a weight is so many copies of a row, where some are drawn
 
 
@@ -59,6 +61,21 @@ def refused_whole(estimator: object) -> Iterator[None]:
         vars(estimator).clear()
         vars(estimator).update(before)
         raise
+
+
+def quiet_sums() -> np.errstate:
+    """Return the context in which scikit-learn sums X to look for infinite values."""
+    return np.errstate(invalid="ignore", over="ignore")
+
+
+def refuse_huge(name: str, values: Array) -> None:
+    """Raise an error if values of X or y are so large that what is made of them may be no numbers."""
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest > _HUGE[name]:
+        raise ValueError(
+            f"{name} has values of up to {largest:.3g}, whose {_MADE[name]} are no numbers; they need "
+            f"another unit."
+        )
 
 
 def checked_weights(sample_weight: ArrayLike | None, X: Array) -> Array:

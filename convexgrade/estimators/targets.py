@@ -20,6 +20,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from convexgrade.estimators.rows import quiet_sums, refuse_huge
 from convexgrade.kinks import AbsoluteError, Hinge, Huber, Quantile, SquaredHinge
 from convexgrade.losses import BinaryLogLoss, Loss, Poisson, SoftmaxLogLoss, SquaredError
 from convexgrade.network import UNLIMITED, Scaling, Span
@@ -29,7 +30,6 @@ Array = NDArray[np.float64]
 
 
 _NORMAL = 1.4826  # standard deviations of a normal distribution in its median deviation
-_HUGE = 1e300  # target of which sums over rows, or errors of predictions, may be no numbers
 _FARTHEST = 1e4  # spreads from the median that a target is away, at most, for a robust loss
 _LARGEST = 700.0  # exponent of a predicted mean: e to the power of more is no number
 
@@ -139,7 +139,10 @@ class RegressorTargets(RegressorMixin):
 
     @property
     def prediction_range_(self: Any) -> tuple[Array, Array]:
-        """Least and greatest prediction of each output, infinite where ``extrapolation`` is None."""
+        """Least and greatest prediction of each output.
+
+        Where ``extrapolation`` is None, all numbers; of counts, those from 0 on whose logarithm is one.
+        """
         check_is_fitted(self)
         outputs = np.zeros_like(self._coding.scaling.center)
         low, high = outputs - np.inf, outputs + np.inf
@@ -153,20 +156,16 @@ class RegressorTargets(RegressorMixin):
             raise TypeError(
                 "Sparse data was passed for y, but dense data is required: y.toarray()."
             )
-        rows, targets = validate_data(
-            self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, reset=reset
-        )
+        with quiet_sums():
+            rows, targets = validate_data(
+                self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, reset=reset
+            )
         return rows, np.asarray(targets, dtype=np.float64)
 
     def _learn_coding(self: Any, y: Array, weights: Array) -> Coding:
         self._one_dimensional = y.ndim == 1
         columns, loss = _as_columns(y), self._loss_of(1)
-        largest = np.abs(y).max()
-        if largest > _HUGE:
-            raise ValueError(
-                f"y has values of up to {largest:.3g}, whose sums are no numbers; they need "
-                f"another unit."
-            )
+        refuse_huge("y", y)
         if self.loss == "poisson":
             coding: Coding = LogCoding(loss, _log_scaling(columns, weights))
         elif loss.kinked:
@@ -289,7 +288,8 @@ class ClassifierTargets(ClassifierMixin):
     def _validate(
         self: Any, X: ArrayLike, y: ArrayLike, *, reset: bool
     ) -> tuple[Array, NDArray[Any]]:
-        rows, labels = validate_data(self, X, y, dtype=np.float64, reset=reset)
+        with quiet_sums():
+            rows, labels = validate_data(self, X, y, dtype=np.float64, reset=reset)
         try:
             check_classification_targets(labels)
         except (TypeError, ValueError) as error:
@@ -369,10 +369,13 @@ def _median(y: Array, weights: Array) -> Array:
 def _log_scaling(y: Array, weights: Array) -> Scaling:
     """Return the scaling of logarithms of counts: by the logarithm of their mean."""
     mean = weights @ y / weights.sum()
-    if (y < 0.0).any() or not (mean > 0.0).all():
+    wrong = np.flatnonzero((y < 0.0).any(axis=0) | ~(mean > 0.0))
+    if wrong.size:
+        least, greatest = y[:, wrong[0]].min(), y[:, wrong[0]].max()
+        of = "its least value" if y.shape[1] == 1 else f"the least value of output {wrong[0]}"
         raise ValueError(
-            f"loss='poisson' needs y that is nowhere negative and not 0 everywhere; its least value is "
-            f"{y.min():g} and its greatest {y.max():g}."
+            f"loss='poisson' needs y that is nowhere negative and not 0 everywhere; {of} is "
+            f"{least:g} and its greatest {greatest:g}."
         )
     return Scaling(np.log(mean), np.ones_like(mean))
 
