@@ -128,7 +128,7 @@ def _by_columns(program: Program, faces: list[Array], blocks: Array, unpenalised
     neurons = (p.X @ base) * p.masks()[:, group] * p.groups.sign[group]
     variables = columns(p, neurons, group)
     m = group.size
-    slope = p.weights[:, None] * p.loss.gradient(p.predict(blocks, unpenalised), p.y)
+    slope = p.gradient(p.predict(blocks, unpenalised))
     gradient = np.einsum("nv,nv->v", variables.values, slope[:, variables.output])
     along = np.einsum("dv,vd->v", base, units[group])
     gradient[:m] += p.alpha * along
@@ -158,12 +158,12 @@ def _by_rows(program: Program, bases: list[Array], blocks: Array, unpenalised: A
     faces = np.stack([base @ base.T for base in bases])
     operator = Operator.build(p.X, p.Z, p.patterns.masks, p.routing(), p.groups.pattern)
     f = p.predict(blocks, unpenalised)
-    curvature = p.weights[:, None, None] * p.loss.hessian(f, p.y)
+    curvature = p.curvature(f)
     least = np.sqrt(_ALONG * bend.min() / bend)[:, None, None]
     along = (1.0 - least) * (units[:, :, None] * units[:, None, :])
     off = np.sqrt(_ACROSS) * (np.eye(shape[1]) - faces)
     roots = np.sqrt(bend)[:, None, None] * (faces - along + off)
-    factors = _kkt.Factorisation.build(operator, roots, curvature, _kkt.Grams(operator))
+    factors = _kkt.Factorisation.build(operator, roots, curvature, _kkt.ChannelGrams(operator))
 
     def joined(v: Array, c: Array) -> Array:
         return np.concatenate([(faces @ v[:, :, None]).ravel(), c.ravel()])
@@ -178,7 +178,7 @@ def _by_rows(program: Program, bases: list[Array], blocks: Array, unpenalised: A
         across = v - row_products(units, v)[:, None] * units
         return joined(groups + bend[:, None] * across, free)
 
-    groups, free = operator.adjoint(p.weights[:, None] * p.loss.gradient(f, p.y))
+    groups, free = operator.adjoint(p.gradient(f))
     slope = joined(groups + p.alpha * units, free)
     square = (slope.size, slope.size)
     system = LinearOperator(square, matvec=curved, dtype=float)

@@ -181,6 +181,14 @@ class Program:
         """Return F at a prediction."""
         return float(self.weights @ self.loss.value(prediction, self.y))
 
+    def gradient(self, prediction: Array) -> Array:
+        """Return grad F in the prediction, shape (n_samples, n_outputs)."""
+        return self.weights[:, None] * self.loss.gradient(prediction, self.y)
+
+    def curvature(self, prediction: Array) -> Array:
+        """Return the Hessian of F in each row's prediction, shape (n_samples, n_outputs, n_outputs)."""
+        return self.weights[:, None, None] * self.loss.hessian(prediction, self.y)
+
     def distance(self, prediction: Array) -> float:
         """Return how far, typically, a prediction is from where its loss is least.
 
@@ -220,8 +228,7 @@ class Program:
         conditions 0 in alpha B + (polar cone) - s_g X^T D_g theta.
         """
         prediction = self.offset + self.Z @ self.null_coefficients
-        theta = -self.weights[:, None] * self.loss.gradient(prediction, self.y)
-        return self.largest_dual_norm(self.adjoint(theta))
+        return self.largest_dual_norm(self.adjoint(-self.gradient(prediction)))
 
     def largest_dual_norm(self, correlations: Array, *, above: float = 0.0) -> float:
         """Return max_g of ||Proj_K(b_g)||, or of ||b_g|| without cones; at least ``above``."""

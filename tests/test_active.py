@@ -10,7 +10,7 @@ from convexgrade import solvers
 from convexgrade.patterns import sample_patterns
 from convexgrade.solution import Start, Status
 from convexgrade.solvers import _systems, active, cvx, interior, newton
-from convexgrade.solvers._systems import Grams
+from convexgrade.solvers._systems import PatternGrams
 from tests.bank import KNOWN, assert_optimal, make_program
 from tests.test_interior import CLARABEL, FREE, assert_as_good, make_case, objective, scale
 from tests.test_newton import real_program
@@ -171,7 +171,7 @@ def test_others_go_on_where_systems_become_too_large(monkeypatch):
 
 def test_too_many_patterns_for_a_gram_matrix_leave_the_rest_to_others(monkeypatch):
     program = real_program("concrete", 200, 80, 1e-3, cones=False)
-    monkeypatch.setattr(Grams, "at", lambda self, patterns: None)
+    monkeypatch.setattr(PatternGrams, "at", lambda self, patterns: None)
     assert active.solve(program).status is Status.INACCURATE
     solution = solvers.solve(program, solver="native")
     assert objective(program, solution) == pytest.approx(
@@ -186,7 +186,7 @@ def test_gram_matrices_grow_to_the_products_of_all_columns(free, monkeypatch):
     program = make_case(free=free, cones=False)
     X, masks = program.X, program.patterns.masks
     curvature = np.random.default_rng(0).uniform(size=len(X))
-    grams = Grams(X, program.Z, masks, curvature)
+    grams = PatternGrams(X, program.Z, masks, curvature)
     for patterns in ([2, 0], [4, 2, 2, 1]):
         columns = [program.Z, *(masks[:, [p]] * X for p in patterns)]
         columns = np.concatenate(columns, axis=1)

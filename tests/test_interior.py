@@ -290,7 +290,7 @@ def test_factorisation_solves_the_system(coupled, columns_a_row, monkeypatch):
         full[own, own] += root.T @ root
     r, r_free = rng.standard_normal((len(groups), d)), rng.standard_normal((1, k))
     expected = np.linalg.solve(full, np.append(r.ravel(), r_free.ravel()))
-    factors = _kkt.Factorisation.build(operator, roots, curvature, _kkt.Grams(operator))
+    factors = _kkt.Factorisation.build(operator, roots, curvature, _kkt.ChannelGrams(operator))
     found = np.zeros_like(expected)
     for _ in range(3):  # the proximal term takes refinement
         rest = np.append(r.ravel(), r_free.ravel()) - full @ found

@@ -16,7 +16,7 @@ from convexgrade.losses import SquaredError
 from convexgrade.patterns import sample_patterns
 from convexgrade.program import Groups
 from convexgrade.solution import Start, Status
-from convexgrade.solvers import _systems, cvx, interior, newton
+from convexgrade.solvers import _systems, active, cvx, interior, newton
 from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._operator import Operator
@@ -249,6 +249,7 @@ def test_what_the_newton_method_leaves_others_finish(failing, monkeypatch):
     program = real_program("concrete", 400, 50, 1e-3)
     expected = objective(program, newton.solve(program))
     monkeypatch.setattr(solvers, "_SLOW", 0.0)
+    monkeypatch.setattr(solvers, "_DENSE", 0.0)
     monkeypatch.setattr(solvers, "_DIMENSIONS", 1)
     monkeypatch.setattr(solvers, "_OPERATIONS", np.inf)
     asked, solve = [], interior.solve
@@ -262,6 +263,49 @@ def test_what_the_newton_method_leaves_others_finish(failing, monkeypatch):
     assert asked == [1e-9]
     assert found.status is Status.OPTIMAL
     assert objective(program, found) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize(("share", "first"), [(0.1, newton), (1e-3, interior)])
+def test_interior_points_go_first_where_a_small_penalty_leaves_most_groups_active(
+    share, first, monkeypatch
+):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 12))
+    y = np.abs(X[:, 0]) + 0.3 * rng.standard_normal(60)
+    patterns = sample_patterns(X, 20, rng)
+    program = make_program(X, y, alpha=1.0, patterns=patterns)
+    program = replace(program, alpha=share * program.alpha_max())
+    asked = []
+    for method in (newton, interior):
+        monkeypatch.setattr(method, "solve", recording(method, asked))
+    found = solvers.solve(program, solver="native")
+    assert asked == [first]
+    assert found.status is Status.OPTIMAL
+    assert_optimal(program, found)
+    asked.clear()
+    solvers.solve(program, solver="native", start=Start(found.blocks, found.unpenalised, 1e-3))
+    assert asked[0] is newton  # who is the faster from a start near the optimum, dense or not
+
+
+def test_interior_points_go_on_where_active_groups_outnumber_the_rows(monkeypatch):
+    program = real_program("concrete", 300, 200, 1e-3, cones=False)
+    asked = []
+    for method in (active, newton, interior):
+        monkeypatch.setattr(method, "solve", recording(method, asked))
+    found = solvers.solve(program, solver="native")
+    assert asked == [active, interior]
+    assert found.status is Status.OPTIMAL
+    assert_optimal(program, found)
+
+
+def recording(method, asked):
+    solve = method.solve
+
+    def recorded(program, **parameters):
+        asked.append(method)
+        return solve(program, **parameters)
+
+    return recorded
 
 
 def test_the_iteration_limit_is_reported():

@@ -7,7 +7,7 @@ import pytest
 from convexgrade import ConvexReLURegressor, solvers
 from convexgrade.certificate import certify_network
 from convexgrade.losses import SquaredError
-from convexgrade.solution import Status
+from convexgrade.solution import Solution, Status
 from convexgrade.solvers import cvx
 from convexgrade.working_set import solve_over
 from tests.bank import (
@@ -166,6 +166,25 @@ def test_a_failed_solver_is_replaced_and_the_user_told():
         solution = solvers.solve(program, solver="ecos")
     assert solution.status is Status.OPTIMAL
     assert_optimal(program, solution)
+
+
+def test_no_solver_that_failed_is_asked_again(monkeypatch):
+    program, asked = random_program(0, n=10), []
+    monkeypatch.setattr(solvers, "_SOLVERS", {
+        name: lambda program, *_, name=name: asked.append(name) or failed(program)
+        for name in ("native", "clarabel", "scs")
+    })  # fmt: skip
+    for first in ("native", "clarabel", "scs"):
+        asked.clear()
+        with pytest.warns(RuntimeWarning, match="took over"):
+            assert solvers.solve(program, solver=first).status is Status.FAILED
+        assert asked[0] == first
+        assert sorted(asked) == ["clarabel", "native", "scs"]
+
+
+def failed(program):
+    blocks = np.zeros((len(program.groups), program.X.shape[1]))
+    return Solution(blocks, program.null_coefficients, None, Status.FAILED, 0)
 
 
 def test_a_solver_that_gives_up_says_so():

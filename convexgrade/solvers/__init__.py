@@ -27,15 +27,16 @@ Solver = Callable[[Program, Start | None, float], Solution]
 # many groups are known to be active. With cones, the proximal Newton method. But in many dimensions,
 # noise and a small penalty let each neuron lean on many constraints, which it meets one by one: where
 # interior points are affordable, it has a trial, and leaves the program to them if it is slow.
+# Where few groups and a very small penalty say that most will be active, they go first.
 _FEW_COLUMNS = 30  # of X, without cones,
 _SMALL_SYSTEM = 1500, 3000  # rows or columns, where outputs are not coupled, and where they are,
 _MANY = 0.2, 0.5  # share of its columns, or numbers for each row, that a start has,
-_ROOM = (
-    8  # and columns for each row up to which it is no matter that interior points see all groups
-)
+_ROOM = 8  # columns for each row up to which it is no matter that interior points see all groups
 _DIMENSIONS = 10
 _OPERATIONS = 1e7  # of a system of interior points, for each dimension, squared, as of Newton steps
 _SLOW = 0.03  # gap after a trial
+_DENSE = 0.3  # alpha, in units of `alpha_max` by groups, up to which most of them will be active,
+_WIDE = 20  # where there are no more columns than so many for each row
 _HEAVY = 8  # numbers of a start for each row from which losses with kinks are solved without it
 _GOOD = 1e-7  # gap at which a native method has done its work, whatever it was asked for
 _SMALL = 1e4  # numbers of the masks of a program that CVXPY solves soon
@@ -76,6 +77,8 @@ def _light(program: Program, start: Start | None) -> Start | None:
 def _order(program: Program, start: Start | None) -> list[Callable[..., Solution]]:
     """Return the methods to be tried in turn."""
     if program.cones and _affords_interior_points(program):
+        if start is None and _is_dense(program):
+            return [interior.solve, newton.solve]
         return [partial(newton.solve, slow=_SLOW), interior.solve, newton.solve]
     if not program.cones and _suits_interior_points(program, start):
         return [interior.solve, newton.solve]
@@ -90,6 +93,14 @@ def _affords_interior_points(program: Program) -> bool:
     rows = float(n * max(map(len, _coupled(program))))
     columns = d * len(program.groups)
     return rows * columns * min(rows, columns) <= _OPERATIONS * d**2
+
+
+def _is_dense(program: Program) -> bool:
+    """Return whether the penalty is so small that most groups will be active: for squared errors."""
+    n, d = program.X.shape
+    if not program.loss.quadratic or d * np.unique(program.groups.pattern).size > _WIDE * n:
+        return False
+    return program.alpha * len(program.groups) <= _DENSE * program.alpha_max()
 
 
 def _suits_interior_points(program: Program, start: Start | None) -> bool:
@@ -168,8 +179,8 @@ def solve(
     start : Start, optional
         A point near the optimum, which saves the native solver most of its iterations.
     accuracy : float, default=1e-9
-        Duality gap, relative to the loss before the grade, at which the native solver stops. The
-        others always go as far as they can.
+        Duality gap, relative to the loss of the grade without neurons, at which the native solver stops.
+        The others always go as far as they can.
 
     Returns
     -------
@@ -182,7 +193,7 @@ def solve(
     nothing_left = left <= _NOTHING * program.mean_loss(program.offset)
     if len(program.groups) == 0 or nothing_left:
         return _without_neurons(program, null)
-    names = _AUTO if solver == "auto" else (solver, *_AUTO)
+    names = tuple(dict.fromkeys(_AUTO if solver == "auto" else (solver, *_AUTO)))
     for name, following in zip(names, (*names[1:], None), strict=True):
         solution = _SOLVERS[name](program, start, accuracy)
         if solution.status is not Status.FAILED or following is None:

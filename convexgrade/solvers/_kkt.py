@@ -53,7 +53,7 @@ class TooLarge(np.linalg.LinAlgError):
     """A Newton system would need an array of more than `MAX_FLOATS`."""
 
 
-class Grams:
+class ChannelGrams:
     """A^T H A of coupled outputs, kept until H changes: for the squared error it never does."""
 
     def __init__(self, operator: Operator) -> None:
@@ -259,7 +259,7 @@ class Factorisation:
 
     @classmethod
     def build(
-        cls, operator: Operator, roots: Array, curvature: Array, grams: Grams
+        cls, operator: Operator, roots: Array, curvature: Array, grams: ChannelGrams
     ) -> Factorisation:
         """Factor B + A^T H A.
 
@@ -271,7 +271,7 @@ class Factorisation:
             L_g^T, from `block_roots`.
         curvature : ndarray of shape (n_samples, n_outputs, n_outputs)
             Rows H_i of H.
-        grams : Grams
+        grams : ChannelGrams
             Of the same operator.
 
         Raises

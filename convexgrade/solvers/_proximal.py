@@ -107,7 +107,7 @@ class Step:
     def state(self, f: Array, tight: Tight) -> State:
         """Evaluate the equations at f."""
         p, d = self.program, self.program.X.shape[1]
-        gradient = p.weights[:, None] * p.loss.gradient(f, p.y)
+        gradient = p.gradient(f)
         b, z = self.operator.adjoint(-gradient)
         u = self.centre.v / self.pace.sigma + b
         active = np.flatnonzero(np.linalg.norm(u, axis=1) > p.alpha)
@@ -142,11 +142,6 @@ class Step:
         return Face.of(
             state.active, groups.sign, state.p, normals, self.program.alpha, self.pace.sigma
         )
-
-    def curvature(self, state: State) -> Array:
-        """Return the Hessian of F at a state, shape (n_samples, n_outputs, n_outputs)."""
-        p = self.program
-        return np.asarray(p.weights[:, None, None] * p.loss.hessian(state.f, p.y))
 
     def error(self, state: State, curvature: Array) -> float:
         """Return how far the step is from solved, as a part of the duality gap."""
@@ -190,7 +185,7 @@ class Step:
         length, most, least = 1.0, _INNER[p.loss.kinked], _LEAST[p.loss.kinked]
         last_merit, last_error = np.inf, np.inf
         for taken in range(most):
-            curvature = self.curvature(state)
+            curvature = p.curvature(state.f)
             error = self.error(state, curvature)
             stalled = last_merit - state.merit <= self.noise and error > _STALLED * last_error
             if stalled or (taken >= least and error <= self.allowed(state, tol)):
@@ -230,7 +225,7 @@ class Step:
         """
         for _ in range(_TRIALS):
             trial = self.state(path.at(length), state.tight)
-            uphill = _slope(trial, self.curvature(trial), path.velocity(length))
+            uphill = _slope(trial, self.program.curvature(trial.f), path.velocity(length))
             lower = trial.merit <= state.merit + _ARMIJO * length * slope + self.noise
             if lower and uphill <= -_TURNED * slope:
                 return trial, length

@@ -63,7 +63,7 @@ _CACHED = 1 << 17  # floats that a processor's cache holds, 1 MB,
 _TOGETHER = 256  # or those of so many rows, for sums to be worth their writing
 
 
-class Grams:
+class PatternGrams:
     """X^T D_p H D_q X between the patterns met so far, and with Z: for one output and one H."""
 
     def __init__(self, X: Array, Z: Array, masks: Mask, curvature: Array) -> None:
@@ -137,7 +137,7 @@ class Memory:
 
     Attributes
     ----------
-    grams : dict of int to Grams
+    grams : dict of int to PatternGrams
         Products of patterns' columns, for each output.
     sampled : bool
         Whether preconditioners over samples have always served. As sigma grows they do ever worse: what
@@ -148,7 +148,7 @@ class Memory:
         The last factor of a system over the rows, for each set of outputs.
     """
 
-    grams: dict[int, Grams] = field(default_factory=dict)
+    grams: dict[int, PatternGrams] = field(default_factory=dict)
     sampled: bool = True
     single: bool = True
     kept: dict[Outputs, _Kept] = field(default_factory=dict)
@@ -275,7 +275,7 @@ class System:
             return None
         grams = self._memory.grams.get(k)
         if grams is None or not np.array_equal(grams.curvature, h):
-            self._memory.grams[k] = Grams(op.X, op.Z, self._masks, h)
+            self._memory.grams[k] = PatternGrams(op.X, op.Z, self._masks, h)
             return None
         pattern, place = np.unique(self._pattern[part.active], return_inverse=True)
         gram = grams.at(pattern)

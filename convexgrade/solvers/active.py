@@ -30,7 +30,7 @@ from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
 from convexgrade.solvers._operator import coupled, row_products
 from convexgrade.solvers._symmetric import solved
-from convexgrade.solvers._systems import Grams
+from convexgrade.solvers._systems import PatternGrams
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -89,7 +89,7 @@ class _Problem:
     program: Program
     null: Array  # c of the grade without neurons
     before: float  # F there: the unit of accuracy
-    grams: dict[int, Grams] = field(default_factory=dict)  # of each output
+    grams: dict[int, PatternGrams] = field(default_factory=dict)  # of each output
 
     @classmethod
     def of(cls, program: Program) -> _Problem:
@@ -117,10 +117,6 @@ class _Problem:
         """Return the objective of a point."""
         return self.program.mean_loss(point.f) + self.program.penalty(point.v)
 
-    def gradient(self, f: Array) -> Array:
-        """Return grad F at a prediction."""
-        return self.program.weights[:, None] * self.program.loss.gradient(f, self.program.y)
-
     def price(self, point: _Point) -> _Pricing:
         """Price all groups, and bound how far the point is from optimal."""
         dual = dual_point(self.program, point.f)
@@ -138,8 +134,8 @@ class _Problem:
         above = above[np.argsort(-prices[above], kind="stable")[: max(_JOIN, active.size)]]
         v = (1.0 - p.alpha / prices[above])[:, None] * b[above]
         change = self.over(above).predict(v, np.zeros_like(point.c)) - p.offset
-        slope = float(np.vdot(self.gradient(point.f), change)) + p.penalty(v)
-        curvature = p.weights[:, None, None] * p.loss.hessian(point.f, p.y)
+        slope = float(np.vdot(self.program.gradient(point.f), change)) + p.penalty(v)
+        curvature = p.curvature(point.f)
         bend = float(np.einsum("ik,ikl,il->", change, curvature, change))
         if not (slope < 0.0 < bend):
             return None
@@ -152,13 +148,13 @@ class _Problem:
         some, v = self.over(active), point.v[active]
         size = np.linalg.norm(v, axis=1)
         side = v / size[:, None]
-        gradient = self.gradient(point.f)
+        gradient = self.program.gradient(point.f)
         slope_v = some.adjoint(gradient) + p.alpha * side
         slope_c = p.Z.T @ gradient
         bent = (p.alpha / size)[:, None, None] * (
             np.eye(v.shape[1]) - side[:, :, None] * side[:, None, :]
         )
-        curvature = p.weights[:, None] * np.einsum("ikk->ik", p.loss.hessian(point.f, p.y))
+        curvature = np.einsum("ikk->ik", p.curvature(point.f))
         step_v, step_c = np.zeros_like(v), np.zeros_like(point.c)
         for k in range(p.n_outputs):
             own = np.flatnonzero(some.groups.output == k)
@@ -176,7 +172,7 @@ class _Problem:
         """Return A^T H A of one output, over [Z, D_p X for p in patterns]."""
         p, grams = self.program, self.grams.get(k)
         if grams is None or not np.array_equal(grams.curvature, curvature):
-            self.grams[k] = grams = Grams(p.X, p.Z, p.patterns.masks, curvature)
+            self.grams[k] = grams = PatternGrams(p.X, p.Z, p.patterns.masks, curvature)
         found = grams.at(patterns)
         if found is None:
             raise np.linalg.LinAlgError("too many patterns")

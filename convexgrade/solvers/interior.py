@@ -192,10 +192,6 @@ class _Problem:
         """Return o + A (v, c)."""
         return self.program.offset + self.operator.forward(point.v, point.unpenalised)
 
-    def gradient(self, f: Array) -> Array:
-        """Return grad F at a prediction."""
-        return self.program.weights[:, None] * self.program.loss.gradient(f, self.program.y)
-
     def cone_forward(self, v: Array) -> Array:
         """Return E_g X v_g as columns."""
         return np.asarray(self.signs * (self.rows @ v.T))
@@ -206,7 +202,7 @@ class _Problem:
 
     def residuals(self, point: _Point) -> _Residuals:
         """Return the residuals of the linear conditions."""
-        groups, unpenalised = self.operator.adjoint(self.gradient(self.predict(point)))
+        groups, unpenalised = self.operator.adjoint(self.program.gradient(self.predict(point)))
         return _Residuals(
             groups - point.dual[:, 1:] - self.cone_adjoint(point.multiplier),
             unpenalised,
@@ -229,14 +225,16 @@ class _Problem:
 class _Newton:
     """The Newton system at a point, factored."""
 
-    def __init__(self, problem: _Problem, point: _Point, grams: _kkt.Grams, error: float) -> None:
+    def __init__(
+        self, problem: _Problem, point: _Point, grams: _kkt.ChannelGrams, error: float
+    ) -> None:
         p = problem.program
         self.refined = min(max(_EXACT, _REFINED * error), _ROUGH)
         self.problem, self.point = problem, point
         self.scaling = soc.Scaling.between(point.primal, point.dual)
         self.ratio = point.multiplier / point.slack
         self.f = problem.predict(point)
-        self.curvature = p.weights[:, None, None] * p.loss.hessian(self.f, p.y)
+        self.curvature = p.curvature(self.f)
         roots = _kkt.block_roots(problem.rows, self.ratio, self.scaling.roots())
         self.factors = _kkt.Factorisation.build(problem.operator, roots, self.curvature, grams)
 
@@ -302,11 +300,11 @@ class _Newton:
         by an exponential.
         """
         change = self.problem.operator.forward(step.v, step.unpenalised)
-        gradient = self.problem.gradient(self.f)
+        gradient = self.problem.program.gradient(self.f)
         model = float(np.vdot(change, _rowwise(self.curvature, change)))
         noise = 1e-13 * self.problem.loss
         for _ in range(120):
-            moved = self.problem.gradient(self.f + length * change)
+            moved = self.problem.program.gradient(self.f + length * change)
             rise = float(np.vdot(change, moved - gradient))
             if length * rise <= _TRUST * length**2 * model + noise:
                 break
@@ -373,7 +371,7 @@ def _path(problem: _Problem, point: _Point, tol: float) -> Iterator[_Record]:
     Products far below what the tolerance asks for, or that run ahead of the residuals, only spoil
     the conditioning, and the curvature of a log loss: hence a floor for them.
     """
-    grams = _kkt.Grams(problem.operator)
+    grams = _kkt.ChannelGrams(problem.operator)
     for iteration in count():
         residuals = problem.residuals(point)
         error = problem.error(point, residuals)

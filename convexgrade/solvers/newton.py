@@ -119,10 +119,6 @@ class _Problem:
             return Point(np.zeros((len(self.program.groups), self.program.X.shape[1])), self.null)
         return Point(start.blocks, start.unpenalised)
 
-    def dual(self, f: Array) -> Array:
-        """Return theta = -grad F(f)."""
-        return -self.program.weights[:, None] * self.program.loss.gradient(f, self.program.y)
-
     def first_pace(self, point: Point, gap: float, prices: Array) -> Pace:
         """Return the first pace: small from nowhere, larger the nearer the start is."""
         if self.program.loss.kinked:
@@ -252,7 +248,7 @@ def _follow(
     """Take proximal steps until the gap is small, or falls slowly, or no longer."""
     p, point = problem.program, problem.begin(start)
     f = p.predict(point.v, point.c)
-    theta = problem.dual(f)
+    theta = -p.gradient(f)
     pricing = problem.price(theta, Tight.none(*point.v.shape))
     active = np.flatnonzero(point.v.any(axis=1))
     gap = min(problem.gap(point, active, pricing, theta), start.gap if start else np.inf)
