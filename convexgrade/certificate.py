@@ -299,20 +299,19 @@ def certify_network(
     -------
     Certificate
     """
-    prediction = program.offset + network.forward(program.X[:, :-1])
     gates = network.vectors if network.gate_coef is None else _gates(network)
     patterns, violation = _holding(program, patterns, gates, network)
-    primal = program.mean_loss(prediction) + program.alpha * network.penalty
-    point = dual_point(program, prediction) if point is None else point
+    primal = objective(program, network)
+    point = dual_point(program, predicted(program, network)) if point is None else point
     full = program.over(patterns, program.every_group(patterns))
     largest = dual_norm_bound(full, point, multipliers)
-    dual = lower_bound(program, point, largest)
+    dual = max(0.0, lower_bound(program, point, largest))  # no objective is negative
     before = program.mean_loss(program.offset)
     return Certificate(
         primal=primal,
         dual=dual,
         gap=primal - dual,
-        relative_gap=_relative(primal - dual, before),
+        relative_gap=relative_gap(primal - dual, before),
         violation=violation,
         price=max(price, largest),
         price_is_exact=patterns.exhaustive,
@@ -321,9 +320,20 @@ def certify_network(
     )
 
 
-def _relative(gap: float, before: float) -> float:
-    """Return a gap relative to the loss before; of no number, nothing is proved."""
-    relative = gap / before if before > 0.0 else 0.0 if before == 0.0 else np.inf
+def predicted(program: Program, network: Network) -> Array:
+    """Return the chain's output with a network, shape (n_samples, n_outputs)."""
+    return program.offset + network.forward(program.X[:, :-1])
+
+
+def objective(program: Program, network: Network) -> float:
+    """Return the mean loss with a network, plus its penalty."""
+    return program.mean_loss(predicted(program, network)) + program.alpha * network.penalty
+
+
+def relative_gap(gap: float, before: float) -> float:
+    """Return a gap relative to the loss before; inf if it is no number, or above a loss of 0."""
+    none = before == 0.0 and gap <= 0.0
+    relative = gap / before if before > 0.0 else 0.0 if none else np.inf
     return np.inf if np.isnan(relative) else relative
 
 
@@ -334,14 +344,13 @@ def state_unproved(
 
     For networks that only judge, where a bound would take longer than their fit. No price is sought.
     """
-    prediction = program.offset + network.forward(program.X[:, :-1])
-    primal = program.mean_loss(prediction) + program.alpha * network.penalty
+    primal = objective(program, network)
     before = program.mean_loss(program.offset)
     return Certificate(
         primal=primal,
         dual=0.0,
         gap=primal,
-        relative_gap=_relative(primal, before),
+        relative_gap=relative_gap(primal, before),
         violation=0.0,
         price=0.0,
         price_is_exact=False,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from convexgrade.point import Point
 from convexgrade.program import Program
 from convexgrade.pruning import select
-from convexgrade.working_set import Point, solve_groups, solve_over
+from convexgrade.working_set import solve_groups, solve_over
 
 _WORTH_A_GAP = 1.2  # objective, relative to that over fewer groups, at which those are kept instead
 

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from convexgrade.certificate import objective
 from convexgrade.network import Network
 from convexgrade.program import Program
 
@@ -151,13 +152,8 @@ def _refitted(program: Program, network: Network) -> Network:
     coefficients[p.free] = x[m:].reshape(-1, k)
     resized = _resized(network, x[:m])
     refit = replace(resized, linear_coef=coefficients[:-1], intercept=coefficients[-1])
-    least = _objective(p, network) * (1.0 + _ROUNDING)
-    return refit if _objective(p, refit) <= least else network
-
-
-def _objective(program: Program, network: Network) -> float:
-    prediction = program.offset + network.forward(program.X[:, :-1])
-    return program.mean_loss(prediction) + program.alpha * network.penalty
+    least = objective(p, network) * (1.0 + _ROUNDING)
+    return refit if objective(p, refit) <= least else network
 
 
 def _resized(network: Network, factors: Array) -> Network:

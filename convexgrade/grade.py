@@ -22,6 +22,7 @@ from convexgrade.certificate import (
     Multipliers,
     certify_network,
     dual_point,
+    predicted,
     state_unproved,
 )
 from convexgrade.cutting import cut
@@ -29,19 +30,12 @@ from convexgrade.energy import rescale
 from convexgrade.losses import Loss
 from convexgrade.network import Network
 from convexgrade.patterns import Patterns, enumerate_patterns, sample_patterns
+from convexgrade.point import Point, drawn_in, no_worse_than_null, null_point, point_of
 from convexgrade.pointwise import refine_pointwise
 from convexgrade.program import Groups, Program, independent_columns
 from convexgrade.proposals import Budget, highest_price, joined, propose, sketched
 from convexgrade.solution import Status
-from convexgrade.working_set import (
-    Point,
-    drawn_in,
-    no_worse_than_null,
-    null_point,
-    point_of,
-    solve_groups,
-    solve_over,
-)
+from convexgrade.working_set import solve_groups, solve_over
 
 Array = NDArray[np.float64]
 Report = Callable[[str], None]
@@ -141,9 +135,13 @@ class Grade:
         return self.network.n_neurons
 
     def patterns_on(self, program: Program) -> Patterns:
-        """Return the patterns of its gates on the rows of a program, all of them if it had all."""
+        """Return the patterns of its gates on the rows of a program, all of them if it had all.
+
+        What a fit has listed can be listed again, though the limit counts more than there are.
+        """
         if self.exhaustive:
-            return enumerate_patterns(program.X, limit=10 * max(1, self.gates.shape[1]))
+            most = max(_EXHAUSTIVE_LIMIT, 10 * self.gates.shape[1])
+            return enumerate_patterns(program.X, limit=most)
         return Patterns.from_gates(program.X, self.gates)
 
     def __str__(self) -> str:
@@ -252,8 +250,7 @@ def certify_grade(
     ``settings.tol``, ``status``.
     """
     rng = np.random.default_rng([*seed, 1])
-    prediction = program.offset + network.forward(program.X[:, :-1])
-    point = dual_point(program, prediction)
+    point = dual_point(program, predicted(program, network))
     found = 0.0
     if not patterns.exhaustive:
         found = highest_price(program, point, network.vectors, _budget(settings), rng)
@@ -272,12 +269,13 @@ def certify_grade(
 @threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
 def null_price(program: Program, settings: Settings, seed: Seed) -> float:
     """Return the highest price at the grade without neurons, its ``alpha_max``, as far as found."""
-    if settings.patterns == "exhaustive":
-        every = enumerate_patterns(program.X, limit=_EXHAUSTIVE_LIMIT)
-        return program.over(every, program.every_group(every)).alpha_max()
-    rng = np.random.default_rng([*seed, 2])
     start = null_point(program, program.patterns)
     point = dual_point(program, start.prediction(program))
+    if settings.patterns == "exhaustive":
+        every = enumerate_patterns(program.X, limit=_EXHAUSTIVE_LIMIT)
+        full = program.over(every, program.every_group(every))
+        return full.largest_dual_norm(full.adjoint(point.theta))
+    rng = np.random.default_rng([*seed, 2])
     none = np.empty((program.X.shape[1], 0))
     return highest_price(program, point, none, _budget(settings), rng)
 

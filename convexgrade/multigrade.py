@@ -141,14 +141,14 @@ class Chain:
             baseline=self.baseline * scale + center,
             grades=tuple(
                 scale_output(
-                    read_unscaled(grade.network, self._reading(index, center, scale)), scale
+                    read_unscaled(grade.network, self._in_units(index, center, scale)), scale
                 )
                 for index, (_, grade) in enumerate(self.links)
             ),
             handover=self.handover,
         )
 
-    def _reading(self, index: int, center: Array, scale: Array) -> Scaling:
+    def _in_units(self, index: int, center: Array, scale: Array) -> Scaling:
         """Return the scaling of a grade's input where the output it may read has changed units."""
         scaling = self.links[index].scaling
         if index == 0 or not self.handover.hands_output:

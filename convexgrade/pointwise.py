@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from convexgrade.energy import rescale_within
 from convexgrade.network import Network
+from convexgrade.point import Point
 from convexgrade.program import Groups, Program
 from convexgrade.solution import Status
-from convexgrade.working_set import Point, solve_groups_within
+from convexgrade.working_set import solve_groups_within
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

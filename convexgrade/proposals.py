@@ -17,10 +17,10 @@ from convexgrade import search
 from convexgrade.certificate import DualPoint, dual_point, lower_bound
 from convexgrade.network import Network
 from convexgrade.patterns import activation, centred_gates, distinct_columns
+from convexgrade.point import Point, null_point, point_of
 from convexgrade.program import Program
 from convexgrade.search import Neurons
 from convexgrade.solution import Status
-from convexgrade.working_set import Point, null_point, point_of
 
 Array = NDArray[np.float64]
 

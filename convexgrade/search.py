@@ -27,6 +27,7 @@ Index = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
 _MEMORY = 20  # pairs of L-BFGS
+_CLIMB = 30  # steps up the price of a neuron
 _STALLED = 1e-9  # gain of a step, relative to the loss before, at which a descent ends
 _LOOK = 25  # steps after which it is looked whether to go on,
 _SHED = 0.25  # and share of withered neurons at which it goes on without them
@@ -272,7 +273,6 @@ def ascend(
     theta: Array,
     starts: Array,
     *,
-    n_steps: int = 30,
     n_jobs: int | None = None,
 ) -> Neurons:
     """Climb ``|theta_k . (X u)_+|`` over unit u from every start, for each output and both signs.
@@ -287,7 +287,7 @@ def ascend(
     """
     (rows, _), (slopes, _) = _rounded(program.X), _rounded(theta)
     columns = Parallel(n_jobs=n_jobs, prefer="threads")(
-        delayed(_climb)(rows, sign * slopes[:, k], starts, n_steps)
+        delayed(_climb)(rows, sign * slopes[:, k], starts)
         for k in range(program.n_outputs)
         for sign in (1.0, -1.0)
     )
@@ -302,7 +302,7 @@ def ascend(
     return neurons.take(np.argsort(-np.concatenate(prices), kind="stable"))
 
 
-def _climb(X: Single, theta: Single, starts: Array, n_steps: int) -> tuple[Array, Array]:
+def _climb(X: Single, theta: Single, starts: Array) -> tuple[Array, Array]:
     u = starts / np.maximum(np.linalg.norm(starts, axis=0), 1e-300)
     step = np.ones(u.shape[1])
     weighted, tiles = (theta[:, None] * X).T, _Tiles.of(len(X), u.shape[1])
@@ -316,7 +316,7 @@ def _climb(X: Single, theta: Single, starts: Array, n_steps: int) -> tuple[Array
         return g, np.einsum("ij,ij->j", u, g)
 
     slope, height = gradient(u)
-    for _ in range(n_steps):
+    for _ in range(_CLIMB):
         trial = u + step * slope / np.maximum(np.linalg.norm(slope, axis=0), 1e-300)
         trial /= np.maximum(np.linalg.norm(trial, axis=0), 1e-300)
         trial_slope, trial_height = gradient(trial)

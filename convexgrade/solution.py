@@ -70,7 +70,7 @@ class Start(NamedTuple):
     """A point of a program from which a solver may set out.
 
     ``blocks`` (n_groups, d) and ``unpenalised`` (q, n_outputs), as in `Solution`; ``gap`` is about
-    how far it is from optimal, relative to the loss before the grade.
+    how far it is from optimal, relative to the loss of the grade without neurons.
     """
 
     blocks: Array

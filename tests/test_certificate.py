@@ -3,14 +3,21 @@
 import numpy as np
 import pytest
 
-from convexgrade.certificate import Multipliers, certify_network, dual_point, lower_bound
+from convexgrade.certificate import (
+    Multipliers,
+    certify_network,
+    dual_point,
+    lower_bound,
+    relative_gap,
+)
 from convexgrade.cones import Cones, Tight
 from convexgrade.losses import BinaryLogLoss, SoftmaxLogLoss, SquaredError
 from convexgrade.network import from_blocks
 from convexgrade.patterns import Patterns, activation, enumerate_patterns, sample_patterns
+from convexgrade.point import null_point
 from convexgrade.solution import Status
 from convexgrade.solvers import cvx
-from convexgrade.working_set import null_point, solve_over
+from convexgrade.working_set import solve_over
 from tests.bank import KNOWN, brute_force_dual_norm, make_program, random_program
 
 
@@ -275,6 +282,36 @@ def test_solution_is_zero_exactly_from_alpha_max_on(cones, loss):
         solution = cvx.solve(program, solver="clarabel")
         size = np.linalg.norm(solution.blocks, axis=1).max()
         assert (size < 1e-4) == trivial
+
+
+def test_nothing_is_proved_by_a_gap_where_there_was_no_loss():
+    assert relative_gap(0.5, 2.0) == 0.25
+    assert relative_gap(0.0, 0.0) == 0.0
+    for gap, before in ((0.5, 0.0), (np.nan, 1.0), (0.5, np.nan)):
+        assert relative_gap(gap, before) == np.inf
+    X, y = np.column_stack([np.linspace(-1, 1, 8), np.ones(8)]), np.zeros(8)
+    program = make_program(X, y, alpha=0.1)  # fitted already: a neuron only costs
+    neuron = from_blocks(
+        np.array([[1.0, 0.5]]), np.array([1.0]), np.array([0]), np.zeros((2, 1)), None
+    )
+    certificate = certify_network(program, neuron, program.patterns, status=Status.INACCURATE)
+    assert certificate.gap > 0.0
+    assert certificate.relative_gap == np.inf
+
+
+def test_no_lower_bound_is_below_that_of_every_loss():
+    """Of a prediction ten times too large, the dual point is worth less than none at all."""
+    X = np.column_stack([np.linspace(-1, 1, 8), np.ones(8)])
+    program = make_program(X, np.maximum(X[:, 0], 0.0), alpha=0.1)
+    large = from_blocks(
+        np.array([[10.0, 0.0]]), np.array([1.0]), np.array([0]), np.zeros((2, 1)), None
+    )
+    point = dual_point(program, program.offset + large.forward(program.X[:, :-1]))
+    full = program.over(program.patterns, program.every_group(program.patterns))
+    assert lower_bound(program, point, full.largest_dual_norm(full.adjoint(point.theta))) < 0.0
+    certificate = certify_network(program, large, program.patterns, status=Status.INACCURATE)
+    assert certificate.dual == 0.0
+    assert certificate.gap == certificate.primal
 
 
 def test_exhaustive_patterns_of_other_rows_do_not_prove_anything_about_these():

@@ -118,6 +118,22 @@ def test_certify_reproduces_the_certificates_of_the_fit(estimator):
         assert fitted.relative_gap < 1e-4
 
 
+def test_exhaustive_patterns_of_a_fit_can_be_listed_again():
+    """Rows on two skew lines: 1295 patterns, a tenth of what as many rows in general position have."""
+    rng = np.random.default_rng(0)
+    X = np.zeros((36, 3))
+    X[:18, 0], X[18:, 1], X[18:, 2] = rng.uniform(-1, 1, 18), rng.uniform(-1, 1, 18), 1.0
+    y = rng.standard_normal(36)
+    model = ConvexReLURegressor(0.05, patterns="exhaustive").fit(X, y)
+    assert model.certificate_.status is Status.GLOBALLY_OPTIMAL
+    (again,) = certify(model, X, y)
+    assert again.status is Status.GLOBALLY_OPTIMAL
+    assert again.dual == pytest.approx(model.certificate_.dual, rel=1e-12)
+    assert again.n_patterns == model.certificate_.n_patterns
+    parameters = {"patterns": "exhaustive", "early_stopping": False, "distances": False}
+    MultigradeRegressor(0.05, n_grades=1, correction="backward", **parameters).fit(X, y)
+
+
 def test_certify_on_other_data_is_a_valid_bound_there():
     X, y = make_data()
     model = small(ConvexReLURegressor, patterns="exhaustive").fit(X[:15], y[:15])
@@ -709,6 +725,19 @@ def test_any_positive_penalty_has_a_grade(estimator):
     X, y = make_data()
     model = small(estimator, alpha=1e300).fit(X, targets(estimator, y))
     assert model.grades_[0].n_neurons == 0
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_columns_whose_differences_are_no_numbers_are_refused(estimator):
+    X, y = make_data()
+    y = targets(estimator, y)
+    model = small(estimator).fit(X / np.abs(X).max() * 1e307, y)
+    assert np.all(np.isfinite(model.predict(X)))
+    message = (
+        r"X has values of up to 1.7e\+308, whose differences are no numbers; they need another"
+    )
+    with pytest.raises(ValueError, match=message):
+        small(estimator).fit(X / np.abs(X).max() * 1.7e308, y)
 
 
 def test_weights_too_small_to_be_averaged_are_weights():

@@ -9,10 +9,11 @@ import pytest
 from convexgrade import ConvexReLURegressor, MultigradeRegressor, certify
 from convexgrade.grade import Settings, fit_grade, state_program
 from convexgrade.losses import SquaredError
+from convexgrade.point import point_of
 from convexgrade.program import independent_columns
 from convexgrade.search import neurons_of
 from convexgrade.solution import Status
-from convexgrade.working_set import point_of, solve_groups
+from convexgrade.working_set import solve_groups
 from tests.benchmarks.patterns import descend, standardised
 
 

@@ -11,9 +11,9 @@ from convexgrade.certificate import certify_network
 from convexgrade.grade import Settings, fit_grade, state_program
 from convexgrade.losses import BinaryLogLoss, SquaredError
 from convexgrade.patterns import enumerate_patterns, sample_patterns
+from convexgrade.point import point_at
 from convexgrade.solution import Status
 from convexgrade.solvers import cvx, line, solve_at_once
-from convexgrade.working_set import _clean
 
 
 def program_of(x, y, *, alpha=0.003, weights=None, offset=0.0, loss=None, **settings):
@@ -50,7 +50,7 @@ def kinks_at_rows(program):
 
 
 def certificate(program, solution):
-    network = _clean(program, solution).network(program)
+    network = point_at(program, solution).network(program)
     return certify_network(program, network, program.patterns, status=solution.status)
 
 

@@ -10,10 +10,11 @@ from convexgrade import MultigradeRegressor, certify
 from convexgrade.datasets import load_concrete
 from convexgrade.grade import Settings, fit_grade, state_program
 from convexgrade.losses import BinaryLogLoss
+from convexgrade.point import Point, null_point
 from convexgrade.pointwise import _zero_at
 from convexgrade.program import Program
 from convexgrade.solution import Status
-from convexgrade.working_set import Point, null_point, solve_over
+from convexgrade.working_set import solve_over
 from tests.bank import make_program
 
 

@@ -11,18 +11,12 @@ from convexgrade.certificate import DualPoint, certify_network
 from convexgrade.kinks import AbsoluteError, Huber, Quantile
 from convexgrade.losses import BinaryLogLoss, SquaredError
 from convexgrade.patterns import activation, sample_patterns
+from convexgrade.point import no_worse_than_null, null_point, point_of
 from convexgrade.polishing import polish
 from convexgrade.search import Neurons, descend, random_neurons
 from convexgrade.solution import Status
 from convexgrade.solvers import _kkt, cvx
-from convexgrade.working_set import (
-    no_worse_than_null,
-    null_point,
-    point_of,
-    solve_groups,
-    solve_groups_within,
-    solve_over,
-)
+from convexgrade.working_set import solve_groups, solve_groups_within, solve_over
 from tests.bank import make_program, random_program
 
 KINDS = [("squared_error", 1), ("squared_error", 2), ("binary", 1), ("softmax", 3)]
@@ -277,7 +271,9 @@ def test_a_start_that_no_group_improves_is_returned_only_if_that_proves_it_optim
     """A dual point of zeros prices every group at nothing, and bounds nothing."""
     program = random_program(3, n=15, d=2)
     nothing = np.zeros_like(program.y)
-    monkeypatch.setattr(working_set, "dual_point", lambda *_: DualPoint(nothing, nothing))
+    for module in ("point", "working_set"):
+        name = f"convexgrade.{module}.dual_point"
+        monkeypatch.setattr(name, lambda *_: DualPoint(nothing, nothing))
     solved = solve_over(program, program.patterns, None, solver=solver, tol=1e-4)
     assert len(solved.groups) > 0
     assert solved.objective == pytest.approx(reference_optimum(program), rel=1e-6)

@@ -33,10 +33,10 @@ from convexgrade.certificate import dual_point, lower_bound
 from convexgrade.grade import Settings, state_program
 from convexgrade.losses import SquaredError
 from convexgrade.patterns import Patterns, sample_patterns
+from convexgrade.point import null_point
 from convexgrade.program import Program
 from convexgrade.proposals import Budget, propose
 from convexgrade.solvers import interior, newton
-from convexgrade.working_set import null_point
 from tests.benchmarks.datasets import load
 
 CONTESTANTS = Path(__file__).parent / "contestants"

@@ -1,0 +1,229 @@
+"""A point of a program over many patterns: its non-zero blocks, and what rounding leaves of a solution.
+
+Solvers leave blocks a little off zero and a little outside their cones, and more of them than needed.
+What becomes of them here, the objective of the point takes account of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convexgrade.certificate import (
+    Multipliers,
+    dual_norm_bound,
+    dual_point,
+    lower_bound,
+    predicted,
+    relative_gap,
+)
+from convexgrade.cones import Cones, Tight
+from convexgrade.network import Network, from_blocks
+from convexgrade.patterns import Patterns, activation
+from convexgrade.program import Groups, Program, shortened
+from convexgrade.pruning import prune
+from convexgrade.search import Neurons
+from convexgrade.solution import Solution, Status
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+FAR = 0.01  # gap of a point that no solver has seen, relative to the loss before
+_DROP = 1e-7  # norm of a block, relative to the largest, below which it is no neuron
+_OFF_ZERO = 1e-6, 1e-5, 1e-4, 1e-3, 1e-2  # and which one can have that is zero at the optimum
+
+
+@dataclass(frozen=True)
+class Point:
+    """A feasible point of a program over some patterns, given by its non-zero blocks.
+
+    Attributes
+    ----------
+    patterns : Patterns
+        The patterns over which the point was sought.
+    groups : Groups
+        Groups of the non-zero blocks.
+    blocks : ndarray of shape (n_neurons, d)
+        Their vectors, inside their cones.
+    unpenalised : ndarray of shape (q, n_outputs)
+        Coefficients of the unpenalised columns.
+    objective : float
+        The program's objective there.
+    status : Status
+        How the last solve ended.
+    gap : float
+        About how far from optimal it is over its groups, relative to the loss of the grade without
+        neurons.
+    multipliers : Multipliers or None
+        Those of the constraints, where the solver has them.
+    n_before : int
+        Number of neurons before those that others make up for were pruned.
+    """
+
+    patterns: Patterns
+    groups: Groups
+    blocks: Array
+    unpenalised: Array
+    objective: float
+    status: Status
+    gap: float = FAR
+    multipliers: Multipliers | None = None
+    n_before: int = 0
+
+    def neurons(self) -> Neurons:
+        """Return the non-zero blocks as neurons."""
+        return Neurons(self.blocks.T, self.groups.sign, self.groups.output)
+
+    def prediction(self, program: Program) -> Array:
+        """Return offset + f on the program's rows."""
+        return program.over(self.patterns, self.groups).predict(self.blocks, self.unpenalised)
+
+    def network(self, program: Program) -> Network:
+        """Return the point as an explicit network."""
+        gates = None if program.cones else self.patterns.gates[:, self.groups.pattern]
+        coefficients = np.zeros((program.X.shape[1], program.n_outputs))
+        coefficients[program.free] = self.unpenalised
+        blocks = self.blocks
+        if not program.X[:, -1].any():  # neurons without bias: whatever stands there has no effect
+            blocks, gates = (
+                _without_last(blocks.T).T,
+                None if gates is None else _without_last(gates),
+            )
+        return from_blocks(blocks, self.groups.sign, self.groups.output, coefficients, gates)
+
+
+def _without_last(vectors: Array) -> Array:
+    return np.vstack([vectors[:-1], np.zeros((1, vectors.shape[1]))])
+
+
+def null_point(program: Program, patterns: Patterns) -> Point:
+    """Return the grade without neurons: the unpenalised columns alone, fitted."""
+    nothing = program.over(patterns, Groups.every(0, program.n_outputs, signed=program.cones))
+    blocks = np.zeros((0, program.X.shape[1]))
+    unpenalised = program.null_coefficients
+    return Point(
+        patterns=patterns,
+        groups=nothing.groups,
+        blocks=blocks,
+        unpenalised=unpenalised,
+        objective=nothing.objective(blocks, unpenalised),
+        status=Status.OPTIMAL,
+    )
+
+
+def no_worse_than_null(program: Program, point: Point) -> Point:
+    """Return the grade without neurons in place of a worse point, which solvers that fail can leave."""
+    null = null_point(program, point.patterns)
+    return point if point.objective <= null.objective else replace(null, status=point.status)
+
+
+def drawn_in(program: Program, point: Point) -> Point:
+    """Return a point with unpenalised coefficients no larger than the loss needs (see `shortened`)."""
+    if program.loss.quadratic:
+        return point
+    response = point.prediction(program) - program.Z @ point.unpenalised
+    data = (program.loss, program.Z, program.y, response, program.weights)
+    before = program.mean_loss(program.offset)
+    return replace(point, unpenalised=shortened(*data, point.unpenalised, before))
+
+
+def point_of(
+    program: Program, neurons: Neurons, unpenalised: Array, *, gates: Array | None = None
+) -> Point:
+    """Return neurons as a point of the program over their own patterns, or those of ``gates``.
+
+    A ReLU neuron lies in the cone of its own pattern. Those that share pattern, sign and output add
+    up inside it: the prediction stays, and the penalty does not rise.
+    """
+    gates = neurons.vectors if gates is None else gates
+    patterns = Patterns.from_gates(program.X, gates)
+    pattern = patterns.find(activation(program.X, gates))
+    active = pattern >= 0
+    full = program.over(patterns, program.every_group(patterns))
+    position = full.groups.locate(Groups(pattern, neurons.sign, neurons.output).take(active))
+    distinct, place = np.unique(position, return_inverse=True)
+    groups = full.groups.take(distinct)
+    blocks = np.zeros((distinct.size, len(neurons.vectors)))
+    np.add.at(blocks, place, neurons.vectors.T[active])
+    return Point(
+        patterns=patterns,
+        groups=groups,
+        blocks=blocks,
+        unpenalised=unpenalised,
+        objective=program.over(patterns, groups).objective(blocks, unpenalised),
+        status=Status.ITERATION_LIMIT,
+        n_before=distinct.size,
+    )
+
+
+def gap_of(over: Program, point: Point) -> float:
+    """Bound how far a point is from the optimum over some groups, relative to the loss before.
+
+    By the prediction of its network, which a certificate will see: rounding can tell the two apart.
+    """
+    dual = dual_point(over, predicted(over, point.network(over)))
+    bound = lower_bound(over, dual, dual_norm_bound(over, dual, point.multipliers))
+    return relative_gap(point.objective - bound, over.mean_loss(over.offset))
+
+
+def pruned(full: Program, point: Point, share: float = _DROP) -> Point:
+    """Prune a point, and drop the neurons that are then smaller than a share of the largest."""
+    blocks = prune(full.over(point.patterns, point.groups), point.blocks)
+    return keep_neurons(full, replace(point, blocks=blocks), _large(blocks, share))
+
+
+def _large(blocks: Array, share: float) -> Index:
+    """Return which blocks are larger than a share of the largest."""
+    norms = np.linalg.norm(blocks, axis=1)
+    return np.flatnonzero(norms > share * norms.max(initial=0.0))
+
+
+def keep_neurons(program: Program, point: Point, index: Index) -> Point:
+    """Return a point without its neurons but those at ``index``."""
+    groups, blocks = point.groups.take(index), point.blocks[index]
+    objective = program.over(point.patterns, groups).objective(blocks, point.unpenalised)
+    rise = max(0.0, objective - point.objective) / (program.mean_loss(program.offset) or 1.0)
+    gap = min(point.gap + rise, FAR)
+    return replace(point, groups=groups, blocks=blocks, objective=objective, gap=gap)
+
+
+def point_at(program: Program, solution: Solution) -> Point:
+    """Drop blocks that are zero up to solver accuracy; put the others exactly into their cones."""
+    keep = _large(solution.blocks, _DROP)
+    groups = program.groups.take(keep)
+    blocks = solution.blocks[keep]
+    if program.cones:
+        blocks = projected(program, groups.pattern, blocks)
+    return Point(
+        patterns=program.patterns,
+        groups=groups,
+        blocks=blocks,
+        unpenalised=solution.unpenalised,
+        objective=program.over(program.patterns, groups).objective(blocks, solution.unpenalised),
+        status=solution.status,
+        n_before=keep.size,
+    )
+
+
+def thinned(program: Program, point: Point) -> Point:
+    """Drop small blocks as long as the objective is lower without.
+
+    Interior points leave every block a little off zero, the farther the less close the solve.
+    """
+    for share in _OFF_ZERO:
+        large = _large(point.blocks, share)
+        if large.size < len(point.blocks):
+            fewer = replace(keep_neurons(program, point, large), n_before=large.size)
+            if fewer.objective >= point.objective:
+                break
+            point = fewer
+    return point
+
+
+def projected(program: Program, cone: Index, points: Array, *, enough: float = 0.0) -> Array:
+    """Project points on the cones of patterns; those of length ``enough`` or less need not arrive."""
+    cones = Cones.of(program.X, program.patterns.masks)
+    none = Tight.none(cone.size, program.X.shape[1])
+    return cones.project(cone, points, none, enough=enough)[0]
