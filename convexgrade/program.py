@@ -221,14 +221,14 @@ class Program:
         """The c minimising F(offset + Z c): the grade without neurons, shape (q, n_outputs)."""
         return fit_unpenalised(self.loss, self.Z, self.y, self.offset, self.weights)
 
-    def alpha_max(self) -> float:
-        """Return the least alpha at which the grade without neurons is optimal.
+    def alpha_max(self, *, above: float = 0.0) -> float:
+        """Return the least alpha, at least ``above``, at which the grade without neurons is optimal.
 
         With theta = -grad F there, that is max_g ||Proj_K(s_g X^T D_g theta)||, by the optimality
         conditions 0 in alpha B + (polar cone) - s_g X^T D_g theta.
         """
         prediction = self.offset + self.Z @ self.null_coefficients
-        return self.largest_dual_norm(self.adjoint(-self.gradient(prediction)))
+        return self.largest_dual_norm(self.adjoint(-self.gradient(prediction)), above=above)
 
     def largest_dual_norm(self, correlations: Array, *, above: float = 0.0) -> float:
         """Return max_g of ||Proj_K(b_g)||, or of ||b_g|| without cones; at least ``above``."""

@@ -100,7 +100,8 @@ def _is_dense(program: Program) -> bool:
     n, d = program.X.shape
     if not program.loss.quadratic or d * np.unique(program.groups.pattern).size > _WIDE * n:
         return False
-    return program.alpha * len(program.groups) <= _DENSE * program.alpha_max()
+    enough = program.alpha * len(program.groups) / _DENSE
+    return program.alpha_max(above=enough) > enough
 
 
 def _suits_interior_points(program: Program, start: Start | None) -> bool:
