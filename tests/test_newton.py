@@ -249,7 +249,7 @@ def test_what_the_newton_method_leaves_others_finish(failing, monkeypatch):
     program = real_program("concrete", 400, 50, 1e-3)
     expected = objective(program, newton.solve(program))
     monkeypatch.setattr(solvers, "_SLOW", 0.0)
-    monkeypatch.setattr(solvers, "_DENSE", 0.0)
+    monkeypatch.setattr(solvers, "_DENSE", 1e-9)
     monkeypatch.setattr(solvers, "_DIMENSIONS", 1)
     monkeypatch.setattr(solvers, "_OPERATIONS", np.inf)
     asked, solve = [], interior.solve
