@@ -97,6 +97,13 @@ def test_large_predictions_stay_finite(name):
         assert np.all(np.isfinite(quantity))
 
 
+def test_a_rounded_huber_loss_has_all_digits_far_out():
+    """There it is the mean of sqrt(t^2 + rounding^2) over a width that hardly matters."""
+    r = np.array([[1.0], [1e2], [1e4]])
+    value = Huber(1e-4).eased(1e-3).value(r, np.zeros_like(r))
+    np.testing.assert_allclose(value, np.hypot(r[:, 0], 1e-3), rtol=1e-14)
+
+
 def test_a_softmax_loss_has_all_digits_however_certain_or_tied_predictions_are():
     f = np.array([[40.0, 0.0, -5.0], [1.0, 1.0, 1.0], [0.0, 2.0, 2.0], [-700.0, 700.0, 0.0]])
     y = np.eye(3)[[0, 1, 0, 0]]
