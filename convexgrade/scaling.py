@@ -13,6 +13,7 @@ Array = NDArray[np.float64]
 
 _CONSTANT = 1e-14  # spread of a column, relative to its size, that rounding makes
 _SAME = 1e-8  # range of what a grade hands on, relative to its size, that a solver's errors make
+_FAINT = 1e-5  # range of an output, in units of the coded targets, that they make
 _DEPENDENT = 1e-8  # singular value, relative to the largest, of columns that count as dependent
 
 
@@ -59,7 +60,10 @@ def scaling_between(
     width = n_hidden if handover.hands_hidden else 0
     shrink = np.ones(features.shape[1])
     shrink[:width] = np.sqrt(max(1.0, width / n_inputs))
-    same = np.ptp(features, axis=0) <= _SAME * np.abs(features).max(axis=0)
+    extent = np.ptp(features, axis=0)
+    same = extent <= _SAME * np.abs(features).max(axis=0)
+    if handover.hands_output:
+        same[width:] |= extent[width:] <= _FAINT
     if handover.keep_inputs:
         same[-n_inputs:] = False
     return replace(scaling, scale=np.where(same, np.inf, scaling.scale * shrink))

@@ -26,6 +26,19 @@ def test_what_is_the_same_on_all_rows_but_for_errors_becomes_zero(error):
     assert np.isfinite(whitened(scaling, H, WEIGHTS, 3).apply(H)).all()
 
 
+@pytest.mark.parametrize("passthrough", ["output", "both"])
+def test_an_output_that_hardly_moves_is_no_column_but_a_feature_or_an_input_that_does_is(
+    passthrough,
+):
+    """A grade that raises no residual may fit next to nothing, which is then a solver's error."""
+    width, small = 2 * (passthrough == "both"), 1e-7 * features()
+    H = np.column_stack([small[:, :width], small[:, 2], features()[:, 3], small[:, 4:]])
+    handover = Handover(passthrough, True)
+    scaled = scaling_between(H, WEIGHTS, handover, n_hidden=2, n_inputs=2).apply(H)
+    np.testing.assert_array_equal(scaled[:, width], 0.0)
+    np.testing.assert_allclose(np.delete(scaled, width, axis=1).std(axis=0), 1.0, rtol=1e-6)
+
+
 @pytest.mark.parametrize("keep_inputs", [True, False])
 @pytest.mark.parametrize("passthrough", ["hidden", "output", "both"])
 def test_wide_grades_are_scaled_down_as_a_block(passthrough, keep_inputs):
