@@ -27,7 +27,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from convexgrade.certificate import Certificate
-from convexgrade.columns import Column, encode, learn_columns, listed, unknown_values
+from convexgrade.columns import (
+    Column,
+    encode,
+    learn_columns,
+    listed,
+    refuse_infinite,
+    unknown_values,
+)
 from convexgrade.datasets import load_energy
 from convexgrade.display import GradesDisplay, error_metric
 from convexgrade.estimators import MultigradeClassifier, MultigradeRegressor
@@ -202,8 +209,8 @@ def _split_target(frame: Any, target: str) -> tuple[Any, Any]:
         print(f"Rows dropped for having no value of {target!r}: {(~known).sum()}.")
     frame = frame[known]
     values = frame.pop(target)
-    if holds_numbers(values) and np.isinf(values.to_numpy(dtype=np.float64)).any():
-        raise ValueError(f"Column {target!r} holds infinite values.")
+    if holds_numbers(values):
+        refuse_infinite(target, values.to_numpy(dtype=np.float64))
     empty, names = [name for name in frame if frame[name].isna().all()], tell_names(frame)
     for reason, dropped in (("without any value", empty), ("of texts all different", names)):
         if dropped:

@@ -205,9 +205,14 @@ def _numbers(name: str, values: Any) -> Array:
         numbers = pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
         raise ValueError(f"Column {name!r} must hold numbers: {error}") from error
+    refuse_infinite(name, numbers)
+    return np.asarray(numbers)
+
+
+def refuse_infinite(name: str, numbers: Array) -> None:
+    """Raise an error that names a column if some of its numbers are infinite."""
     if np.isinf(numbers).any():
         raise ValueError(f"Column {name!r} holds infinite values.")
-    return np.asarray(numbers)
 
 
 def _named(frame: Any) -> Any:

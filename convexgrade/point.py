@@ -30,7 +30,7 @@ from convexgrade.solution import Solution, Status
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-FAR = 0.01  # gap of a point that no solver has seen, relative to the loss before
+FAR = 0.01  # gap of a point that no solver has seen
 _DROP = 1e-7  # norm of a block, relative to the largest, below which it is no neuron
 _OFF_ZERO = 1e-6, 1e-5, 1e-4, 1e-3, 1e-2  # and which one can have that is zero at the optimum
 
@@ -54,8 +54,8 @@ class Point:
     status : Status
         How the last solve ended.
     gap : float
-        About how far from optimal it is over its groups, relative to the loss of the grade without
-        neurons.
+        About how far from optimal it is over its groups: by the solver's account, in units of the loss
+        of the grade without neurons, and by what has been dropped since, in units of the loss before.
     multipliers : Multipliers or None
         Those of the constraints, where the solver has them.
     n_before : int

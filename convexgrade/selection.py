@@ -74,10 +74,6 @@ class Tried(NamedTuple):
     rows: Array = np.empty(0)
     verdict: str = ""
 
-    def lasting(self, depth: int) -> Tried:
-        """Return the same up to that depth: chains that ended before stay as they are."""
-        return self._replace(losses=self.losses + self.losses[-1:] * (depth - len(self.losses)))
-
 
 class Trial(NamedTuple):
     """Mean validation losses at one alpha, by depth and fold, shape (n_grades_tried, n_folds)."""
@@ -183,6 +179,11 @@ def parts_held_out(labels: NDArray[Any], fraction: float, seed: int) -> list[NDA
 def is_better(tried: Tried, other: Tried, folds: Sequence[Fold]) -> bool:
     """Return whether rows held out lose less by one than by the other, and can tell them apart."""
     return not _are_near(other.rows, tried.rows, _weights(folds), _TIE)
+
+
+def lasting(losses: tuple[float, ...], depth: int) -> tuple[float, ...]:
+    """Return losses after each grade up to that depth: a chain that ended before stays as it is."""
+    return losses + losses[-1:] * (depth - len(losses))
 
 
 def noise_of(loss: Loss) -> float:

@@ -36,7 +36,7 @@ Index = NDArray[np.intp]
 
 _SOLVE_WHOLE = 120  # groups up to which a program goes to the solver as it is
 _BATCH = 60  # groups that join a working set at a time
-_SMALL = 3e-3  # norm, relative to the largest, of blocks that a solver goes on without
+_SMALL = 3e-3  # norm, over the largest, of blocks that solvers which select no groups go on without
 _CLOSE = 0.01  # accuracy of a first solution, relative to the tolerance of prices,
 _EXACT = 1e-9  # and of the last, relative to the loss before the grade
 _ENOUGH = 0.1, 0.01  # but these, relative to tolerance and objective, one by one, where a point
@@ -50,7 +50,7 @@ _AFFORDABLE = 3e10, 1e12  # operations of a step towards these; where the gap is
 _SETTLED = 1e-7  # gap, relative to the loss before, of a point that needs no further solve
 _FEW = 400  # groups up to which iterations are no slower than a solution found at once,
 _AT_ONCE = 0.01  # and gap, relative to the tolerance of prices, up to which that needs no other
-_JOINED = 2e-4  # gap of a point that new groups join, relative to the loss before
+_JOINED = 2e-4  # gap of a point that new groups join
 _ROUNDS = 50  # rounds of pricing and solving, far above what column generation takes
 
 

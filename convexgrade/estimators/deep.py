@@ -41,6 +41,7 @@ from convexgrade.selection import (
     Tried,
     deepen,
     is_better,
+    lasting,
     line,
     parts_held_out,
     usual_penalty,
@@ -245,7 +246,8 @@ class ManyGrades(DeepChain):
                 if best is None or min(tried.losses) < min(best.losses):
                     best, self._alpha = tried, tried.alpha
         assert best is not None
-        return best.lasting(least), replace(plan, alpha=self._alpha)
+        best = best._replace(losses=lasting(best.losses, least))
+        return best, replace(plan, alpha=self._alpha)
 
     def _best_read(
         self,
@@ -281,7 +283,7 @@ class ManyGrades(DeepChain):
             )
             chain = corrected.chain
             held_out = staged_loss(chain, fold.validation, plan.loss, plan.span)
-            losses.append([*held_out, *held_out[-1:] * (len(tried.losses) - len(held_out))])
+            losses.append(lasting(held_out, len(tried.losses)))
         return tuple(np.mean(losses, axis=0).tolist())
 
     def _holds_out(self, rows: Rows) -> bool:

@@ -13,8 +13,7 @@ from sklearn.utils.validation import _check_sample_weight
 Array = NDArray[np.float64]
 
 _LEAST = 1e-292  # largest weight from which on products keep their digits; share of it that counts
-_HUGE = {"X": 4e307, "y": 1e300}  # values from which on there may be no number for
-_MADE = {"X": "differences", "y": "sums"}  # what is made of them
+_HUGE = {"X": (4e307, "differences"), "y": (1e300, "sums")}  # size of which these may be no numbers
 _SINGLE = 1e7  # numbers up to which a weight is so many copies of a row, where some are drawn
 
 
@@ -70,10 +69,10 @@ def quiet_sums() -> np.errstate:
 
 def refuse_huge(name: str, values: Array) -> None:
     """Raise an error if values of X or y are so large that what is made of them may be no numbers."""
-    largest = float(np.abs(values).max(initial=0.0))
-    if largest > _HUGE[name]:
+    largest, (most, made) = float(np.abs(values).max(initial=0.0)), _HUGE[name]
+    if largest > most:
         raise ValueError(
-            f"{name} has values of up to {largest:.3g}, whose {_MADE[name]} are no numbers; they need "
+            f"{name} has values of up to {largest:.3g}, whose {made} are no numbers; they need "
             f"another unit."
         )
 
