@@ -85,6 +85,26 @@ def activation(X: Array, gates: Array) -> Mask:
     return masks
 
 
+def masked_sums(masks: Mask | Array, X: Array, u: Array) -> Array:
+    """Return the row sums of masks * (X @ u.T), by way of the fewer numbers a row."""
+    numbers = masks.astype(float, copy=False)
+    if len(u) < X.shape[1]:
+        return row_products(numbers, X @ u.T)
+    return row_products(numbers @ u, X)
+
+
+def masked_adjoint(masks: Mask | Array, X: Array, theta: Array) -> Array:
+    """Return masks.T @ (theta * X), the adjoint of `masked_sums`, in the same way."""
+    if masks.shape[1] < X.shape[1]:
+        return np.asarray((masks * theta[:, None]).T @ X)
+    return np.asarray(masks.T @ (theta[:, None] * X))
+
+
+def row_products(left: Array, right: Array) -> Array:
+    """Return the inner products of rows."""
+    return np.asarray(np.einsum("ij,ij->i", left, right))
+
+
 def distinct_columns(masks: Mask) -> NDArray[np.intp]:
     """Return the positions of the first of each distinct column, in order."""
     first: dict[bytes, int] = {}

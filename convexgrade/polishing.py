@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, cg
 
 from convexgrade.curvature import columns, hessian
+from convexgrade.patterns import row_products
 from convexgrade.program import Program
 from convexgrade.pruning import null_space
 from convexgrade.solvers import _kkt
-from convexgrade.solvers._operator import Operator, row_products
+from convexgrade.solvers._operator import Operator
 
 Array = NDArray[np.float64]
 

@@ -26,7 +26,7 @@ from scipy.linalg import qr
 
 from convexgrade.cones import Cones, Tight
 from convexgrade.losses import Loss
-from convexgrade.patterns import Patterns
+from convexgrade.patterns import Patterns, masked_adjoint, masked_sums
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -163,8 +163,15 @@ class Program:
 
     def predict(self, blocks: Array, unpenalised: Array) -> Array:
         """Return offset + f, shape (n_samples, n_outputs)."""
-        activations = (self.X @ blocks.T) * self.masks()
-        return self.offset + activations @ self.routing() + self.Z @ unpenalised
+        prediction = self.offset + self.Z @ unpenalised
+        signed, step = self.groups.sign[:, None] * blocks, max(1, _CHUNK // len(self.X))
+        for k in range(self.n_outputs):
+            own = np.flatnonzero(self.groups.output == k)
+            for first in range(0, own.size, step):
+                some = own[first : first + step]
+                masks = self.patterns.masks[:, self.groups.pattern[some]]
+                prediction[:, k] += masked_sums(masks, self.X, signed[some])
+        return prediction
 
     def adjoint(self, theta: Array) -> Array:
         """Return s_g X^T D_g theta_{k(g)} for every group, shape (n_groups, d)."""
@@ -172,9 +179,9 @@ class Program:
         found = np.empty((self.n_outputs, patterns.size, self.X.shape[1]))
         step = max(1, _CHUNK // len(self.X))
         for first in range(0, patterns.size, step):
-            masks = self.patterns.masks[:, patterns[first : first + step]].T
+            masks = self.patterns.masks[:, patterns[first : first + step]]
             for k in range(self.n_outputs):
-                found[k, first : first + step] = (masks * theta[:, k]) @ self.X
+                found[k, first : first + step] = masked_adjoint(masks, self.X, theta[:, k])
         return self.groups.sign[:, None] * found[self.groups.output, place]
 
     def mean_loss(self, prediction: Array) -> float:
@@ -275,8 +282,10 @@ def fit_unpenalised(loss: Loss, Z: Array, y: Array, offset: Array, weights: Arra
     less.
     """
     c = np.zeros((Z.shape[1], y.shape[1]))
+    if c.size == 0:
+        return c
     before = float(weights @ loss.value(offset, y))
-    if Z.shape[1] == 0 or before == 0.0:  # losses are never negative
+    if before == 0.0:  # losses are never negative
         return c
     if loss.kinked:
         for rounding in _distance(loss, offset, y, weights) * _FINER ** np.arange(_EASED):

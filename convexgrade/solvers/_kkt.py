@@ -29,14 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
+from convexgrade.patterns import masked_adjoint, masked_sums
 from convexgrade.solvers._operator import (
     MAX_FLOATS,
     Operator,
     Outputs,
     chunks,
     coupled,
-    masked_adjoint,
-    masked_sums,
     square_roots,
 )
 from convexgrade.solvers._symmetric import Factor, Floats, cholesky, factored_over_rows, squared

@@ -9,6 +9,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from convexgrade.patterns import masked_adjoint, masked_sums
+
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 Outputs = tuple[int, ...]
@@ -114,25 +116,6 @@ class Operator:
         """Return the blocks that `stack` put below each other."""
         blocks = stacked.reshape(stacked.shape[0], -1, rows, stacked.shape[2])
         return np.asarray(blocks[self.channel, self.slot])
-
-
-def masked_sums(masks: Array, X: Array, u: Array) -> Array:
-    """Return the row sums of masks * (X @ u.T), by way of the fewer numbers a row."""
-    if len(u) < X.shape[1]:
-        return row_products(masks, X @ u.T)
-    return row_products(masks @ u, X)
-
-
-def masked_adjoint(masks: Array, X: Array, theta: Array) -> Array:
-    """Return masks.T @ (theta * X), the adjoint of `masked_sums`, in the same way."""
-    if masks.shape[1] < X.shape[1]:
-        return np.asarray((masks * theta[:, None]).T @ X)
-    return np.asarray(masks.T @ (theta[:, None] * X))
-
-
-def row_products(left: Array, right: Array) -> Array:
-    """Return the inner products of rows."""
-    return np.asarray(np.einsum("ij,ij->i", left, right))
 
 
 def coupled(curvature: Array) -> list[Outputs]:

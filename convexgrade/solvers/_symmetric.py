@@ -192,7 +192,7 @@ def solved(matrix: Array, right: Array) -> Array:
     if right.size == 0:  # LAPACK's wrapper refuses it
         return right.copy()
     for ridged in _with_ridges(matrix):
-        _, solution, info = dposv(ridged.T, right, lower=False)
+        _, solution, info = dposv(ridged.T, right, lower=True)
         if info == 0 and np.isfinite(solution).all():
             return np.asarray(solution, dtype=float)
     raise np.linalg.LinAlgError("not positive definite")

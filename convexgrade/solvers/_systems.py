@@ -82,7 +82,7 @@ class PatternGrams:
         places = np.array([self._place[p] for p in patterns.tolist()], dtype=np.intp)
         columns = (q + d * places[:, None] + np.arange(d)).ravel()
         columns = np.concatenate([np.arange(q), columns])
-        return self._matrix[np.ix_(columns, columns)]
+        return self._matrix.take(columns, axis=0).take(columns, axis=1)
 
     def _extend(self, new: list[int]) -> None:
         """Add patterns: their products are sums of x_i x_i^T over the rows that two patterns share.
@@ -95,7 +95,7 @@ class PatternGrams:
         d, q, old, every = self._X.shape[1], self._Z.shape[1], len(self._matrix), list(self._place)
         upper = np.triu_indices(d)
         shared = np.zeros((len(new), len(every), upper[0].size))
-        free = np.zeros((len(new), d, q))
+        free = np.zeros((len(new), d * q))
         floats = len(every) + upper[0].size
         for rows in chunks(len(self._X), floats, most=max(_CACHED, _TOGETHER * floats)):
             X, weighted = self._X[rows], self.curvature[rows, None] * self._X[rows]
@@ -104,7 +104,8 @@ class PatternGrams:
             for a, mask in enumerate(self._masks[rows][:, new].T):
                 on, known = np.flatnonzero(mask), before + a + 1
                 shared[a, :known] += masks[on, :known].T @ squares[on]
-                free[a] += weighted[on].T @ self._Z[rows][on]
+            unpenalised = (weighted[:, :, None] * self._Z[rows, None, :]).reshape(len(X), -1)
+            free += masks[:, before:].T @ unpenalised
         among = shared[:, before:]
         among += np.tril(among.transpose(2, 0, 1), -1).transpose(2, 1, 0)
         place = np.empty((d, d), dtype=np.intp)

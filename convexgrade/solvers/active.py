@@ -26,9 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.certificate import dual_point, lower_bound
+from convexgrade.patterns import row_products
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
-from convexgrade.solvers._operator import coupled, row_products
+from convexgrade.solvers._operator import coupled
 from convexgrade.solvers._symmetric import solved
 from convexgrade.solvers._systems import PatternGrams
 
@@ -53,11 +54,12 @@ _EVERY = 2500  # are no more than rows, and no more than so many
 
 
 class _Point(NamedTuple):
-    """A point of the program, and its prediction."""
+    """A point of the program, its prediction, and its objective."""
 
     v: Array  # (n_groups, d)
     c: Array  # (q, n_outputs)
     f: Array  # (n_samples, n_outputs)
+    objective: float
 
     @property
     def active(self) -> Index:
@@ -111,18 +113,15 @@ class _Problem:
     def at(self, v: Array, c: Array) -> _Point:
         """Return a point with its prediction."""
         active = np.flatnonzero(v.any(axis=1))
-        return _Point(v, c, self.over(active).predict(v[active], c))
-
-    def objective(self, point: _Point) -> float:
-        """Return the objective of a point."""
-        return self.program.mean_loss(point.f) + self.program.penalty(point.v)
+        f = self.over(active).predict(v[active], c)
+        return _Point(v, c, f, self.program.mean_loss(f) + self.program.penalty(v))
 
     def price(self, point: _Point) -> _Pricing:
         """Price all groups, and bound how far the point is from optimal."""
         dual = dual_point(self.program, point.f)
         b = self.program.adjoint(dual.theta)
         bound = lower_bound(self.program, dual, self.program.largest_dual_norm(b))
-        gap = (self.objective(point) - bound) / self.before
+        gap = (point.objective - bound) / self.before
         return _Pricing(b, gap if np.isfinite(gap) else np.inf)
 
     def joining(self, point: _Point, b: Array) -> _Step | None:
@@ -162,7 +161,7 @@ class _Problem:
             place = len(point.c) + np.arange(v[own].size).reshape(v[own].shape)
             matrix[place[:, :, None], place[:, None, :]] += bent[own]
             right = np.concatenate([slope_c[:, k], slope_v[own].ravel()])
-            matrix[np.diag_indices_from(matrix)] *= 1.0 + _RIDGE
+            np.einsum("ii->i", matrix)[...] *= 1.0 + _RIDGE
             step = -solved(matrix, right)
             step_c[:, k], step_v[own] = step[: len(point.c)], step[place]
         slope = float(np.vdot(slope_v, step_v)) + float(np.vdot(slope_c, step_c))
@@ -185,12 +184,7 @@ class _Problem:
 
         Lengths are tried by halves, but for the one at which the first vector reaches zero.
         """
-        length = 1.0
-        value, noise = self.objective(point), _ROUNDING * self.before
-        touched = np.asarray(point.v.any(axis=1))
-        touched[step.groups] = True
-        concerned = np.flatnonzero(touched)
-        some = self.over(concerned)
+        length, noise = 1.0, _ROUNDING * self.before
         ahead = row_products(step.side, step.v)
         there = -row_products(step.side, point.v[step.groups]) / ahead
         first = (1.0 + _BEYOND) * float(there[ahead < 0.0].min(initial=np.inf))
@@ -199,8 +193,8 @@ class _Problem:
             v[step.groups] += length * step.v
             gone = row_products(step.side, v[step.groups]) <= 0.0
             v[step.groups[gone]] = 0.0
-            trial = _Point(v, c, some.predict(v[concerned], c))
-            if self.objective(trial) <= value + least * length * step.slope + noise:
+            trial = self.at(v, c)
+            if trial.objective <= point.objective + least * length * step.slope + noise:
                 return trial
             length = first if 0.5 * length < first < length else 0.5 * length
         return None
@@ -242,7 +236,7 @@ class _Problem:
         v[step.groups[lost]] = 0.0
         left = self.at(v, point.c)
         found = self.along(left, self.newton(left))
-        return found if found and self.objective(found) < self.objective(point) else None
+        return found if found and found.objective < point.objective else None
 
     def too_large(self, point: _Point) -> bool:
         """Return whether a system over the active groups is one for other methods."""
