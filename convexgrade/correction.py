@@ -132,8 +132,8 @@ def with_alpha(chain: Chain, alpha: float) -> Chain:
 
 def objective(chain: Chain, data: Data, loss: Loss) -> float:
     """Return the mean loss of the chain's output plus the penalties of all its grades."""
-    value = data.weights @ loss.value(chain.output(data.X), data.y)
-    return float(value) + sum(grade.alpha * grade.network.penalty for grade in chain.grades)
+    value = data.mean_loss(loss, chain.output(data.X))
+    return value + sum(grade.alpha * grade.network.penalty for grade in chain.grades)
 
 
 def layers(chain: Chain, X: Array) -> list[Layer]:
@@ -199,8 +199,8 @@ def model_of(
     """Return the model of the grade at ``index``, given how the output answers to its neurons."""
     grade = chain.grades[index]
     output = chain.output(data.X)
-    gradient = data.weights[:, None] * loss.gradient(output, data.y)
-    root = square_roots(data.weights[:, None, None] * loss.hessian(output, data.y))
+    gradient = data.gradient(loss, output)
+    root = square_roots(data.curvature(loss, output))
     U = grade.network.vectors
     norms = np.linalg.norm(U, axis=0)
     pull = grade.alpha * np.abs(grade.network.output_coef).sum(axis=1) / np.maximum(norms, 1e-300)

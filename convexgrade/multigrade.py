@@ -59,6 +59,18 @@ class Data(NamedTuple):
     y: Array
     weights: Array
 
+    def mean_loss(self, loss: Loss, prediction: Array) -> float:
+        """Return the mean loss F of a prediction."""
+        return float(self.weights @ loss.value(prediction, self.y))
+
+    def gradient(self, loss: Loss, prediction: Array) -> Array:
+        """Return grad F in the prediction, shape (n_samples, n_outputs)."""
+        return self.weights[:, None] * loss.gradient(prediction, self.y)
+
+    def curvature(self, loss: Loss, prediction: Array) -> Array:
+        """Return the Hessian of F in each row's prediction, shape (n_samples, n_outputs, n_outputs)."""
+        return self.weights[:, None, None] * loss.hessian(prediction, self.y)
+
 
 class Link(NamedTuple):
     """A grade and the scaling of the features it reads."""
@@ -366,7 +378,7 @@ def _measured(before: Progress, chain: Chain, data: Data, plan: ChainPlan) -> Pr
     *_, offset, output = (step.offset for step in chain.walk(data.X))
     return Progress(
         chain,
-        (*before.train_loss, _mean_loss(output, data, plan.loss)),
+        (*before.train_loss, data.mean_loss(plan.loss, output)),
         energy=before.energy + _energies([offset, output], chain.grades[-1:], data, plan.loss),
     )
 
@@ -389,11 +401,7 @@ def _energies(
 
 def staged_loss(chain: Chain, data: Data, loss: Loss, span: Span = UNLIMITED) -> tuple[float, ...]:
     """Return the mean loss of the chain after each grade, its outputs kept to a span."""
-    return tuple(_mean_loss(span.apply(output), data, loss) for output in chain.staged(data.X))
-
-
-def _mean_loss(output: Array, data: Data, loss: Loss) -> float:
-    return float(data.weights @ loss.value(output, data.y))
+    return tuple(data.mean_loss(loss, span.apply(output)) for output in chain.staged(data.X))
 
 
 def certify_chain(chain: Chain, data: Data, loss: Loss, seed: int) -> list[Certificate]:

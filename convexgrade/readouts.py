@@ -135,11 +135,11 @@ def _minimise(
     """Minimise ``weights @ loss(offset + columns @ coef) + penalty @ |coef|`` over coef, (q, k)."""
 
     def objective(coef: Array) -> float:
-        value = data.weights @ loss.value(offset + columns @ coef, data.y)
-        return float(value + penalty @ np.abs(coef).sum(axis=1))
+        value = data.mean_loss(loss, offset + columns @ coef)
+        return value + float(penalty @ np.abs(coef).sum(axis=1))
 
     value = objective(coef)
-    blocks = _outputs_at_once(loss.hessian(offset + columns @ coef, data.y), len(coef))
+    blocks = _outputs_at_once(data.curvature(loss, offset + columns @ coef), len(coef))
     for _ in range(_ROUNDS):
         before = value
         for outputs in blocks:
@@ -170,8 +170,8 @@ def _newton_step(
 ) -> Array:
     """Return the step of some outputs' coefficients to the minimum of the quadratic model."""
     prediction = offset + columns @ coef
-    slope = columns.T @ (data.weights[:, None] * loss.gradient(prediction, data.y)[:, outputs])
-    hessian = data.weights[:, None, None] * loss.hessian(prediction, data.y)
+    slope = columns.T @ data.gradient(loss, prediction)[:, outputs]
+    hessian = data.curvature(loss, prediction)
     curvature = np.block(
         [[(columns.T * hessian[:, a, b]) @ columns for b in outputs] for a in outputs]
     )
