@@ -209,7 +209,7 @@ class _RowSystem:
 
 
 def block_roots(rows: Array, weights: Array, roots: Array) -> Array:
-    """Return upper triangular L_g^T with L_g L_g^T = sum_i w_ig x_i x_i^T + roots_g^T roots_g.
+    """Return L_g^T with L_g L_g^T = sum_i w_ig x_i x_i^T + roots_g^T roots_g.
 
     The weights w range over many orders of magnitude. Where the large ones would round the second
     term away, the sum is never formed: its factor comes from a QR factorisation of the parts.
@@ -223,6 +223,8 @@ def block_roots(rows: Array, weights: Array, roots: Array) -> Array:
     roots : ndarray of shape (n_groups, d, d)
         Roots of the second term.
     """
+    if len(rows) == 0:
+        return roots
     triangles = np.empty_like(roots)
     large = np.einsum("ij,ij->i", rows, rows) @ weights
     safe = _ROUNDED_AWAY * large < np.einsum("gij,gij->g", roots, roots)

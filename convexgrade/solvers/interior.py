@@ -94,12 +94,16 @@ class _Point:
     def reach(self, step: _Point) -> float:
         """Return the length, at most 1, that goes a fraction of the way to the boundary."""
         lengths = (
-            soc.reach(self.primal, step.primal),
-            soc.reach(self.dual, step.dual),
+            soc.reach(_both(self), _both(step)),
             _reach(self.slack, step.slack),
             _reach(self.multiplier, step.multiplier),
         )
         return min(1.0, _FRACTION * min(lengths))
+
+
+def _both(point: _Point) -> Array:
+    """Return the elements of the second-order cones, primal and dual."""
+    return np.concatenate([point.primal, point.dual])
 
 
 def _reach(x: Array, step: Array) -> float:
