@@ -39,6 +39,10 @@ class Roots(NamedTuple):
     roots: Array  # (m, d, d)
     used: Mask  # (m, d)
 
+    def take(self, some: slice) -> Roots:
+        """Return those of some groups."""
+        return Roots(self.active[some], self.roots[some], self.used[some])
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -79,7 +83,7 @@ class Columns:
 
     def alone(self) -> Columns:
         """Return the same columns, with an operator of the active groups alone."""
-        active = np.concatenate([face.active for face in self.faces])
+        active = self.face.active
         edges = np.cumsum([0, *(len(face.active) for face in self.faces)])
         faces = (
             replace(face, active=np.arange(a, b))
@@ -94,49 +98,68 @@ class Columns:
         return replace(self, operator=self.operator.restricted(every, rows))
 
     @cached_property
+    def face(self) -> Face:
+        """The faces of all outputs, one after the other."""
+        return Face.joined(self.faces)
+
+    @property
+    def every(self) -> Roots:
+        """What the columns of all outputs are made of."""
+        return Roots(self.face.active, *self.face.roots)
+
+    @property
     def parts(self) -> list[Roots]:
         """What the columns of each output are made of."""
-        return [Roots(face.active, *face.roots) for face in self.faces]
+        edges = np.cumsum([0, *(len(face.active) for face in self.faces)]).tolist()
+        return [self.every.take(slice(a, b)) for a, b in pairwise(edges)]
+
+    @cached_property
+    def _places(self) -> tuple[Index, Index]:
+        """Where in a vector of coefficients those of Z are, (n_outputs, q), and those of groups."""
+        q = self.tau.size
+        sizes = np.array([q + face.dimensions for face in self.faces])
+        free = (np.cumsum(sizes) - sizes)[:, None] + np.arange(q)
+        return free, np.delete(np.arange(sizes.sum()), free.ravel())
 
     def forward(self, y: Array) -> Array:
         """Return K y, shape (n_samples, n_outputs)."""
-        op, q = self.operator, self.tau.size
+        op, every, (free, groups) = self.operator, self.every, self._places
         v = np.zeros((op.channel.size, op.X.shape[1]))
-        c = np.zeros((q, len(op.spans)))
-        sizes = [q + int(part.used.sum()) for part in self.parts]
-        pieces = np.split(y, np.cumsum(sizes)[:-1])
-        for k, part, y_k in zip(self.outputs, self.parts, pieces, strict=True):
-            c[:, k] = np.sqrt(self.tau) * y_k[:q]
-            spread = np.zeros(part.used.shape)
-            spread[part.used] = y_k[q:]
-            # The roots hold s_g already, and the operator multiplies by it once more.
-            v[part.active] = op.sign[part.active, None] * _times(part.roots, spread)
+        c = np.zeros((self.tau.size, len(op.spans)))
+        c[:, self.outputs] = (np.sqrt(self.tau) * y[free]).T
+        spread = np.zeros(every.used.shape)
+        spread[every.used] = y[groups]
+        # The roots hold s_g already, and the operator multiplies by it once more.
+        v[every.active] = op.sign[every.active, None] * _times(every.roots, spread)
         return op.forward(v, c)[:, self.outputs]
 
     def adjoint(self, theta: Array) -> Array:
         """Return K^T theta."""
-        op = self.operator
-        groups, free = op.adjoint(self._everywhere(theta))
-        found = []
-        for k, part in zip(self.outputs, self.parts, strict=True):
-            signed = op.sign[part.active, None] * groups[part.active]
-            y = _times(part.roots.transpose(0, 2, 1), signed)[part.used]
-            found.append(np.concatenate([np.sqrt(self.tau) * free[:, k], y]))
-        return np.concatenate(found)
+        op, every, (free, groups) = self.operator, self.every, self._places
+        correlated, unpenalised = op.adjoint(self._everywhere(theta))
+        signed = op.sign[every.active, None] * correlated[every.active]
+        y = np.empty(free.size + groups.size)
+        y[free] = np.sqrt(self.tau) * unpenalised[:, self.outputs].T
+        y[groups] = _times(every.roots.transpose(0, 2, 1), signed)[every.used]
+        return y
 
     def applied(self, theta: Array) -> Array:
         """Return K K^T theta, from what the faces lack."""
-        op = self.operator
+        op, face = self.operator, self.face
         groups, free = op.adjoint(self._everywhere(theta))
+        b, U = groups[face.active], face.complement
+        inside = b - _times(U, _times(U.transpose(0, 2, 1), b))
+        along = face.kappa * np.einsum("gi,gi->g", face.q, b)
         v = np.zeros_like(groups)
-        for face in self.faces:
-            b, U = groups[face.active], face.complement
-            inside = b - _times(U, _times(U.transpose(0, 2, 1), b))
-            along = face.kappa * np.einsum("gi,gi->g", face.q, b)
-            v[face.active] = face.sigma * (
-                (1.0 - face.kappa)[:, None] * inside + along[:, None] * face.q
-            )
+        v[face.active] = face.sigma * (
+            (1.0 - face.kappa)[:, None] * inside + along[:, None] * face.q
+        )
         return op.forward(v, self.tau[:, None] * free)[:, self.outputs]
+
+    def written_out(self) -> Written:
+        """Return the columns as they are: for few rows."""
+        every = slice(None)
+        return Written(tuple(self._rows(part, every) for part in self.parts))
 
     def _everywhere(self, theta: Array) -> Array:
         """Return theta with zeros for the other outputs."""
@@ -213,6 +236,24 @@ class Columns:
         channel = np.repeat(op.channel[part.active], part.used.sum(axis=1))
         free = np.sqrt(self.tau) * op.Z[rows][:, : self.tau.size]  # without any, none
         return np.concatenate([free, (op.X[rows] @ flat) * op.masks[rows][:, channel]], axis=1)
+
+
+@dataclass(frozen=True)
+class Written:
+    """The columns K on few rows as they are, those that lead to one output after the other."""
+
+    blocks: tuple[Array, ...]  # (n_samples, ...)
+
+    def forward(self, y: Array) -> Array:
+        """Return K y, shape (n_samples, n_outputs)."""
+        pieces = np.split(y, np.cumsum([block.shape[1] for block in self.blocks])[:-1])
+        products = (block @ piece for block, piece in zip(self.blocks, pieces, strict=True))
+        return np.stack(list(products), axis=1)
+
+    def adjoint(self, theta: Array) -> Array:
+        """Return K^T theta."""
+        own = zip(self.blocks, theta.T, strict=True)
+        return np.concatenate([block.T @ column for block, column in own])
 
 
 def _times(matrices: Array, vectors: Array) -> Array:

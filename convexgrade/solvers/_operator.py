@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -72,7 +73,7 @@ class Operator:
 
     def columns(self, outputs: Outputs) -> int:
         """Return the number of columns of A that lead to some outputs."""
-        n_channels = sum(self.spans[k].stop - self.spans[k].start for k in outputs)
+        n_channels = sum(self._lengths[k] for k in outputs)
         return int(n_channels * self.X.shape[1] + len(outputs) * self.Z.shape[1])
 
     def restricted(self, groups: Index, rows: Index | slice) -> Operator:
@@ -94,15 +95,38 @@ class Operator:
         """Return A (v, c), shape (n_samples, n_outputs)."""
         u = np.zeros((self.masks.shape[1], v.shape[1]))
         np.add.at(u, self.channel, self.sign[:, None] * v)
-        f = [masked_sums(self.masks[:, span], self.X, u[span]) for span in self.spans]
-        return np.stack(f, axis=1) + self.Z @ c
+        if self._at_once:
+            f = (self.masks * (self.X @ u.T)) @ np.eye(len(self.spans))[self._goes_to]
+        else:
+            own = (masked_sums(self.masks[:, span], self.X, u[span]) for span in self.spans)
+            f = np.stack(list(own), axis=1)
+        return f + self.Z @ c
 
     def adjoint(self, theta: Array) -> tuple[Array, Array]:
         """Return A^T theta: s_g X^T D_g theta_{k(g)} for every group, and Z^T theta."""
-        channels = np.empty((self.masks.shape[1], self.X.shape[1]))
-        for k, span in enumerate(self.spans):
-            channels[span] = masked_adjoint(self.masks[:, span], self.X, theta[:, k])
+        if self._at_once:
+            channels = (self.masks * theta[:, self._goes_to]).T @ self.X
+        else:
+            own = enumerate(self.spans)
+            channels = np.concatenate(
+                [masked_adjoint(self.masks[:, span], self.X, theta[:, k]) for k, span in own]
+            )
         return self.sign[:, None] * channels[self.channel], self.Z.T @ theta
+
+    @property
+    def _at_once(self) -> bool:
+        """Whether outputs have so few channels that one product serves them all."""
+        return len(self.spans) > 1 and max(self._lengths) <= self.X.shape[1]
+
+    @property
+    def _lengths(self) -> list[int]:
+        """Number of channels of each output."""
+        return [span.stop - span.start for span in self.spans]
+
+    @cached_property
+    def _goes_to(self) -> Index:
+        """Output of each channel."""
+        return np.repeat(np.arange(len(self.spans)), self._lengths)
 
     def stack(self, blocks: Array) -> Array:
         """Put the blocks of each channel's groups below each other, zeros where there are fewer."""

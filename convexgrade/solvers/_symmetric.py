@@ -150,11 +150,12 @@ def factored_over_rows(outer: Callable[[int, Floats], Floats], S: Floats) -> Fac
     if k == 1:
         matrix = outer(0, S[:, 0])
     else:
-        blocks, unscaled = np.zeros((k, n, k, n), dtype=S.dtype), np.ones((n, 1), dtype=S.dtype)
-        for m in range(k):
-            own = square(outer(m, unscaled))
-            for a, b in np.ndindex(k, k):
-                blocks[a, :, b, :] += S[:, a, m, None] * own * S[:, m, b]
+        blocks, unscaled = np.empty((k, n, k, n), dtype=S.dtype), np.ones((n, 1), dtype=S.dtype)
+        own = np.stack([square(outer(m, unscaled)) for m in range(k)])
+        right = np.ascontiguousarray(S.transpose(1, 0, 2))
+        for i in range(n):  # S_i diag(own_ij) S_j for all j in one product
+            scaled = S[i] @ (own[:, i, :, None] * right).reshape(k, n * k)
+            blocks[:, i] = scaled.reshape(k, n, k).transpose(0, 2, 1)
         matrix = triangle(blocks.reshape(k * n, k * n))
     matrix[diagonal(matrix)] += 1.0
     return factored_triangle(matrix)

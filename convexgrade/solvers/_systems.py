@@ -331,10 +331,12 @@ def _over_sample(K: Columns, H: Array) -> Callable[[Array], Array]:
         return lambda r: np.asarray(cho_solve(columns, r, check_finite=False))
     S = square_roots(weighted)
     over_rows = sample.row_factor(S)
+    # Roots have d numbers for each column.
+    products = sample.written_out() if size <= K.operator.X.shape[1] else sample
 
     def inverse(r: Array) -> Array:
-        inner = _solved_by(over_rows, _scaled(S, sample.forward(r)))
-        return r - sample.adjoint(_scaled(S, inner))
+        inner = _solved_by(over_rows, _scaled(S, products.forward(r)))
+        return r - products.adjoint(_scaled(S, inner))
 
     return inverse
 
