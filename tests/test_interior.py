@@ -321,8 +321,13 @@ def test_outer_products_of_columns_with_and_without_cones(simple):
     np.testing.assert_allclose(square(part.outer(scale)), scale * expected * scale.T, atol=1e-12)
 
 
-def test_adjoint():
+@pytest.mark.parametrize("few", [True, False])
+def test_adjoint(few):
+    """Of few channels for each output, which one product serves, and of many."""
     program = make_case(loss="softmax", free="all")
+    if few:
+        patterns = program.patterns.take(np.arange(2))
+        program = program.over(patterns, program.every_group(patterns))
     operator = Operator.build(
         program.X,
         program.Z,
@@ -330,6 +335,7 @@ def test_adjoint():
         program.routing(),
         program.groups.pattern,
     )
+    assert operator._at_once == few
     rng = np.random.default_rng(0)
     v = rng.standard_normal((len(program.groups), 3))
     c, theta = rng.standard_normal((3, 3)), rng.standard_normal(program.y.shape)

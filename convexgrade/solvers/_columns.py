@@ -83,7 +83,7 @@ class Columns:
 
     def alone(self) -> Columns:
         """Return the same columns, with an operator of the active groups alone."""
-        active = self.face.active
+        active = np.concatenate([face.active for face in self.faces])
         edges = np.cumsum([0, *(len(face.active) for face in self.faces)])
         faces = (
             replace(face, active=np.arange(a, b))

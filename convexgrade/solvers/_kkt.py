@@ -211,6 +211,8 @@ class _RowSystem:
 def block_roots(rows: Array, weights: Array, roots: Array) -> Array:
     """Return L_g^T with L_g L_g^T = sum_i w_ig x_i x_i^T + roots_g^T roots_g.
 
+    They are upper triangular; without rows, as they come.
+
     The weights w range over many orders of magnitude. Where the large ones would round the second
     term away, the sum is never formed: its factor comes from a QR factorisation of the parts.
 
