@@ -68,8 +68,18 @@ class Columns:
     @property
     def number(self) -> int:
         """Number of columns."""
-        free = len(self.outputs) * self.tau.size
-        return sum(face.dimensions for face in self.faces) + int(free)
+        return sum(self._sizes)
+
+    @property
+    def _sizes(self) -> list[int]:
+        """Number of columns that lead to each output."""
+        return [self.tau.size + face.dimensions for face in self.faces]
+
+    @property
+    def _spans(self) -> list[slice]:
+        """Which of the groups, one output after the other, lead to each of them."""
+        edges = np.cumsum([0, *(len(face.active) for face in self.faces)]).tolist()
+        return [slice(a, b) for a, b in pairwise(edges)]
 
     @property
     def numbers(self) -> int:
@@ -84,10 +94,9 @@ class Columns:
     def alone(self) -> Columns:
         """Return the same columns, with an operator of the active groups alone."""
         active = np.concatenate([face.active for face in self.faces])
-        edges = np.cumsum([0, *(len(face.active) for face in self.faces)])
         faces = (
-            replace(face, active=np.arange(a, b))
-            for face, (a, b) in zip(self.faces, pairwise(edges.tolist()), strict=True)
+            replace(face, active=np.arange(span.start, span.stop))
+            for face, span in zip(self.faces, self._spans, strict=True)
         )
         operator = self.operator.restricted(active, slice(None))
         return replace(self, operator=operator, faces=tuple(faces))
@@ -110,16 +119,14 @@ class Columns:
     @property
     def parts(self) -> list[Roots]:
         """What the columns of each output are made of."""
-        edges = np.cumsum([0, *(len(face.active) for face in self.faces)]).tolist()
-        return [self.every.take(slice(a, b)) for a, b in pairwise(edges)]
+        return [self.every.take(span) for span in self._spans]
 
     @cached_property
     def _places(self) -> tuple[Index, Index]:
         """Where in a vector of coefficients those of Z are, (n_outputs, q), and those of groups."""
-        q = self.tau.size
-        sizes = np.array([q + face.dimensions for face in self.faces])
-        free = (np.cumsum(sizes) - sizes)[:, None] + np.arange(q)
-        return free, np.delete(np.arange(sizes.sum()), free.ravel())
+        first = np.cumsum([0, *self._sizes[:-1]])
+        free = first[:, None] + np.arange(self.tau.size)
+        return free, np.delete(np.arange(self.number), free.ravel())
 
     def forward(self, y: Array) -> Array:
         """Return K y, shape (n_samples, n_outputs)."""
@@ -138,7 +145,7 @@ class Columns:
         op, every, (free, groups) = self.operator, self.every, self._places
         correlated, unpenalised = op.adjoint(self._everywhere(theta))
         signed = op.sign[every.active, None] * correlated[every.active]
-        y = np.empty(free.size + groups.size)
+        y = np.empty(self.number)
         y[free] = np.sqrt(self.tau) * unpenalised[:, self.outputs].T
         y[groups] = _times(every.roots.transpose(0, 2, 1), signed)[every.used]
         return y
@@ -214,7 +221,7 @@ class Columns:
 
     def formed(self, H: Array) -> Array:
         """Return K^T H K, from some rows of K at a time."""
-        edges = np.cumsum([0, *(self.tau.size + int(part.used.sum()) for part in self.parts)])
+        edges = np.cumsum([0, *self._sizes])
         own = [slice(a, b) for a, b in pairwise(edges.tolist())]
         matrix = np.zeros((edges[-1], edges[-1]))
         for rows in chunks(len(H), int(edges[-1]), most=row_panel(int(edges[-1]))):

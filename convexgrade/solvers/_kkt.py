@@ -174,7 +174,7 @@ class _ColumnSystem:
         for _ in range(2):
             rows = zip(parts, np.split(gram, edges), strict=True)
             gram = np.concatenate([part.scale_rows(block) for part, block in rows]).T
-        gram[np.diag_indices_from(gram)] += 1.0
+        np.einsum("ii->i", gram)[...] += 1.0
         return cls(cholesky(gram))
 
     def solve(self, right: list[Array]) -> list[Array]:

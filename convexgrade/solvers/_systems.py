@@ -258,7 +258,7 @@ class System:
         matrix = self._gram(K, H)
         if matrix is None:
             matrix = K.formed(H)
-        matrix[np.diag_indices_from(matrix)] += 1.0
+        np.einsum("ii->i", matrix)[...] += 1.0
         y = K.adjoint(np.einsum("ikl,il->ik", H, right))
         return right - K.forward(solved(matrix, y))
 
@@ -326,7 +326,7 @@ def _over_sample(K: Columns, H: Array) -> Callable[[Array], Array]:
     weighted = H[rows] * (n / size)
     if K.number <= k * size:
         matrix = sample.formed(weighted)
-        matrix[np.diag_indices_from(matrix)] += 1.0
+        np.einsum("ii->i", matrix)[...] += 1.0
         columns = factored(matrix)
         return lambda r: np.asarray(cho_solve(columns, r, check_finite=False))
     S = square_roots(weighted)
