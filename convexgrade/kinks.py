@@ -28,7 +28,7 @@ from typing import ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from convexgrade.losses import Loss, Path, Straight
+from convexgrade.losses import Apart, Loss, Path, Straight
 
 Array = NDArray[np.float64]
 
@@ -47,8 +47,8 @@ class Kink(NamedTuple):
     half: float
 
 
-class _Separable:
-    """Losses that are sums over outputs: all follows from functions of single numbers."""
+class _Separable(Apart):
+    """Losses of which all follows from functions of single numbers."""
 
     quadratic = False
     kinked = True

@@ -2,7 +2,7 @@
 
 A loss compares predictions ``f`` with targets ``y``, both of shape (n_samples, n_outputs), row by
 row. It knows nothing of features, patterns, penalties or solvers. Everything a grade needs follows
-from five functions of one row:
+from six functions of one row:
 
 =================== ================================================= =============================
 function            meaning                                           used by
@@ -10,6 +10,7 @@ function            meaning                                           used by
 ``value``           the loss of each row                              objective
 ``gradient``        its gradient in ``f``                             descent, dual point
 ``hessian``         its Hessian in ``f``                              Newton methods
+``coupling``        what the Hessian of coupled outputs is made of    Newton methods
 ``conjugate``       sup over f of <q, f> - loss(f, y)                 lower bound
 ``dual_bounds``     box that holds every ``q`` with finite conjugate  lower bound
 =================== ================================================= =============================
@@ -64,6 +65,12 @@ class Loss(Protocol):
     def hessian(self, f: Array, y: Array) -> Array:
         """Return the Hessian of each row, shape (n_samples, n_outputs, n_outputs)."""
 
+    def coupling(self, f: Array, y: Array) -> Array | None:
+        """Return the D of each row with Hessian ``D - D 1 1^T D / 1^T D 1``, as (n_samples, n_outputs).
+
+        None where the Hessian is diagonal.
+        """
+
     def conjugate(self, q: Array, y: Array) -> Array:
         """Return sup over f of ``<q, f> - loss(f, y)`` for each row; inf outside the domain."""
 
@@ -81,6 +88,14 @@ class Loss(Protocol):
 
     def path(self, f: Array, step: Array, y: Array) -> Path:
         """Return the predictions from ``f`` on along a Newton step."""
+
+
+class Apart:
+    """Losses that are sums over outputs."""
+
+    def coupling(self, f: Array, y: Array) -> Array | None:
+        """Return None: no output knows of another."""
+        return None
 
 
 class Straight:
@@ -105,7 +120,7 @@ class Smooth(Straight):
         return self
 
 
-class SquaredError(Smooth):
+class SquaredError(Apart, Smooth):
     """Half the squared error, ``|f - y|^2 / 2``, summed over outputs."""
 
     name = "squared_error"
@@ -137,7 +152,7 @@ class SquaredError(Smooth):
         return weights @ y / weights.sum()
 
 
-class BinaryLogLoss(Smooth):
+class BinaryLogLoss(Apart, Smooth):
     """Negative log-likelihood of one logit, ``log(1 + e^f) - y f``, with y in {0, 1}."""
 
     name = "log_loss"
@@ -200,6 +215,10 @@ class SoftmaxLogLoss(Smooth):
         p = softmax(f, axis=1)
         return p[:, :, None] * np.eye(f.shape[1]) - p[:, :, None] * p[:, None, :]
 
+    def coupling(self, f: Array, y: Array) -> Array:
+        """Return ``p``, which sums up to 1."""
+        return np.asarray(softmax(f, axis=1))
+
     def conjugate(self, q: Array, y: Array) -> Array:
         """Return ``sum p log p`` at ``p = q + y`` on the probability simplex, inf off it.
 
@@ -221,7 +240,7 @@ class SoftmaxLogLoss(Smooth):
         return log_prior - log_prior.mean()
 
 
-class Poisson(Smooth):
+class Poisson(Apart, Smooth):
     """Half the Poisson deviance of counts y >= 0 whose mean is ``e^f``.
 
     ``e^f - y f + y log y - y``: zero where the mean is y.

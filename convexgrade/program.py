@@ -196,6 +196,11 @@ class Program:
         """Return the Hessian of F in each row's prediction, shape (n_samples, n_outputs, n_outputs)."""
         return self.weights[:, None, None] * self.loss.hessian(prediction, self.y)
 
+    def coupling(self, prediction: Array) -> Array | None:
+        """Return what the Hessian of F is made of where outputs are coupled, see `Loss`; else None."""
+        shares = self.loss.coupling(prediction, self.y)
+        return None if shares is None else self.weights[:, None] * shares
+
     def distance(self, prediction: Array) -> float:
         """Return how far, typically, a prediction is from where its loss is least.
 

@@ -1,6 +1,7 @@
 """The proximal Newton method: against interior points and CLARABEL, in corners, and its parts alone."""
 
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,10 +17,10 @@ from convexgrade.losses import SquaredError
 from convexgrade.patterns import sample_patterns
 from convexgrade.program import Groups
 from convexgrade.solution import Start, Status
-from convexgrade.solvers import _systems, active, cvx, interior, newton
+from convexgrade.solvers import _coupling, _gradients, _systems, active, cvx, interior, newton
 from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._faces import Face
-from convexgrade.solvers._operator import Operator
+from convexgrade.solvers._operator import Curvature, Operator
 from convexgrade.solvers._symmetric import square
 from convexgrade.solvers._systems import Memory, System
 from tests.bank import (
@@ -39,6 +40,8 @@ from tests.test_interior import (
     objective,
     scale,
 )
+
+APART = [loss for loss in LOSSES if loss != "softmax"]  # whose outputs have systems of their own
 
 
 @pytest.mark.parametrize("problem", KNOWN, ids=str)
@@ -312,12 +315,25 @@ def test_the_iteration_limit_is_reported():
     assert newton.solve(make_case(), max_iter=1).status is Status.ITERATION_LIMIT
 
 
-@pytest.mark.parametrize("loss", ["two_outputs", "softmax"])
-@pytest.mark.parametrize("cones", [True, False])
-def test_newton_systems_over_rows_columns_and_grams_agree(loss, cones, monkeypatch):
-    """(I + K K^T H) x = r by every way there is, against the matrix itself."""
-    program = make_case(loss=loss, cones=cones)
-    p, rng = program, np.random.default_rng(0)
+class NewtonSystem(NamedTuple):
+    """A random system of the proximal Newton method, and its solution by the matrix itself."""
+
+    operator: Operator
+    face: Face
+    tau: Any
+    curvature: Curvature
+    right: Any
+    expected: Any
+
+    def columns(self, *outputs: int) -> Columns:
+        """Return the columns K that lead to some outputs."""
+        output = self.operator.output[self.face.active]
+        faces = tuple(self.face.take(np.flatnonzero(output == k)) for k in outputs)
+        return Columns(self.operator, faces, outputs, self.tau)
+
+
+def newton_system(loss, *, cones: bool) -> NewtonSystem:
+    p, rng = make_case(loss=loss, cones=cones), np.random.default_rng(0)
     n, k = p.y.shape
     operator = Operator.build(p.X, p.Z, p.patterns.masks, p.routing(), p.groups.pattern)
     active = np.arange(0, len(p.groups), 2)
@@ -331,7 +347,7 @@ def test_newton_systems_over_rows_columns_and_grams_agree(loss, cones, monkeypat
     face = Face.of(active, p.groups.sign[active], points, normals, 1e-2, 30.0)
     tau = np.full(p.free.size, 5.0)
     f = rng.standard_normal((n, k))
-    H = p.weights[:, None, None] * p.loss.hessian(f, p.y)
+    H = p.curvature(f)
     right = rng.standard_normal((n, k))
     K = np.zeros((n * k, n * k))
     for g, root in zip(active, face.roots[0], strict=True):
@@ -346,37 +362,92 @@ def test_newton_systems_over_rows_columns_and_grams_agree(loss, cones, monkeypat
     full = np.zeros((n, k, n, k))
     full[np.arange(n), :, np.arange(n)] = H
     expected = np.linalg.solve(np.eye(n * k) + K @ full.reshape(n * k, n * k), right.ravel())
-    system = System(operator, p.groups.pattern, p.patterns.masks, Memory())
-    by_columns = system.solve(face, H, tau, right)
-    monkeypatch.setattr(_systems, "_GATHERED", 0)
-    system.solve(face, H, tau, right)
-    by_grams = system.solve(face, H, tau, right)  # the second time they are kept, if H allows it
-    parts = [face.take(np.flatnonzero(operator.output[face.active] == m)) for m in range(k)]
-    K = Columns(operator, tuple(parts), tuple(range(k)), tau)
-    by_rows = system._by_rows(K, H, right)
-    monkeypatch.setattr(_systems, "_CLOSE", 1e-24)
-    by_gradients = []
-    for size in (4, 40):  # a preconditioner over the rows of its sample, and over the columns
-        monkeypatch.setattr(_systems, "_SAMPLE", (size, size))
-        by_gradients.append(system._by_sample(K, H, right, 500))
-        assert system._by_sample(K, H, right, 2) is None
-    near = Columns(
-        operator, tuple(replace(part, sigma=5.0) for part in parts), K.outputs, 0.3 * tau
+    shared = p.coupling(f)
+    diagonal = np.einsum("ikk->ik", H)
+    curvature = Curvature(diagonal, False) if shared is None else Curvature(shared, True)
+    np.testing.assert_allclose(curvature.times(right), np.einsum("ikl,il->ik", H, right))
+    return NewtonSystem(operator, face, tau, curvature, right, expected.reshape(n, k))
+
+
+@pytest.mark.parametrize("cones", [True, False])
+def test_newton_systems_over_rows_columns_and_grams_agree(cones, monkeypatch):
+    """(I + K K^T H) x = r by every way there is, against the matrix itself."""
+    operator, face, tau, curvature, right, expected = case = newton_system(
+        "two_outputs", cones=cones
     )
-    system._by_kept(near, H, right, 1e12)  # forms the factor that serves next
-    kept = system._memory.kept[K.outputs]
-    by_gradients.append(system._by_kept(K, H, right, 1e12))
-    assert kept.spent > 0.0
-    assert system._memory.kept[K.outputs] is kept
-    by_gradients.append(system._by_kept(K, H, right, 0.9 * kept.spent))  # spent: a new one
-    assert system._memory.kept[K.outputs] is not kept
-    for found in (by_columns, by_grams, by_rows, *by_gradients):
-        np.testing.assert_allclose(found.ravel(), expected, atol=1e-8)
+    p = make_case(loss="two_outputs", cones=cones)
+    system = System(operator, p.groups.pattern, p.patterns.masks, Memory())
+    found = [system.solve(face, curvature, tau, right)]
+    monkeypatch.setattr(_systems, "_GATHERED", 0)
+    system.solve(face, curvature, tau, right)
+    found.append(system.solve(face, curvature, tau, right))  # the second time they are kept
+    for answer in found:
+        np.testing.assert_allclose(answer, expected, atol=1e-8)
+    monkeypatch.setattr(_gradients, "_CLOSE", 1e-24)
+    monkeypatch.setattr(_systems, "_CLOSE", 1e-24)
+    for k in range(2):
+        K, h, r = case.columns(k), curvature.D[:, [k]], right[:, [k]]
+        found = [system._by_rows(K, h, r)]
+        for size in (4, 20):  # a preconditioner over the rows of its sample, and over the columns
+            monkeypatch.setattr(_systems, "_SAMPLE", (size, size))
+            found.append(system._by_sample(K, h, r, 500))
+            assert system._by_sample(K, h, r, 2) is None
+        near = replace(K, faces=(replace(K.faces[0], sigma=5.0),), tau=0.3 * tau)
+        system._by_kept(near, h, r, 1e12)  # forms the factor that serves next
+        kept = system._memory.kept[k]
+        found.append(system._by_kept(K, h, r, 1e12))
+        assert kept.spent > 0.0
+        assert system._memory.kept[k] is kept
+        found.append(system._by_kept(K, h, r, 0.9 * kept.spent))  # spent: a new one
+        assert system._memory.kept[k] is not kept
+        for answer in found:
+            np.testing.assert_allclose(answer, expected[:, [k]], atol=1e-8)
+
+
+@pytest.mark.parametrize("cones", [True, False])
+def test_newton_systems_of_coupled_outputs(cones, monkeypatch):
+    """From all rows at once, and by conjugate gradients from samples over rows and over columns."""
+    case = newton_system("softmax", cones=cones)
+    K, n = case.columns(*range(3)), len(case.right)
+    monkeypatch.setattr(_coupling, "_LIMIT", 1)
+    found, _ = _coupling.solved(K, case.curvature, case.right, n)
+    np.testing.assert_allclose(found, case.expected, atol=1e-8)
+    monkeypatch.setattr(_gradients, "_CLOSE", 1e-24)
+    monkeypatch.setattr(_coupling, "_LIMIT", 500)
+    sizes = K.sizes
+    assert min(sizes) < n - 1
+    for n_rows in (min(sizes) - 1, max(sizes) + 1):
+        found, _ = _coupling.solved(K, case.curvature, case.right, n_rows)
+        np.testing.assert_allclose(found, case.expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("cones", [True, False])
+def test_samples_of_coupled_outputs_grow_where_they_do_not_serve(cones, monkeypatch):
+    case = newton_system("softmax", cones=cones)
+    K, n, formed, of = case.columns(*range(3)), len(case.right), [], _coupling._Inverse.of
+
+    def counted(K, D, n_rows):
+        formed.append(n_rows)
+        return of(K, D, n_rows)
+
+    monkeypatch.setattr(_coupling._Inverse, "of", counted)
+    monkeypatch.setattr(_coupling, "_LIMIT", 2)
+    found, _ = _coupling.solved(K, case.curvature, case.right, 2)
+    assert formed[:3] == [2, 4, 8]
+    assert formed[-1] <= n
+    assert np.linalg.norm(found - case.expected) <= 0.1 * np.linalg.norm(case.expected)
+
+
+def test_coupled_outputs_without_columns():
+    case = newton_system("softmax", cones=True)
+    none = case._replace(face=case.face.take(np.arange(0)), tau=np.empty(0))
+    found, _ = _coupling.solved(none.columns(0, 1, 2), case.curvature, case.right, 0)
+    np.testing.assert_array_equal(found, case.right)
 
 
 @pytest.mark.parametrize("enough", [True, False])
 @pytest.mark.parametrize("cones", [True, False])
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", APART)
 def test_conjugate_gradients_lead_to_the_same_optimum(loss, cones, enough, monkeypatch):
     """Or, where they have not enough iterations, are tried once and not again."""
     program = make_case(loss=loss, cones=cones)
@@ -402,9 +473,29 @@ def test_conjugate_gradients_lead_to_the_same_optimum(loss, cones, enough, monke
     assert all(tried) == enough
 
 
+@pytest.mark.parametrize("n_rows", [1, 4, 20])
+@pytest.mark.parametrize("cones", [True, False])
+def test_any_sample_leads_to_the_same_optimum_of_coupled_outputs(cones, n_rows, monkeypatch):
+    program = make_case(loss="softmax", cones=cones)
+    expected = objective(program, newton.solve(program))
+    asked, solved = [], _coupling.solved
+
+    def sampled(K, H, right, _):
+        asked.append(n_rows)
+        return solved(K, H, right, n_rows)
+
+    monkeypatch.setattr(_coupling, "solved", sampled)
+    solution = newton.solve(program)
+    assert len(asked) > 5
+    assert solution.status is Status.OPTIMAL
+    assert objective(program, solution) == pytest.approx(
+        expected, rel=0.0, abs=1e-8 * scale(program)
+    )
+
+
 @pytest.mark.parametrize("serves", ["single", "double", "none"])
 @pytest.mark.parametrize("cones", [True, False])
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", APART)
 def test_kept_factors_lead_to_the_same_optimum(loss, cones, serves, monkeypatch):
     program = make_case(loss=loss, cones=cones)
     expected = objective(program, newton.solve(program))
@@ -456,7 +547,7 @@ def test_outer_products_of_faces_from_what_they_have_or_lack(held):
         columns = p.patterns.masks[:, p.groups.pattern[g], None] * (p.X @ root)
         expected += columns @ columns.T
     scale = rng.uniform(0.5, 2.0, (len(p.X), 1))
-    found, expected = square(K.outer(face, scale)), scale * expected * scale.T
+    found, expected = square(K.outer(scale)), scale * expected * scale.T
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10 * expected.max())
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations, pairwise
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._operator import Operator, Outputs, chunks
-from convexgrade.solvers._symmetric import Factor, Floats, factored_over_rows, squared
+from convexgrade.solvers._symmetric import Factor, Floats, diagonal, factored_triangle, squared
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -66,12 +66,18 @@ class Columns:
     tau: Array
 
     @property
-    def number(self) -> int:
-        """Number of columns."""
-        return sum(self._sizes)
+    def output(self) -> int:
+        """The output, if it is one."""
+        (k,) = self.outputs
+        return k
 
     @property
-    def _sizes(self) -> list[int]:
+    def number(self) -> int:
+        """Number of columns."""
+        return sum(self.sizes)
+
+    @property
+    def sizes(self) -> list[int]:
         """Number of columns that lead to each output."""
         return [self.tau.size + face.dimensions for face in self.faces]
 
@@ -102,9 +108,11 @@ class Columns:
         return replace(self, operator=operator, faces=tuple(faces))
 
     def on_rows(self, rows: Index) -> Columns:
-        """Return some rows of the columns."""
+        """Return some rows of the columns; what is known of the faces is kept."""
         every = np.arange(self.operator.channel.size)
-        return replace(self, operator=self.operator.restricted(every, rows))
+        some = replace(self, operator=self.operator.restricted(every, rows))
+        vars(some)["face"] = self.face
+        return some
 
     @cached_property
     def face(self) -> Face:
@@ -124,7 +132,7 @@ class Columns:
     @cached_property
     def _places(self) -> tuple[Index, Index]:
         """Where in a vector of coefficients those of Z are, (n_outputs, q), and those of groups."""
-        first = np.cumsum([0, *self._sizes[:-1]])
+        first = np.cumsum([0, *self.sizes[:-1]])
         free = first[:, None] + np.arange(self.tau.size)
         return free, np.delete(np.arange(self.number), free.ravel())
 
@@ -175,13 +183,13 @@ class Columns:
         return full
 
     def row_factor(self, S: Array, dtype: DTypeLike = float) -> Factor:
-        """Return the Cholesky factor of I + S K K^T S, of the rows of one output after the other."""
-        return factored_over_rows(
-            lambda m, scale: self.outer(self.faces[m], scale), S.astype(dtype, copy=False)
-        )
+        """Return the Cholesky factor of I + S K K^T S, of one output, with S (n_samples, 1) diagonal."""
+        matrix = self.outer(S.astype(dtype, copy=False))
+        matrix[diagonal(matrix)] += 1.0
+        return factored_triangle(matrix)
 
-    def outer(self, face: Face, scale: Floats) -> Floats:
-        """Return the triangle of K K^T of one output, its rows times ``scale`` (n_samples, 1).
+    def outer(self, scale: Floats) -> Floats:
+        """Return the triangle of K K^T, of one output, its rows times ``scale`` (n_samples, 1).
 
         In the precision of ``scale``, from some columns at a time. Where the faces are most of the
         space, from what they lack: with U_g = ``complement``,
@@ -189,6 +197,7 @@ class Columns:
             sum_g D_g X J_g X^T D_g = X X^T o sum_g (1 - kappa_g) D_g 1 1^T D_g
                                       + sum_g D_g X (kappa_g q q^T - (1 - kappa_g) U U^T) X^T D_g.
         """
+        face = self.face
         op, channel, dtype = self.operator, self.operator.channel[face.active], scale.dtype
         X = scale * op.X.astype(dtype, copy=False)
         free = scale * (np.sqrt(self.tau) * op.Z).astype(dtype, copy=False)
@@ -219,21 +228,12 @@ class Columns:
             panel *= self.operator.masks[:, np.repeat(channel[some], used[some].sum(axis=1))]
             yield panel
 
-    def formed(self, H: Array) -> Array:
-        """Return K^T H K, from some rows of K at a time."""
-        edges = np.cumsum([0, *self._sizes])
-        own = [slice(a, b) for a, b in pairwise(edges.tolist())]
-        matrix = np.zeros((edges[-1], edges[-1]))
-        for rows in chunks(len(H), int(edges[-1]), most=row_panel(int(edges[-1]))):
-            K = [self._rows(part, rows) for part in self.parts]
-            for a, b in np.ndindex(len(K), len(K)):
-                if a == b:
-                    root = np.sqrt(H[rows, a, a])[:, None] * K[a]
-                    matrix[own[a], own[a]] += root.T @ root
-                elif a < b:
-                    matrix[own[a], own[b]] += K[a].T @ (H[rows, a, b, None] * K[b])
-        for a, b in combinations(range(len(self.parts)), 2):
-            matrix[own[b], own[a]] = matrix[own[a], own[b]].T
+    def formed(self, h: Array) -> Array:
+        """Return K^T H K, of one output, with H (n_samples, 1) diagonal, from some rows at a time."""
+        matrix = np.zeros((self.number, self.number))
+        for rows in chunks(len(h), self.number, most=row_panel(self.number)):
+            scaled = np.sqrt(h[rows]) * self._rows(self.every, rows)
+            matrix += scaled.T @ scaled
         return matrix
 
     def _rows(self, part: Roots, rows: slice) -> Array:

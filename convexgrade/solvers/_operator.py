@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,6 +141,28 @@ class Operator:
         """Return the blocks that `stack` put below each other."""
         blocks = stacked.reshape(stacked.shape[0], -1, rows, stacked.shape[2])
         return np.asarray(blocks[self.channel, self.slot])
+
+
+class Curvature(NamedTuple):
+    """The Hessian H of each row: D, or D - D 1 1^T D / 1^T D 1 where a loss couples outputs.
+
+    Attributes
+    ----------
+    D : ndarray of shape (n_samples, n_outputs)
+        Diagonal matrices.
+    coupled : bool
+        Whether outputs are.
+    """
+
+    D: Array
+    coupled: bool
+
+    def times(self, f: Array) -> Array:
+        """Return H f, shape (n_samples, n_outputs)."""
+        if not self.coupled:
+            return self.D * f
+        mean = np.sum(self.D * f, axis=1) / np.sum(self.D, axis=1)
+        return np.asarray(self.D * (f - mean[:, None]))
 
 
 def coupled(curvature: Array) -> list[Outputs]:

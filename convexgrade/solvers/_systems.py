@@ -5,7 +5,8 @@ With the columns K (see `_columns`) a Newton step solves
     (I + K K^T H) step = right side,
 
 over the columns as I + K^T H K or over the rows as I + S K K^T S with S^2 = H, whichever is smaller.
-H is never inverted: the curvature of a log loss vanishes where it is certain.
+H is never inverted: the curvature of a log loss vanishes where it is certain. Each output has a system
+of its own; for those that a loss couples, see `_coupling`.
 
 Where either takes long to form, conjugate gradients solve it by products with K alone, which cost what
 the groups have numbers, not their square. They are preconditioned
@@ -26,16 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
+from convexgrade.solvers import _coupling
 from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._faces import Face
-from convexgrade.solvers._operator import (
-    MAX_FLOATS,
-    Operator,
-    Outputs,
-    chunks,
-    coupled,
-    square_roots,
-)
+from convexgrade.solvers._gradients import minimised
+from convexgrade.solvers._operator import MAX_FLOATS, Curvature, Operator, chunks
 from convexgrade.solvers._symmetric import Factor, factored, solved
 
 Array = NDArray[np.float64]
@@ -51,7 +47,7 @@ _A_ROOT = 25  # as one number of the roots of faces, when all products of an ite
 _A_SWEEP = 100  # as one number of a preconditioner's factor from a sample,
 _A_SOLVE = 10  # and as one number of a factor when it is used
 _CLOSE = 0.001  # error of their step, relative to what a whole one gains
-_SAMPLED = 8  # rows for one of the sample of a preconditioner, those of all coupled outputs,
+_SAMPLED = 8  # rows for one of the sample of a preconditioner,
 _SAMPLE = 256, 2048  # which has no fewer and no more
 _NOTHING = 1e-6  # part of a root of the curvature that says nothing, relative to the largest
 _KEPT = MAX_FLOATS  # floats up to which the factor of a system over the rows is kept,
@@ -145,14 +141,17 @@ class Memory:
         has failed once is not tried again.
     single : bool
         Whether factors in single precision have always served.
-    kept : dict of tuple of int to _Kept
-        The last factor of a system over the rows, for each set of outputs.
+    kept : dict of int to _Kept
+        The last factor of a system over the rows, for each output.
+    sample : int
+        Rows to sample for the next system of coupled outputs, 0 at first.
     """
 
     grams: dict[int, PatternGrams] = field(default_factory=dict)
     sampled: bool = True
     single: bool = True
-    kept: dict[Outputs, _Kept] = field(default_factory=dict)
+    kept: dict[int, _Kept] = field(default_factory=dict)
+    sample: int = 0
 
 
 class System:
@@ -161,78 +160,61 @@ class System:
     def __init__(self, operator: Operator, pattern: Index, masks: Mask, memory: Memory) -> None:
         self._operator, self._pattern, self._masks, self._memory = operator, pattern, masks, memory
 
-    def solve(self, face: Face, curvature: Array, tau: Array, right: Array) -> Array:
+    def solve(self, face: Face, curvature: Curvature, tau: Array, right: Array) -> Array:
         """Return (I + K K^T H)^-1 right, shape (n_samples, n_outputs)."""
+        goes_to, outputs = self._operator.output[face.active], range(right.shape[1])
+        faces = tuple(face.take(np.flatnonzero(goes_to == k)) for k in outputs)
+        if curvature.coupled:
+            K, memory = Columns(self._operator, faces, tuple(outputs), tau), self._memory
+            step, memory.sample = _coupling.solved(K, curvature, right, memory.sample)
+            return step
         step = np.empty_like(right)
-        output = self._operator.output[face.active]
-        for outputs in coupled(curvature):
-            faces = tuple(face.take(np.flatnonzero(output == k)) for k in outputs)
-            K = Columns(self._operator, faces, outputs, tau)
-            H = curvature[:, outputs][:, :, outputs]
-            step[:, outputs] = self._solved(K, H, right[:, outputs])
+        for k in outputs:
+            K = Columns(self._operator, faces[k : k + 1], (k,), tau)
+            step[:, [k]] = self._solved(K, curvature.D[:, [k]], right[:, [k]])
         return step
 
-    def _solved(self, K: Columns, H: Array, right: Array) -> Array:
+    def _solved(self, K: Columns, h: Array, right: Array) -> Array:
         over_columns, over_rows = _operations(K, right.size)
         cost = min(over_columns, over_rows)
         found = None
-        by_gram = over_columns <= over_rows and self._keeps_gram(K.outputs, H)
+        by_gram = over_columns <= over_rows and self._keeps_gram(K.output, h)
         if cost >= _MANY and not by_gram:
-            keeps = _floats(K, right.size) <= _KEPT and over_rows <= _REPAID * over_columns
+            keeps = right.size * (right.size + 1) // 2 <= _KEPT
+            keeps = keeps and over_rows <= _REPAID * over_columns
             limit = int(cost / _operations_sampled(K, right.size) / (_REUSED if keeps else 1))
             if self._memory.sampled and limit > _FEW:
-                found = self._by_sample(K, H, right, limit)
+                found = self._by_sample(K, h, right, limit)
                 self._memory.sampled = found is not None
             if found is None and keeps:
-                found = self._by_kept(K, H, right, _SINGLE * over_rows)
+                found = self._by_kept(K, h, right, _SINGLE * over_rows)
         direct = self._by_columns if over_columns <= over_rows else self._by_rows
-        return direct(K, H, right) if found is None else found
+        return direct(K, h, right) if found is None else found
 
-    def _keeps_gram(self, outputs: Outputs, H: Array) -> bool:
+    def _keeps_gram(self, output: int, h: Array) -> bool:
         """Return whether products of patterns' columns serve in many steps: where H stays."""
         columns = np.unique(self._pattern).size * self._operator.X.shape[1]
-        if len(outputs) > 1 or columns > _GRAM:
+        if columns > _GRAM:
             return False
-        grams = self._memory.grams.get(outputs[0])
-        return grams is None or np.array_equal(grams.curvature, H[:, 0, 0])
+        grams = self._memory.grams.get(output)
+        return grams is None or np.array_equal(grams.curvature, h[:, 0])
 
-    def _by_sample(self, K: Columns, H: Array, right: Array, limit: int) -> Array | None:
+    def _by_sample(self, K: Columns, h: Array, right: Array, limit: int) -> Array | None:
         """Return a step that is exact enough, by conjugate gradients over the columns.
 
         None if so many iterations do not reach it.
-
-        They minimise E(y) = |y|^2 / 2 + |right - K y|_H^2 / 2, whose minimum is what a whole Newton
-        step gains, to second order. With the residual r of (I + K^T H K) y = K^T H right, a step from
-        y gains less by (|r|^2 - r^T (I + K^T H K)^-1 r) / 2 at most. From y = 0 they make a direction of
-        descent at every iteration.
         """
-        K = K.alone()
-        precondition = _over_sample(K, H)
-        weighted = np.einsum("ikl,il->ik", H, right)
-        y = np.zeros(K.number)
-        energy = 0.5 * float(np.vdot(right, weighted))
-        r = K.adjoint(weighted)
-        way, old = np.zeros_like(y), np.inf
-        for _ in range(limit):
-            if r @ r <= _CLOSE * energy:
-                return right - K.forward(y)
-            z = precondition(r)
-            way = z + (float(r @ z) / old) * way
-            old = float(r @ z)
-            image = way + K.adjoint(np.einsum("ikl,il->ik", H, K.forward(way)))
-            length = old / float(way @ image)
-            y += length * way
-            r -= length * image
-            energy -= 0.5 * length * old
-        return None
+        K, begin = K.alone(), np.zeros(K.number)
+        found = minimised(K, Curvature(h, False), right, begin, _over_sample(K, h), limit)
+        return right - K.forward(found.y) if found.close else None
 
-    def _by_kept(self, K: Columns, H: Array, right: Array, cost: float) -> Array:
+    def _by_kept(self, K: Columns, h: Array, right: Array, cost: float) -> Array:
         """Return a step by conjugate gradients over the rows, with a factor kept or made anew.
 
         In single precision, which takes half the time to make and to use, until that does not serve:
         of some systems it leaves nothing.
         """
-        K, S = K.alone(), square_roots(H)
+        K, S = K.alone(), np.sqrt(h)
         product = _A_PRODUCT * len(right) * K.numbers + _A_SOLVE * right.size**2
 
         def served(kept: _Kept) -> Array | None:
@@ -240,43 +222,43 @@ class System:
             kept.spent += taken * product
             return found
 
-        memory, kept = self._memory, self._memory.kept.get(K.outputs)
+        memory, kept = self._memory, self._memory.kept.get(K.output)
         found = served(kept) if kept is not None and kept.spent < cost else None
         if found is None and memory.single:
             try:
-                kept = memory.kept[K.outputs] = _Kept(K.row_factor(S, np.float32))
+                kept = memory.kept[K.output] = _Kept(K.row_factor(S, np.float32))
                 found = served(kept)
             except np.linalg.LinAlgError:
                 pass
             memory.single = found is not None
         if found is None:
-            kept = memory.kept[K.outputs] = _Kept(K.row_factor(S))
+            kept = memory.kept[K.output] = _Kept(K.row_factor(S))
             found = _over_rows(K, S, right, kept.factor)
         return found
 
-    def _by_columns(self, K: Columns, H: Array, right: Array) -> Array:
-        matrix = self._gram(K, H)
+    def _by_columns(self, K: Columns, h: Array, right: Array) -> Array:
+        matrix = self._gram(K, h)
         if matrix is None:
-            matrix = K.formed(H)
+            matrix = K.formed(h)
         np.einsum("ii->i", matrix)[...] += 1.0
-        y = K.adjoint(np.einsum("ikl,il->ik", H, right))
+        y = K.adjoint(h * right)
         return right - K.forward(solved(matrix, y))
 
-    def _by_rows(self, K: Columns, H: Array, right: Array) -> Array:
-        S = square_roots(H)
+    def _by_rows(self, K: Columns, h: Array, right: Array) -> Array:
+        S = np.sqrt(h)
         return _over_rows(K, S, right, K.row_factor(S))
 
-    def _gram(self, K: Columns, H: Array) -> Array | None:
+    def _gram(self, K: Columns, h: Array) -> Array | None:
         """Return K^T H K from the Gram matrix of patterns; None where that is dearer, or is new."""
-        if not self._keeps_gram(K.outputs, H):
+        if not self._keeps_gram(K.output, h):
             return None
-        op, part, k, h = self._operator, K.parts[0], K.outputs[0], H[:, 0, 0]
+        op, part, k = self._operator, K.every, K.output
         columns, d = int(part.used.sum()), op.X.shape[1]
         if len(h) * columns * (columns + _COLUMN) <= _GATHERED * (len(part.active) * d) ** 2:
             return None
         grams = self._memory.grams.get(k)
-        if grams is None or not np.array_equal(grams.curvature, h):
-            self._memory.grams[k] = PatternGrams(op.X, op.Z, self._masks, h)
+        if grams is None or not np.array_equal(grams.curvature, h[:, 0]):
+            self._memory.grams[k] = PatternGrams(op.X, op.Z, self._masks, h[:, 0])
             return None
         pattern, place = np.unique(self._pattern[part.active], return_inverse=True)
         gram = grams.at(pattern)
@@ -292,67 +274,53 @@ class System:
 
 
 def _operations(K: Columns, rows: int) -> tuple[float, float]:
-    """Return about how many operations it takes to form and factor a system over columns, and over rows.
-
-    ``rows`` are those of all outputs.
-    """
+    """Return about how many operations forming and factoring takes, over the columns and the rows."""
     over_columns = rows * float(K.number) ** 2 + float(K.number) ** 3 / 3.0
-    over_rows = (rows / len(K.outputs)) ** 2 * K.width + float(rows) ** 3 / 3.0
+    over_rows = float(rows) ** 2 * K.width + float(rows) ** 3 / 3.0
     return over_columns, over_rows
-
-
-def _floats(K: Columns, rows: int) -> int:
-    """Return the size of the largest array of a system over the rows: of several outputs, a square."""
-    return rows**2 if len(K.outputs) > 1 else rows * (rows + 1) // 2
 
 
 def _operations_sampled(K: Columns, rows: int) -> float:
     """Return how many such operations take as long as an iteration with a sample of the rows."""
-    products = _A_PRODUCT * rows // len(K.outputs) * K.numbers
+    products = _A_PRODUCT * rows * K.numbers
     roots = _A_ROOT * K.numbers * K.operator.X.shape[1]
     return float(products + roots + _A_SWEEP * min(_sample_size(rows), K.number) ** 2)
 
 
-def _over_sample(K: Columns, H: Array) -> Callable[[Array], Array]:
+def _over_sample(K: Columns, h: Array) -> Callable[[Array], Array]:
     """Return the inverse of I + K_s^T H_s K_s, for a sample of the rows weighted to stand for all.
 
     Where the sample has fewer rows than there are columns it is, with T = S_s K_s,
     I - T^T (I + T T^T)^-1 T.
     """
-    n, k = H.shape[:2]
-    size = min(n, max(1, _sample_size(n * k) // k))
+    n = len(h)
+    size = min(n, _sample_size(n))
     rows = np.sort(np.random.default_rng(0).choice(n, size, replace=False))
     sample = K.on_rows(rows)
-    weighted = H[rows] * (n / size)
-    if K.number <= k * size:
+    weighted = h[rows] * (n / size)
+    if K.number <= size:
         matrix = sample.formed(weighted)
         np.einsum("ii->i", matrix)[...] += 1.0
         columns = factored(matrix)
         return lambda r: np.asarray(cho_solve(columns, r, check_finite=False))
-    S = square_roots(weighted)
+    S = np.sqrt(weighted)
     over_rows = sample.row_factor(S)
     # Roots have d numbers for each column.
     products = sample.written_out() if size <= K.operator.X.shape[1] else sample
 
     def inverse(r: Array) -> Array:
-        inner = _solved_by(over_rows, _scaled(S, products.forward(r)))
-        return r - products.adjoint(_scaled(S, inner))
+        return r - products.adjoint(S * _solved_by(over_rows, S * products.forward(r)))
 
     return inverse
 
 
-def _scaled(S: Array, f: Array) -> Array:
-    return np.einsum("iab,ib->ia", S, f)
-
-
 def _solved_by(over_rows: Factor, f: Array) -> Array:
-    inner = over_rows.solve(f.T.ravel())
-    return np.asarray(inner.reshape(f.shape[::-1]).T)
+    return over_rows.solve(f[:, 0])[:, None]
 
 
 def _over_rows(K: Columns, S: Array, right: Array, over_rows: Factor) -> Array:
     """Return the step that a factor of I + S K K^T S gives."""
-    return _step(K, S, right, _solved_by(over_rows, _scaled(S, right)))
+    return _step(K, S, right, _solved_by(over_rows, S * right))
 
 
 def _by_factor(
@@ -363,7 +331,7 @@ def _by_factor(
     They maximise D(w) = w^T S right - w^T (I + S K K^T S) w / 2, whose maximum is what a whole Newton
     step gains, and a step with S step = w gains D(w). With the residual r it is at most |r|^2 / 2 less.
     """
-    r = _scaled(S, right)
+    r = S * right
     w, way, old, gain = np.zeros_like(r), np.zeros_like(r), np.inf, 0.0
     for taken in range(limit):
         if np.vdot(r, r) <= _CLOSE * gain:
@@ -371,7 +339,7 @@ def _by_factor(
         z = _solved_by(over_rows, r)
         way = z + (float(np.vdot(r, z)) / old) * way
         old = float(np.vdot(r, z))
-        image = way + _scaled(S, K.applied(_scaled(S, way)))
+        image = way + S * K.applied(S * way)
         length = old / float(np.vdot(way, image))
         w = w + length * way
         r = r - length * image
@@ -384,23 +352,6 @@ def _step(K: Columns, S: Array, right: Array, w: Array) -> Array:
 
     With an exact w both are the same. The latter has the error of w times K K^T in it.
     """
-    inverse, whole = _pseudo_inverse(S)
-    if whole:
-        return _scaled(inverse, w)
-    step = right - K.applied(_scaled(S, w))
-    return step + _scaled(inverse, w - _scaled(S, step))
-
-
-def _pseudo_inverse(S: Array) -> tuple[Array, bool]:
-    """Return the inverses of the symmetric S_i, without the parts that are small beside the largest.
-
-    And whether there are no such parts.
-    """
-    if S.shape[1] == 1:
-        values, vectors = S[:, 0], np.ones_like(S)
-    else:
-        values, vectors = np.linalg.eigh(S)
-    large = values > _NOTHING * values.max(initial=0.0)
-    inverses = np.divide(1.0, values, out=np.zeros_like(values), where=large)
-    inverse = (vectors * inverses[:, None, :]) @ vectors.transpose(0, 2, 1)
-    return np.asarray(inverse), bool(large.all())
+    says = float(_NOTHING * S.max(initial=0.0)) < S
+    step = np.divide(w, S, out=np.zeros_like(w), where=says)
+    return step if says.all() else np.where(says, step, right - K.applied(S * w))

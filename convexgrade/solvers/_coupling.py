@@ -1,0 +1,192 @@
+"""Newton systems of outputs that a log loss couples, by way of one system for each of them.
+
+There the Hessian of a row is H = D - D 1 1^T D / 1^T D 1, with D diagonal: weight times probabilities.
+With K = diag(K_k), whose columns lead to one output each, and B_k = I + K_k^T D_k K_k,
+
+    (I + K^T H K)^-1 = B^-1 + B^-1 K^T D 1 T^-1 1^T D K B^-1,      T = sum_k E_k,
+    E_k = D_k - D_k K_k B_k^-1 K_k^T D_k = S_k (I + S_k K_k K_k^T S_k)^-1 S_k,         S_k^2 = D_k,
+
+by Woodbury's identity for B - K^T D 1 (1^T D 1)^-1 1^T D K, since 1^T D 1 = sum_k D_k. So k outputs take
+k systems over the columns of one, or over the rows, and one more over the rows (Williams & Barber 1998;
+Rasmussen & Williams 2006, algorithm 3.3), instead of one over all columns.
+
+Of many rows, a sample does: such a system over the sample preconditions conjugate gradients. Its size
+follows from what they took the last time.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_solve, solve_triangular
+
+from convexgrade.solvers._columns import Columns
+from convexgrade.solvers._gradients import minimised
+from convexgrade.solvers._operator import MAX_FLOATS, Curvature
+from convexgrade.solvers._symmetric import factored
+
+Array = NDArray[np.float64]
+
+_FIRST = 256  # rows of the first sample
+_HALVED = 1.6  # times as many iterations half as many rows take,
+_SAMPLED = 20  # and no fewer than this, measured
+_LIMIT = 200  # iterations after which the next sample is tried at once
+_A_PRODUCT = 5  # operations to form a system that take as long as one of a product with K and K^T,
+_A_MASK = 200  # as masking one number in it,
+_A_ROOT = 40  # as one number of the roots of faces, which all products of an iteration read,
+_A_SOLVE = 30  # and as one number of an inverse when it is used
+
+
+class _ByColumns(NamedTuple):
+    """B_k^-1 and D_k K_k B_k^-1, by a factor of B_k."""
+
+    factor: Array
+    weighted: Array  # D_k K_k
+
+    def begin(self, r: Array) -> tuple[Array, Array]:
+        """Return B_k^-1 r, and D_k K_k B_k^-1 r."""
+        own = self._solve(r)
+        return own, self.weighted @ own
+
+    def end(self, own: Array, shared: Array) -> Array:
+        """Return B_k^-1 (r + K_k^T D_k shared), given B_k^-1 r."""
+        return own + self._solve(self.weighted.T @ shared)
+
+    def _solve(self, r: Array) -> Array:
+        return np.asarray(cho_solve((self.factor, True), r, check_finite=False))
+
+
+class _ByRows(NamedTuple):
+    """The same where there are fewer rows than columns, as B_k^-1 = I - K_k^T E_k K_k."""
+
+    E: Array
+    K: Array
+
+    def begin(self, r: Array) -> tuple[Array, Array]:
+        """Return B_k^-1 r, and D_k K_k B_k^-1 r = E_k K_k r."""
+        along = self.E @ (self.K @ r)
+        return r - self.K.T @ along, along
+
+    def end(self, own: Array, shared: Array) -> Array:
+        """Return B_k^-1 (r + K_k^T D_k shared), given B_k^-1 r."""
+        return own + self.K.T @ (self.E @ shared)
+
+
+class _Inverse(NamedTuple):
+    """(I + K^T H K)^-1 of some rows, weighted to stand for all."""
+
+    own: tuple[_ByColumns | _ByRows, ...]
+    sizes: list[int]
+    total: tuple[Array, bool]  # factor of T
+
+    @classmethod
+    def of(cls, K: Columns, D: Array, n_rows: int) -> _Inverse:
+        """Form it over a sample of so many rows."""
+        if n_rows < len(D):
+            rows = np.sort(np.random.default_rng(0).choice(len(D), n_rows, replace=False))
+            K, D = K.on_rows(rows), D[rows] * (len(D) / n_rows)
+        total = np.zeros((n_rows, n_rows))
+        own: list[_ByColumns | _ByRows] = []
+        for S, block in zip(np.sqrt(D).T, K.written_out().blocks, strict=True):
+            scaled = S[:, None] * block
+            if block.shape[1] > n_rows:
+                half = _half(_factor(scaled @ scaled.T), np.diag(S))
+                E = half.T @ half
+                total += E
+                own.append(_ByRows(E, block))
+            else:
+                factor = _factor(scaled.T @ scaled)
+                half = _half(factor, scaled.T * S)
+                np.einsum("ii->i", total)[...] += S**2
+                total -= half.T @ half
+                own.append(_ByColumns(factor, S[:, None] * scaled))
+        return cls(tuple(own), K.sizes, factored(total))
+
+    def times(self, r: Array) -> Array:
+        """Return (I + K^T H K)^-1 r."""
+        pieces = np.split(r, np.cumsum(self.sizes)[:-1])
+        begun = [own.begin(piece) for own, piece in zip(self.own, pieces, strict=True)]
+        along = np.sum([one for _, one in begun], axis=0)
+        shared = cho_solve(self.total, along, check_finite=False)
+        ended = (own.end(z, shared) for own, (z, _) in zip(self.own, begun, strict=True))
+        return np.concatenate(list(ended))
+
+
+def _factor(gram: Array) -> Array:
+    """Return the factor of I + gram, which is written over."""
+    np.einsum("ii->i", gram)[...] += 1.0
+    return factored(gram)[0]
+
+
+def _half(factor: Array, right: Array) -> Array:
+    """Return L^-1 right."""
+    return np.asarray(solve_triangular(factor, right, lower=True, check_finite=False))
+
+
+def solved(K: Columns, H: Curvature, right: Array, n_rows: int) -> tuple[Array, int]:
+    """Return (I + K K^T H)^-1 right, nearly, and how many rows to sample the next time.
+
+    Where conjugate gradients come to an end without success, what there is serves.
+
+    Parameters
+    ----------
+    K : Columns
+        Columns of all outputs.
+    H : Curvature
+        Curvature that couples outputs.
+    right : ndarray of shape (n_samples, n_outputs)
+        Right side.
+    n_rows : int
+        Size of the sample; 0 before the first.
+    """
+    if K.number == 0:
+        return right.copy(), n_rows
+    K, n = K.alone(), len(right)
+    most = min(n, _largest(K))
+    y, n_rows = np.zeros(K.number), min(most, n_rows or _FIRST)
+    while True:
+        inverse = _Inverse.of(K, H.D, n_rows)
+        found = minimised(K, H, right, y, inverse.times, _LIMIT)
+        y, larger = found.y, min(most, 2 * n_rows)
+        if found.close or larger == n_rows:
+            return right - K.forward(y), _next_size(K, n, n_rows, larger, found.taken)
+        n_rows = larger
+
+
+def _largest(K: Columns) -> int:
+    """Return the size of the largest sample whose inverse has no more than `MAX_FLOATS`."""
+    k, half = len(K.outputs), 0.5 * K.number
+    return max(1, int(MAX_FLOATS / (half + np.sqrt(half**2 + k * MAX_FLOATS))))
+
+
+def _next_size(K: Columns, n: int, n_rows: int, larger: int, taken: int) -> int:
+    """Return the size, of this one, half of it and a larger one, that promises to cost least."""
+
+    def cost(size: int, iterations: float) -> float:
+        return _forming(K, size) + iterations * _an_iteration(K, n, size)
+
+    expected = {
+        max(1, n_rows // 2): max(taken, _SAMPLED) * _HALVED,
+        larger: 1.0 if larger == n else taken / _HALVED,
+        n_rows: taken,
+    }
+    return min(expected, key=lambda size: cost(size, expected[size]))
+
+
+def _forming(K: Columns, n_rows: int) -> float:
+    """Return about how many operations it takes to form the inverse over a sample."""
+    sizes = np.array(K.sizes, dtype=float)
+    over = np.minimum(sizes, n_rows)
+    writing = n_rows * K.number * K.operator.X.shape[1]
+    return float(writing + 2.0 * np.sum(n_rows * sizes * over + n_rows**2 * over) + n_rows**3 / 3.0)
+
+
+def _an_iteration(K: Columns, n: int, n_rows: int) -> float:
+    """Return how many such operations take as long as an iteration."""
+    roots = _A_ROOT * K.numbers * K.operator.X.shape[1]
+    sizes = np.array(K.sizes, dtype=float)
+    inverse = _A_SOLVE * 2.0 * np.sum(n_rows * sizes + np.minimum(sizes, n_rows) ** 2)
+    channels = K.operator.masks.shape[1]
+    return float(n * (_A_PRODUCT * K.numbers + _A_MASK * channels) + roots + inverse)

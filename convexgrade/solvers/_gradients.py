@@ -1,0 +1,89 @@
+"""Conjugate gradients over the columns K of a Newton system.
+
+The step (I + K K^T H)^-1 right is right - K y for the minimiser y of
+
+    E(y) = |y|^2 / 2 + |right - K y|_H^2 / 2,
+
+and its minimum is what a whole Newton step gains, to second order. With the residual r of
+(I + K^T H K) y = K^T H right, a step from y gains less by (|r|^2 - r^T (I + K^T H K)^-1 r) / 2 at most.
+From y = 0 every iteration makes a direction of descent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convexgrade.solvers._operator import Curvature
+
+Array = NDArray[np.float64]
+
+_CLOSE = 0.001  # error of a step, relative to what a whole one gains
+
+
+class Map(Protocol):
+    """What is needed of the columns."""
+
+    def forward(self, y: Array) -> Array:
+        """Return K y."""
+
+    def adjoint(self, theta: Array) -> Array:
+        """Return K^T theta."""
+
+
+class Found(NamedTuple):
+    """Where iterations have led: to y, in so many, and whether it is close enough."""
+
+    y: Array
+    taken: int
+    close: bool
+
+
+def minimised(
+    K: Map,
+    H: Curvature,
+    right: Array,
+    y: Array,
+    precondition: Callable[[Array], Array],
+    limit: int,
+) -> Found:
+    """Go on from y until E is close to its minimum, for so many iterations at most.
+
+    Parameters
+    ----------
+    K : Map
+        Columns.
+    H : Curvature
+        Curvature of the rows.
+    right : ndarray of shape (n_samples, n_outputs)
+        Right side.
+    y : ndarray
+        Where to begin.
+    precondition : callable
+        Multiplies by about (I + K^T H K)^-1; where it is found not to be positive, iterations end.
+    limit : int
+        Iterations.
+    """
+    rest = right - K.forward(y)
+    weighted = H.times(rest)
+    energy = 0.5 * float(y @ y + np.vdot(rest, weighted))
+    r = K.adjoint(weighted) - y
+    way, old = np.zeros_like(y), np.inf
+    for taken in range(limit):
+        if r @ r <= _CLOSE * energy:
+            return Found(y, taken, True)
+        z = precondition(r)
+        along = float(r @ z)
+        if not along > 0.0:
+            return Found(y, taken, False)
+        way = z + (along / old) * way
+        old = along
+        image = way + K.adjoint(H.times(K.forward(way)))
+        length = old / float(way @ image)
+        y = y + length * way
+        r = r - length * image
+        energy -= 0.5 * length * old
+    return Found(y, limit, False)
