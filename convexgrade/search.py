@@ -17,7 +17,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from convexgrade.network import Network
-from convexgrade.patterns import activation, centred_gates, distinct_columns
+from convexgrade.patterns import activation, centred_gates, distinct_columns, masked_adjoint
 from convexgrade.program import Program
 from convexgrade.quasi_newton import Iterate, Pairs, step
 
@@ -32,6 +32,7 @@ _STALLED = 1e-9  # gain of a step, relative to the loss before, at which a desce
 _LOOK = 25  # steps after which it is looked whether to go on,
 _SHED = 0.25  # and share of withered neurons at which it goes on without them
 _TILE = 1 << 18  # numbers of rows times neurons that are worked on at a time: a megabyte
+_AT_A_TIME = 1 << 20  # numbers of rows times gates that are priced at a time
 _ROUNDED = 0.1  # distance within which a descent rounds off kinks, relative to that of the offset
 _ALIKE = 0.9995  # cosine from which two neurons count as one
 _WITHERED = 1e-3  # norm of a neuron, relative to the largest, below which a descent gives it up
@@ -255,8 +256,11 @@ def price(program: Program, theta: Array, gates: Array) -> Array:
 
     A grade improves by a neuron u with sign s on output k if s times this exceeds alpha.
     """
-    norms = np.maximum(np.linalg.norm(gates, axis=0), 1e-300)
-    return theta.T @ np.maximum(program.X @ gates, 0.0) / norms
+    prices = np.empty((theta.shape[1], gates.shape[1]))
+    for some in _at_a_time(program, gates):
+        responses = program.X @ gates[:, some]
+        prices[:, some] = theta.T @ np.maximum(responses, 0.0, out=responses)
+    return prices / np.maximum(np.linalg.norm(gates, axis=0), 1e-300)
 
 
 def gate_prices(program: Program, theta: Array, gates: Array) -> Array:
@@ -264,8 +268,18 @@ def gate_prices(program: Program, theta: Array, gates: Array) -> Array:
 
     The price of a gated neuron: its vector is free, so the best one is along the correlation.
     """
-    masks = activation(program.X, gates)
-    return np.stack([np.linalg.norm((masks * t[:, None]).T @ program.X, axis=1) for t in theta.T])
+    prices = np.empty((theta.shape[1], gates.shape[1]))
+    for some in _at_a_time(program, gates):
+        masks = activation(program.X, gates[:, some]).astype(float)
+        for k, t in enumerate(theta.T):
+            prices[k, some] = np.linalg.norm(masked_adjoint(masks, program.X, t), axis=1)
+    return prices
+
+
+def _at_a_time(program: Program, gates: Array) -> Iterator[slice]:
+    step = max(1, _AT_A_TIME // len(program.X))
+    for first in range(0, gates.shape[1], step):
+        yield slice(first, first + step)
 
 
 def ascend(

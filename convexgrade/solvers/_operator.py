@@ -18,6 +18,7 @@ Index = NDArray[np.intp]
 Outputs = tuple[int, ...]
 
 MAX_FLOATS = 64_000_000  # size of the largest array that is ever formed: half a gigabyte
+_CACHED = 1 << 16  # floats of the largest that is formed over and over
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,12 @@ class Operator:
         u = np.zeros((self.masks.shape[1], v.shape[1]))
         np.add.at(u, self.channel, self.sign[:, None] * v)
         if self._at_once:
-            f = (self.masks * (self.X @ u.T)) @ np.eye(len(self.spans))[self._goes_to]
+            f, sums = (
+                np.empty((len(self.X), len(self.spans))),
+                np.eye(len(self.spans))[self._goes_to],
+            )
+            for rows in self._parts():
+                f[rows] = (self.masks[rows] * (self.X[rows] @ u.T)) @ sums
         else:
             own = (masked_sums(self.masks[:, span], self.X, u[span]) for span in self.spans)
             f = np.stack(list(own), axis=1)
@@ -106,11 +112,14 @@ class Operator:
     def adjoint(self, theta: Array) -> tuple[Array, Array]:
         """Return A^T theta: s_g X^T D_g theta_{k(g)} for every group, and Z^T theta."""
         if self._at_once:
-            channels = (self.masks * theta[:, self._goes_to]).T @ self.X
+            channels = np.zeros((self.masks.shape[1], self.X.shape[1]))
+            for rows in self._parts():
+                own = theta[rows].take(self._goes_to, axis=1)
+                channels += (self.masks[rows] * own).T @ self.X[rows]
         else:
-            own = enumerate(self.spans)
+            every = enumerate(self.spans)
             channels = np.concatenate(
-                [masked_adjoint(self.masks[:, span], self.X, theta[:, k]) for k, span in own]
+                [masked_adjoint(self.masks[:, span], self.X, theta[:, k]) for k, span in every]
             )
         return self.sign[:, None] * channels[self.channel], self.Z.T @ theta
 
@@ -118,6 +127,10 @@ class Operator:
     def _at_once(self) -> bool:
         """Whether outputs have so few channels that one product serves them all."""
         return len(self.spans) > 1 and max(self._lengths) <= self.X.shape[1]
+
+    def _parts(self) -> Iterator[slice]:
+        """Yield rows, so few that a processor's cache holds what their channels make of them."""
+        return chunks(len(self.X), self.masks.shape[1], most=_CACHED)
 
     @property
     def _lengths(self) -> list[int]:
