@@ -180,7 +180,7 @@ def _balanced(program: Program, basis: Array, prediction: Array) -> Array:
     q = p.loss.gradient(refit, p.y)
     if basis.shape[1] == 0:
         return q
-    metric = np.array(p.loss.hessian(refit, p.y))
+    metric = p.loss.hessian(refit, p.y).matrices
     lower, upper = p.loss.dual_bounds(p.y)
     last, longest = np.inf, _LINEAR * (1.0 + float(np.abs(refit).max(initial=0.0)))
     for _ in range(_ROUNDS):

@@ -49,7 +49,6 @@ from convexgrade.network import Network
 from convexgrade.readouts import refit_readouts, with_network
 from convexgrade.solution import Status
 from convexgrade.solvers._kronecker import KroneckerSystem
-from convexgrade.solvers._operator import square_roots
 
 Array = NDArray[np.float64]
 
@@ -200,13 +199,12 @@ def model_of(
     grade = chain.grades[index]
     output = chain.output(data.X)
     gradient = data.gradient(loss, output)
-    root = square_roots(data.curvature(loss, output))
     U = grade.network.vectors
     norms = np.linalg.norm(U, axis=0)
     pull = grade.alpha * np.abs(grade.network.output_coef).sum(axis=1) / np.maximum(norms, 1e-300)
     pull = np.where(norms > 0.0, pull, 0.0)
     slope = KroneckerSystem(layer.H, by_response).adjoint(gradient) + pull * U
-    system = KroneckerSystem(layer.H, root @ by_response)
+    system = KroneckerSystem(layer.H, data.curvature(loss, output).rooted(by_response))
     size = np.einsum("ikj,ikj->j", system.G, system.G)
     return Model(system, slope, pull, np.maximum(size, _FLOOR * size.max(initial=1e-100)))
 

@@ -31,7 +31,7 @@ def columns(program: Program, neurons: Array, group: Index | None = None) -> Col
 def hessian(program: Program, variables: Columns, blocks: Array, unpenalised: Array) -> Array:
     """Return the Hessian of the mean loss in variables with these columns."""
     p, (values, output) = program, variables
-    of_rows = p.curvature(p.predict(blocks, unpenalised))
+    of_rows = p.curvature(p.predict(blocks, unpenalised)).matrices
     curvature = np.empty((output.size, output.size))
     for a in range(p.n_outputs):
         for b in range(p.n_outputs):

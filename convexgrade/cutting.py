@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+from numpy.typing import NDArray
 
 from convexgrade.point import Point
 from convexgrade.program import Program
 from convexgrade.pruning import select
 from convexgrade.working_set import solve_groups, solve_over
 
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+Choice = Callable[[Program, Array, Array, int], Index]
+
 _WORTH_A_GAP = 1.2  # objective, relative to that over fewer groups, at which those are kept instead
 
 
 def cut(program: Program, point: Point, *, limit: int, solver: str, tol: float) -> Point:
-    """Keep ``limit`` neurons at the least rise of the loss, and solve again.
+    """Keep ``limit`` neurons at about the least rise of the loss, and solve again.
 
     Best over their patterns: the certificate then speaks of those that survive. But a solution that
     wants several neurons on one pattern (both signs, several outputs) leaves room for fewer patterns;
@@ -39,20 +46,32 @@ def cut(program: Program, point: Point, *, limit: int, solver: str, tol: float) 
     """
     if len(point.groups) <= limit:
         return point
-    alone = _cut_to_groups(program, point, limit, solver)
-    best = _cut_to_patterns(program, point, limit, solver, tol)
+    cuts = [_cut_to_groups(program, point, limit, solver, choose) for choose in _CHOICES]
+    alone, choose = min(zip(cuts, _CHOICES, strict=True), key=lambda one: one[0].objective)
+    best = _cut_to_patterns(program, point, limit, solver, tol, choose)
     return alone if best is None or best.objective > _WORTH_A_GAP * alone.objective else best
 
 
-def _cut_to_groups(program: Program, point: Point, limit: int, solver: str) -> Point:
-    kept = select(
+def _largest(program: Program, blocks: Array, unpenalised: Array, limit: int) -> Index:
+    """Return the groups of the longest vectors."""
+    return np.sort(np.argsort(-np.linalg.norm(blocks, axis=1), kind="stable")[:limit])
+
+
+# What raises the loss least is found greedily: now and then, the largest neurons are the better choice.
+_CHOICES: tuple[Choice, ...] = (select, _largest)
+
+
+def _cut_to_groups(
+    program: Program, point: Point, limit: int, solver: str, choose: Choice
+) -> Point:
+    kept = choose(
         program.over(point.patterns, point.groups), point.blocks, point.unpenalised, limit
     )
     return solve_groups(program, point, point.groups.take(kept), solver=solver)
 
 
 def _cut_to_patterns(
-    program: Program, point: Point, limit: int, solver: str, tol: float
+    program: Program, point: Point, limit: int, solver: str, tol: float, choose: Choice
 ) -> Point | None:
     """Return the optimum over so few patterns that it has no more neurons; None if there is none."""
     while len(point.groups) > limit:
@@ -60,7 +79,7 @@ def _cut_to_patterns(
         if n_kept == 0:
             return None
         restricted = program.over(point.patterns, point.groups)
-        groups = point.groups.take(select(restricted, point.blocks, point.unpenalised, n_kept))
+        groups = point.groups.take(choose(restricted, point.blocks, point.unpenalised, n_kept))
         patterns = point.patterns.take(np.unique(groups.pattern))
         point = solve_over(program, patterns, None, solver=solver, tol=tol)
     return point

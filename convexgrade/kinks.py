@@ -28,7 +28,7 @@ from typing import ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from convexgrade.losses import Apart, Loss, Path, Straight
+from convexgrade.losses import Hessian, Loss, Path, Straight
 
 Array = NDArray[np.float64]
 
@@ -47,11 +47,12 @@ class Kink(NamedTuple):
     half: float
 
 
-class _Separable(Apart):
-    """Losses of which all follows from functions of single numbers."""
+class _Separable:
+    """Losses that are sums over outputs: all follows from functions of single numbers."""
 
     quadratic = False
     kinked = True
+    coupled = False
 
     def costs(self, f: Array, y: Array) -> Array:
         """Return the loss of each number."""
@@ -73,9 +74,9 @@ class _Separable(Apart):
         """Return the loss of each row."""
         return np.sum(self.costs(f, y), axis=1)
 
-    def hessian(self, f: Array, y: Array) -> Array:
+    def hessian(self, f: Array, y: Array) -> Hessian:
         """Return a diagonal matrix for each row."""
-        return self.bends(f, y)[:, :, None] * np.eye(y.shape[1])
+        return Hessian(self.bends(f, y))
 
     def conjugate(self, q: Array, y: Array) -> Array:
         """Return the conjugate of each row; inf outside the bounds."""

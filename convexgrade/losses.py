@@ -2,7 +2,7 @@
 
 A loss compares predictions ``f`` with targets ``y``, both of shape (n_samples, n_outputs), row by
 row. It knows nothing of features, patterns, penalties or solvers. Everything a grade needs follows
-from six functions of one row:
+from five functions of one row:
 
 =================== ================================================= =============================
 function            meaning                                           used by
@@ -10,7 +10,6 @@ function            meaning                                           used by
 ``value``           the loss of each row                              objective
 ``gradient``        its gradient in ``f``                             descent, dual point
 ``hessian``         its Hessian in ``f``                              Newton methods
-``coupling``        what the Hessian of coupled outputs is made of    Newton methods
 ``conjugate``       sup over f of <q, f> - loss(f, y)                 lower bound
 ``dual_bounds``     box that holds every ``q`` with finite conjugate  lower bound
 =================== ================================================= =============================
@@ -31,6 +30,62 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax, xlogy
 
 Array = NDArray[np.float64]
+
+
+class Hessian(NamedTuple):
+    """The Hessian H of each row: diagonal, or ``D - D 1 1^T D / 1^T D 1`` where outputs are coupled.
+
+    Attributes
+    ----------
+    D : ndarray of shape (n_samples, n_outputs)
+        Diagonal matrices.
+    coupled : bool
+        Whether outputs are.
+    """
+
+    D: Array
+    coupled: bool = False
+
+    def weighted(self, weights: Array) -> Hessian:
+        """Return the Hessian of each row times its weight."""
+        return self._replace(D=weights[:, None] * self.D)
+
+    def times(self, f: Array) -> Array:
+        """Return H f, shape (n_samples, n_outputs)."""
+        if not self.coupled:
+            return self.D * f
+        mean = np.sum(self.D * f, axis=1, keepdims=True) / self._mass
+        return np.asarray(self.D * (f - mean))
+
+    def rooted(self, f: Array) -> Array:
+        """Return R f, shape (n_samples, n_outputs, m) as f, for some R with R^T R = H.
+
+        For coupled outputs, H = D^1/2 P D^1/2 with the projection P off D^1/2 1: R = P D^1/2.
+        """
+        root = np.sqrt(self.D)[:, :, None]
+        scaled = root * f
+        if self.coupled:
+            along = np.sum(root * scaled, axis=1, keepdims=True)
+            scaled -= root * (along / self._mass[:, :, None])
+        return np.asarray(scaled)
+
+    @property
+    def traces(self) -> Array:
+        """Trace of each, shape (n_samples,)."""
+        bends = self.D * (1.0 - self.D / self._mass) if self.coupled else self.D
+        return np.asarray(np.sum(bends, axis=1))
+
+    @property
+    def matrices(self) -> Array:
+        """Matrices, shape (n_samples, n_outputs, n_outputs)."""
+        matrices = self.D[:, :, None] * np.eye(self.D.shape[1])
+        if self.coupled:
+            matrices -= self.D[:, :, None] * (self.D / self._mass)[:, None, :]
+        return np.asarray(matrices)
+
+    @property
+    def _mass(self) -> Array:
+        return np.maximum(np.sum(self.D, axis=1, keepdims=True), 1e-300)
 
 
 class Path(NamedTuple):
@@ -56,20 +111,18 @@ class Loss(Protocol):
     def kinked(self) -> bool:
         """Whether its gradient jumps or its curvature vanishes, up to rounding."""
 
+    @property
+    def coupled(self) -> bool:
+        """Whether it is no sum over outputs, so that its Hessian is not diagonal."""
+
     def value(self, f: Array, y: Array) -> Array:
         """Return the loss of each row, shape (n_samples,)."""
 
     def gradient(self, f: Array, y: Array) -> Array:
         """Return the gradient of each row in its prediction, shape (n_samples, n_outputs)."""
 
-    def hessian(self, f: Array, y: Array) -> Array:
-        """Return the Hessian of each row, shape (n_samples, n_outputs, n_outputs)."""
-
-    def coupling(self, f: Array, y: Array) -> Array | None:
-        """Return the D of each row with Hessian ``D - D 1 1^T D / 1^T D 1``, as (n_samples, n_outputs).
-
-        None where the Hessian is diagonal.
-        """
+    def hessian(self, f: Array, y: Array) -> Hessian:
+        """Return the Hessian of each row in its prediction."""
 
     def conjugate(self, q: Array, y: Array) -> Array:
         """Return sup over f of ``<q, f> - loss(f, y)`` for each row; inf outside the domain."""
@@ -90,14 +143,6 @@ class Loss(Protocol):
         """Return the predictions from ``f`` on along a Newton step."""
 
 
-class Apart:
-    """Losses that are sums over outputs."""
-
-    def coupling(self, f: Array, y: Array) -> Array | None:
-        """Return None: no output knows of another."""
-        return None
-
-
 class Straight:
     """Losses whose predictions stay where they are as a loss is eased, and move on straight lines."""
 
@@ -114,13 +159,14 @@ class Smooth(Straight):
     """What losses without kinks have in common: they are as easy as can be."""
 
     kinked = False
+    coupled = False
 
     def eased(self, rounding: float) -> Self:
         """Return the loss itself."""
         return self
 
 
-class SquaredError(Apart, Smooth):
+class SquaredError(Smooth):
     """Half the squared error, ``|f - y|^2 / 2``, summed over outputs."""
 
     name = "squared_error"
@@ -134,10 +180,9 @@ class SquaredError(Apart, Smooth):
         """Return ``f - y``."""
         return f - y
 
-    def hessian(self, f: Array, y: Array) -> Array:
+    def hessian(self, f: Array, y: Array) -> Hessian:
         """Return the identity for each row."""
-        n, k = f.shape
-        return np.broadcast_to(np.eye(k), (n, k, k))
+        return Hessian(np.ones_like(f))
 
     def conjugate(self, q: Array, y: Array) -> Array:
         """Return ``<q, y> + |q|^2 / 2``; finite everywhere."""
@@ -152,7 +197,7 @@ class SquaredError(Apart, Smooth):
         return weights @ y / weights.sum()
 
 
-class BinaryLogLoss(Apart, Smooth):
+class BinaryLogLoss(Smooth):
     """Negative log-likelihood of one logit, ``log(1 + e^f) - y f``, with y in {0, 1}."""
 
     name = "log_loss"
@@ -166,9 +211,9 @@ class BinaryLogLoss(Apart, Smooth):
         """Return ``sigmoid(f) - y``."""
         return expit(f) - y
 
-    def hessian(self, f: Array, y: Array) -> Array:
-        """Return ``p (1 - p)`` as 1 x 1 matrices; ``expit(-f)`` keeps it positive in the tail."""
-        return (expit(f) * expit(-f))[:, :, None]
+    def hessian(self, f: Array, y: Array) -> Hessian:
+        """Return ``p (1 - p)``; ``expit(-f)`` keeps it positive in the tail."""
+        return Hessian(expit(f) * expit(-f))
 
     def conjugate(self, q: Array, y: Array) -> Array:
         """Return ``p log p + (1 - p) log(1 - p)`` at ``p = q + y`` in [0, 1]."""
@@ -193,6 +238,7 @@ class SoftmaxLogLoss(Smooth):
 
     name = "log_loss"
     quadratic = False
+    coupled = True
 
     def value(self, f: Array, y: Array) -> Array:
         """Return ``logsumexp(f) - <y, f>``.
@@ -210,14 +256,9 @@ class SoftmaxLogLoss(Smooth):
         """Return ``softmax(f) - y``."""
         return softmax(f, axis=1) - y
 
-    def hessian(self, f: Array, y: Array) -> Array:
-        """Return ``diag(p) - p p^T`` for each row."""
-        p = softmax(f, axis=1)
-        return p[:, :, None] * np.eye(f.shape[1]) - p[:, :, None] * p[:, None, :]
-
-    def coupling(self, f: Array, y: Array) -> Array:
-        """Return ``p``, which sums up to 1."""
-        return np.asarray(softmax(f, axis=1))
+    def hessian(self, f: Array, y: Array) -> Hessian:
+        """Return ``diag(p) - p p^T`` for each row, where p sums up to 1."""
+        return Hessian(softmax(f, axis=1), coupled=True)
 
     def conjugate(self, q: Array, y: Array) -> Array:
         """Return ``sum p log p`` at ``p = q + y`` on the probability simplex, inf off it.
@@ -240,7 +281,7 @@ class SoftmaxLogLoss(Smooth):
         return log_prior - log_prior.mean()
 
 
-class Poisson(Apart, Smooth):
+class Poisson(Smooth):
     """Half the Poisson deviance of counts y >= 0 whose mean is ``e^f``.
 
     ``e^f - y f + y log y - y``: zero where the mean is y.
@@ -257,9 +298,9 @@ class Poisson(Apart, Smooth):
         """Return ``e^f - y``."""
         return _exp(f) - y
 
-    def hessian(self, f: Array, y: Array) -> Array:
+    def hessian(self, f: Array, y: Array) -> Hessian:
         """Return ``diag(e^f)`` for each row."""
-        return _exp(f)[:, :, None] * np.eye(f.shape[1])
+        return Hessian(_exp(f))
 
     def conjugate(self, q: Array, y: Array) -> Array:
         """Return ``p log p - p - (y log y - y)`` at ``p = q + y >= 0``."""

@@ -29,7 +29,7 @@ from convexgrade.grade import (
     null_price,
     state_program,
 )
-from convexgrade.losses import Loss
+from convexgrade.losses import Hessian, Loss
 from convexgrade.network import (
     HIDDEN_AND_INPUTS,
     UNLIMITED,
@@ -67,9 +67,9 @@ class Data(NamedTuple):
         """Return grad F in the prediction, shape (n_samples, n_outputs)."""
         return self.weights[:, None] * loss.gradient(prediction, self.y)
 
-    def curvature(self, loss: Loss, prediction: Array) -> Array:
-        """Return the Hessian of F in each row's prediction, shape (n_samples, n_outputs, n_outputs)."""
-        return self.weights[:, None, None] * loss.hessian(prediction, self.y)
+    def curvature(self, loss: Loss, prediction: Array) -> Hessian:
+        """Return the Hessian of F in each row's prediction."""
+        return loss.hessian(prediction, self.y).weighted(self.weights)
 
 
 class Link(NamedTuple):

@@ -174,7 +174,7 @@ def _by_rows(program: Program, bases: list[Array], blocks: Array, unpenalised: A
 
     def curved(x: Array) -> Array:
         v, c = parted(x)
-        change = np.einsum("ikl,il->ik", curvature, operator.forward(v, c))
+        change = curvature.times(operator.forward(v, c))
         groups, free = operator.adjoint(change)
         across = v - row_products(units, v)[:, None] * units
         return joined(groups + bend[:, None] * across, free)

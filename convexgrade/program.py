@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.linalg import qr
 
 from convexgrade.cones import Cones, Tight
-from convexgrade.losses import Loss
+from convexgrade.losses import Hessian, Loss
 from convexgrade.patterns import Patterns, masked_adjoint, masked_sums
 
 Array = NDArray[np.float64]
@@ -192,14 +192,9 @@ class Program:
         """Return grad F in the prediction, shape (n_samples, n_outputs)."""
         return self.weights[:, None] * self.loss.gradient(prediction, self.y)
 
-    def curvature(self, prediction: Array) -> Array:
-        """Return the Hessian of F in each row's prediction, shape (n_samples, n_outputs, n_outputs)."""
-        return self.weights[:, None, None] * self.loss.hessian(prediction, self.y)
-
-    def coupling(self, prediction: Array) -> Array | None:
-        """Return what the Hessian of F is made of where outputs are coupled, see `Loss`; else None."""
-        shares = self.loss.coupling(prediction, self.y)
-        return None if shares is None else self.weights[:, None] * shares
+    def curvature(self, prediction: Array) -> Hessian:
+        """Return the Hessian of F in each row's prediction."""
+        return self.loss.hessian(prediction, self.y).weighted(self.weights)
 
     def distance(self, prediction: Array) -> float:
         """Return how far, typically, a prediction is from where its loss is least.
@@ -334,7 +329,7 @@ def _descended(loss: Loss, Z: Array, y: Array, offset: Array, weights: Array, c:
             break
         f = offset + Z @ c
         gradient = Z.T @ (weights[:, None] * loss.gradient(f, y))
-        curvature = loss.hessian(f, y) * weights[:, None, None]
+        curvature = loss.hessian(f, y).weighted(weights).matrices
         hessian = np.tensordot(Z, curvature[..., None] * Z[:, None, None, :], axes=(0, 0))
         hessian = hessian.transpose(0, 1, 3, 2)
         newton = np.linalg.lstsq(hessian.reshape(q * k, q * k), gradient.ravel(), rcond=1e-13)[0]

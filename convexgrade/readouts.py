@@ -31,7 +31,6 @@ from convexgrade.multigrade import Chain, Data
 from convexgrade.network import Network
 from convexgrade.program import independent_columns
 from convexgrade.solvers._lasso import minimise_l1
-from convexgrade.solvers._operator import coupled
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -139,7 +138,7 @@ def _minimise(
         return value + float(penalty @ np.abs(coef).sum(axis=1))
 
     value = objective(coef)
-    blocks = _outputs_at_once(data.curvature(loss, offset + columns @ coef), len(coef))
+    blocks = _outputs_at_once(loss, *coef.shape)
     for _ in range(_ROUNDS):
         before = value
         for outputs in blocks:
@@ -152,11 +151,10 @@ def _minimise(
     return coef
 
 
-def _outputs_at_once(hessian: Array, n_columns: int) -> list[Index]:
+def _outputs_at_once(loss: Loss, n_columns: int, n_outputs: int) -> list[Index]:
     """Return the sets of outputs that a Newton step takes on together."""
-    k = hessian.shape[1]
-    together = coupled(hessian) if n_columns * k <= _AT_ONCE else [(output,) for output in range(k)]
-    return [np.array(outputs) for outputs in together]
+    every = np.arange(n_outputs)
+    return [every] if loss.coupled and n_columns * n_outputs <= _AT_ONCE else list(every[:, None])
 
 
 def _newton_step(
@@ -171,7 +169,7 @@ def _newton_step(
     """Return the step of some outputs' coefficients to the minimum of the quadratic model."""
     prediction = offset + columns @ coef
     slope = columns.T @ data.gradient(loss, prediction)[:, outputs]
-    hessian = data.curvature(loss, prediction)
+    hessian = data.curvature(loss, prediction).matrices
     curvature = np.block(
         [[(columns.T * hessian[:, a, b]) @ columns for b in outputs] for a in outputs]
     )

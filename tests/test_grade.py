@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from convexgrade import ConvexReLURegressor, MultigradeRegressor, certify
+from convexgrade.cutting import cut
 from convexgrade.grade import Settings, fit_grade, state_program
 from convexgrade.losses import SquaredError
 from convexgrade.point import point_of
 from convexgrade.program import independent_columns
+from convexgrade.pruning import select
 from convexgrade.search import neurons_of
 from convexgrade.solution import Status
 from convexgrade.working_set import solve_groups
@@ -197,18 +199,24 @@ def limited(seed, d, max_neurons):
     return fit(*small_problem(seed, n=50, d=d), alpha=0.003, max_neurons=max_neurons)
 
 
-@pytest.mark.parametrize(("seed", "d"), [(12, 2), (13, 3)])
+@pytest.mark.parametrize(("seed", "d"), [(12, 2), (13, 3), (16, 3), (20, 3), (26, 2), (26, 3)])
 def test_a_width_limit_costs_no_more_than_keeping_the_largest_neurons(seed, d):
+    """Nor more than that costs after removing one by one: either is the worse on some of these."""
     program, wide = limited(seed, d, None)
-    _, cut = limited(seed, d, 4)
-    assert cut.n_neurons == 4 < wide.n_neurons
-    assert wide.certificate.primal < cut.certificate.primal
-    neurons = neurons_of(wide.network)
+    _, narrow = limited(seed, d, 4)
+    assert narrow.n_neurons == 4 < wide.n_neurons
+    assert wide.certificate.primal < narrow.certificate.primal
+    intercept = wide.network.intercept[None, :]
+    point = point_of(program, neurons_of(wide.network), intercept)
+    neurons = point.neurons()
+    narrowed = cut(program, point, limit=4, solver="auto", tol=1e-4)
     largest = np.argsort(-np.linalg.norm(neurons.vectors, axis=0))[:4]
-    start = point_of(program, neurons.take(largest), wide.network.intercept[None, :])
-    kept = solve_groups(program, start, start.groups, solver="auto")
-    assert len(kept.groups) == 4
-    assert cut.certificate.primal <= kept.objective + 1e-8
+    chosen = select(program.over(point.patterns, point.groups), point.blocks, intercept, 4)
+    for kept in (largest, chosen):
+        start = point_of(program, neurons.take(kept), intercept)
+        alone = solve_groups(program, start, start.groups, solver="auto")
+        assert len(alone.groups) == 4
+        assert narrowed.objective <= alone.objective + 1e-8
 
 
 def test_a_wider_limit_never_leaves_a_worse_grade():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from convexgrade import solvers
-from convexgrade.losses import BinaryLogLoss, SoftmaxLogLoss, SquaredError
+from convexgrade.losses import BinaryLogLoss, Hessian, SoftmaxLogLoss, SquaredError
 from convexgrade.patterns import Patterns, activation, sample_patterns
 from convexgrade.program import Groups
 from convexgrade.search import descend, random_neurons
@@ -237,7 +237,7 @@ def test_an_impossible_tolerance_ends_in_an_honest_status():
 def test_a_loss_that_is_not_finite_fails_without_an_exception():
     class Broken(SquaredError):
         def hessian(self, f, y):
-            return np.nan * super().hessian(f, y)
+            return Hessian(np.nan * super().hessian(f, y).D)
 
     assert interior.solve(replace(make_case(free="none"), loss=Broken())).status is Status.FAILED
 
@@ -282,20 +282,22 @@ def test_factorisation_solves_the_system(coupled, columns_a_row, monkeypatch):
     )
     A = dense(operator, k, d)
     roots = np.triu(rng.standard_normal((len(groups), d, d))) + 3.0 * np.eye(d)
-    halves = rng.standard_normal((n, k, k)) * (1.0 if coupled else np.eye(k))
-    curvature = halves @ halves.transpose(0, 2, 1)
-    full = A.T @ np.einsum("ikl,ilj->ikj", curvature, A.reshape(n, k, -1)).reshape(n * k, -1)
+    H = Hessian(rng.uniform(0.1, 3.0, (n, k)), coupled)
+    full = A.T @ (H.matrices @ A.reshape(n, k, -1)).reshape(n * k, -1)
     for g, root in enumerate(roots):
         own = slice(g * d, (g + 1) * d)
         full[own, own] += root.T @ root
-    r, r_free = rng.standard_normal((len(groups), d)), rng.standard_normal((1, k))
-    expected = np.linalg.solve(full, np.append(r.ravel(), r_free.ravel()))
-    factors = _kkt.Factorisation.build(operator, roots, curvature, _kkt.ChannelGrams(operator))
+    expected = rng.standard_normal(len(full))
+    expected[-k:] -= expected[-k:].mean()  # coupled outputs do not answer to a common intercept
+    right = full @ expected
+    factors = _kkt.Factorisation.build(operator, roots, H, _kkt.ChannelGrams(operator))
     found = np.zeros_like(expected)
     for _ in range(3):  # the proximal term takes refinement
-        rest = np.append(r.ravel(), r_free.ravel()) - full @ found
-        v, c = factors.solve(rest[: r.size].reshape(r.shape), rest[r.size :].reshape(1, k))
+        rest = right - full @ found
+        v, c = factors.solve(rest[:-k].reshape(-1, d), rest[-k:].reshape(1, k))
         found += np.append(v.ravel(), c.ravel())
+    if coupled:
+        found[-k:] -= found[-k:].mean()
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 

@@ -62,7 +62,7 @@ def test_a_loss_is_never_negative_and_nothing_where_it_is_least(name):
     best = (
         f
         if name == "hinge"
-        else loss.path(f, -loss.gradient(f, y) / loss.hessian(f, y)[:, :, 0], y).at(1.0)
+        else loss.path(f, -loss.gradient(f, y) / loss.hessian(f, y).D, y).at(1.0)
     )
     assert loss.value(best, y).min() == pytest.approx(0.0, abs=1e-6)
 
@@ -75,7 +75,7 @@ def test_along_a_path_the_gradient_moves_on_a_straight_line(name):
     np.testing.assert_allclose(path.at(0.0), f, rtol=1e-9)
     np.testing.assert_allclose(path.velocity(0.0), step, rtol=1e-7)
     assert 0.0 < path.longest <= 1.0
-    turn = loss.hessian(f, y)[:, :, 0] * step
+    turn = loss.hessian(f, y).D * step
     for length in (0.3 * path.longest, path.longest):
         expected = loss.gradient(f, y) + length * turn
         np.testing.assert_allclose(loss.gradient(path.at(length), y), expected, atol=1e-9)

@@ -48,7 +48,20 @@ def test_gradient_and_hessian_are_the_derivatives(name):
         slope = (loss.value(f + step, y) - loss.value(f - step, y)) / (2 * h)
         np.testing.assert_allclose(loss.gradient(f, y)[:, k], slope, atol=1e-8)
         bend = (loss.gradient(f + step, y) - loss.gradient(f - step, y)) / (2 * h)
-        np.testing.assert_allclose(loss.hessian(f, y)[:, :, k], bend, atol=1e-8)
+        np.testing.assert_allclose(loss.hessian(f, y).matrices[:, :, k], bend, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_products_traces_and_roots_of_hessians(name):
+    loss, f, y = _case(name, np.random.default_rng(2))
+    weights = np.random.default_rng(3).uniform(0.5, 2.0, len(f))
+    H = loss.hessian(f, y).weighted(weights)
+    matrices = weights[:, None, None] * loss.hessian(f, y).matrices
+    np.testing.assert_allclose(H.matrices, matrices, atol=1e-14)
+    np.testing.assert_allclose(H.times(y), np.einsum("ikl,il->ik", matrices, y), atol=1e-14)
+    np.testing.assert_allclose(H.traces, np.einsum("ikk->i", matrices), atol=1e-14)
+    root = H.rooted(np.broadcast_to(np.eye(f.shape[1]), matrices.shape))
+    np.testing.assert_allclose(root.transpose(0, 2, 1) @ root, matrices, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -93,7 +106,7 @@ def test_baseline_is_the_best_constant(name):
 def test_large_predictions_stay_finite(name):
     loss, f, y = _case(name, np.random.default_rng(5))
     big = 1e4 * np.sign(f)
-    for quantity in (loss.value(big, y), loss.gradient(big, y), loss.hessian(big, y)):
+    for quantity in (loss.value(big, y), loss.gradient(big, y), loss.hessian(big, y).matrices):
         assert np.all(np.isfinite(quantity))
 
 

@@ -13,14 +13,14 @@ from convexgrade import solvers
 from convexgrade.certificate import dual_point, lower_bound
 from convexgrade.cones import Cones, Tight
 from convexgrade.kinks import AbsoluteError
-from convexgrade.losses import SquaredError
+from convexgrade.losses import Hessian, SquaredError
 from convexgrade.patterns import sample_patterns
 from convexgrade.program import Groups
 from convexgrade.solution import Start, Status
 from convexgrade.solvers import _coupling, _gradients, _systems, active, cvx, interior, newton
 from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._faces import Face
-from convexgrade.solvers._operator import Curvature, Operator
+from convexgrade.solvers._operator import Operator
 from convexgrade.solvers._symmetric import square
 from convexgrade.solvers._systems import Memory, System
 from tests.bank import (
@@ -321,7 +321,7 @@ class NewtonSystem(NamedTuple):
     operator: Operator
     face: Face
     tau: Any
-    curvature: Curvature
+    curvature: Hessian
     right: Any
     expected: Any
 
@@ -348,6 +348,7 @@ def newton_system(loss, *, cones: bool) -> NewtonSystem:
     tau = np.full(p.free.size, 5.0)
     f = rng.standard_normal((n, k))
     H = p.curvature(f)
+    assert H.coupled == (loss == "softmax")
     right = rng.standard_normal((n, k))
     K = np.zeros((n * k, n * k))
     for g, root in zip(active, face.roots[0], strict=True):
@@ -360,13 +361,9 @@ def newton_system(loss, *, cones: bool) -> NewtonSystem:
         block[:, output] = np.sqrt(tau) * p.Z
         K += block.reshape(n * k, -1) @ block.reshape(n * k, -1).T
     full = np.zeros((n, k, n, k))
-    full[np.arange(n), :, np.arange(n)] = H
+    full[np.arange(n), :, np.arange(n)] = H.matrices
     expected = np.linalg.solve(np.eye(n * k) + K @ full.reshape(n * k, n * k), right.ravel())
-    shared = p.coupling(f)
-    diagonal = np.einsum("ikk->ik", H)
-    curvature = Curvature(diagonal, False) if shared is None else Curvature(shared, True)
-    np.testing.assert_allclose(curvature.times(right), np.einsum("ikl,il->ik", H, right))
-    return NewtonSystem(operator, face, tau, curvature, right, expected.reshape(n, k))
+    return NewtonSystem(operator, face, tau, H, right, expected.reshape(n, k))
 
 
 @pytest.mark.parametrize("cones", [True, False])
@@ -424,13 +421,13 @@ def test_newton_systems_of_coupled_outputs(cones, monkeypatch):
 @pytest.mark.parametrize("cones", [True, False])
 def test_samples_of_coupled_outputs_grow_where_they_do_not_serve(cones, monkeypatch):
     case = newton_system("softmax", cones=cones)
-    K, n, formed, of = case.columns(*range(3)), len(case.right), [], _coupling._Inverse.of
+    K, n, formed, of = case.columns(*range(3)), len(case.right), [], _coupling._over_sample
 
     def counted(K, D, n_rows):
         formed.append(n_rows)
         return of(K, D, n_rows)
 
-    monkeypatch.setattr(_coupling._Inverse, "of", counted)
+    monkeypatch.setattr(_coupling, "_over_sample", counted)
     monkeypatch.setattr(_coupling, "_LIMIT", 2)
     found, _ = _coupling.solved(K, case.curvature, case.right, 2)
     assert formed[:3] == [2, 4, 8]

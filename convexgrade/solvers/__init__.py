@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
 from convexgrade.solvers import active, cvx, interior, line, newton
-from convexgrade.solvers._operator import coupled
 
 Array = NDArray[np.float64]
 Solver = Callable[[Program, Start | None, float], Solution]
@@ -90,7 +89,7 @@ def _affords_interior_points(program: Program) -> bool:
     n, d = program.X.shape
     if d <= _DIMENSIONS:
         return False
-    rows = float(n * max(map(len, _coupled(program))))
+    rows = float(n * (program.n_outputs if program.loss.coupled else 1))
     columns = d * len(program.groups)
     return rows * columns * min(rows, columns) <= _OPERATIONS * d**2
 
@@ -108,7 +107,7 @@ def _suits_interior_points(program: Program, start: Start | None) -> bool:
     """Return whether interior points are the faster for a program without cones."""
     n, d = program.X.shape
     columns = d * np.unique(program.groups.pattern).size
-    limit = _SMALL_SYSTEM[len(_coupled(program)) < program.n_outputs]
+    limit = _SMALL_SYSTEM[program.loss.coupled]
     if d > _FEW_COLUMNS or min(n, columns) * program.n_outputs > limit:
         return False
     if not program.loss.quadratic:
@@ -116,11 +115,6 @@ def _suits_interior_points(program: Program, start: Start | None) -> bool:
     active = 0 if start is None else np.count_nonzero(start.blocks)
     share, a_row = _MANY
     return columns <= _ROOM * n and bool(active >= min(share * columns, a_row * n))
-
-
-def _coupled(program: Program) -> list[tuple[int, ...]]:
-    """Return the outputs that the loss couples before a grade."""
-    return coupled(program.loss.hessian(program.offset, program.y))
 
 
 def _through_cvxpy(name: str) -> Solver:

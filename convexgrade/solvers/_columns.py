@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._operator import Operator, Outputs, chunks
-from convexgrade.solvers._symmetric import Factor, Floats, diagonal, factored_triangle, squared
+from convexgrade.solvers._symmetric import Factor, Floats, factored_with_ones, squared
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -184,9 +184,7 @@ class Columns:
 
     def row_factor(self, S: Array, dtype: DTypeLike = float) -> Factor:
         """Return the Cholesky factor of I + S K K^T S, of one output, with S (n_samples, 1) diagonal."""
-        matrix = self.outer(S.astype(dtype, copy=False))
-        matrix[diagonal(matrix)] += 1.0
-        return factored_triangle(matrix)
+        return factored_with_ones(self.outer(S.astype(dtype, copy=False)))
 
     def outer(self, scale: Floats) -> Floats:
         """Return the triangle of K K^T, of one output, its rows times ``scale`` (n_samples, 1).

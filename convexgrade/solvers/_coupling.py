@@ -10,21 +10,26 @@ by Woodbury's identity for B - K^T D 1 (1^T D 1)^-1 1^T D K, since 1^T D 1 = sum
 k systems over the columns of one, or over the rows, and one more over the rows (Williams & Barber 1998;
 Rasmussen & Williams 2006, algorithm 3.3), instead of one over all columns.
 
-Of many rows, a sample does: such a system over the sample preconditions conjugate gradients. Its size
+Of many rows, a sample does: the inverse over the sample preconditions conjugate gradients. Its size
 follows from what they took the last time.
+
+(Interior points form the whole system, see `_kkt`. T is what all outputs leave unexplained, and under
+their unpenalised columns, to which they give next to no penalty, that is less than rounding.)
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve, solve_triangular
 
+from convexgrade.losses import Hessian
 from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._gradients import minimised
-from convexgrade.solvers._operator import MAX_FLOATS, Curvature
+from convexgrade.solvers._operator import MAX_FLOATS
 from convexgrade.solvers._symmetric import factored
 
 Array = NDArray[np.float64]
@@ -45,6 +50,11 @@ class _ByColumns(NamedTuple):
     factor: Array
     weighted: Array  # D_k K_k
 
+    @property
+    def size(self) -> int:
+        """Number of columns."""
+        return self.weighted.shape[1]
+
     def begin(self, r: Array) -> tuple[Array, Array]:
         """Return B_k^-1 r, and D_k K_k B_k^-1 r."""
         own = self._solve(r)
@@ -64,6 +74,11 @@ class _ByRows(NamedTuple):
     E: Array
     K: Array
 
+    @property
+    def size(self) -> int:
+        """Number of columns."""
+        return self.K.shape[1]
+
     def begin(self, r: Array) -> tuple[Array, Array]:
         """Return B_k^-1 r, and D_k K_k B_k^-1 r = E_k K_k r."""
         along = self.E @ (self.K @ r)
@@ -74,24 +89,21 @@ class _ByRows(NamedTuple):
         return own + self.K.T @ (self.E @ shared)
 
 
-class _Inverse(NamedTuple):
-    """(I + K^T H K)^-1 of some rows, weighted to stand for all."""
+class CoupledInverse(NamedTuple):
+    """(I + K^T H K)^-1."""
 
     own: tuple[_ByColumns | _ByRows, ...]
-    sizes: list[int]
     total: tuple[Array, bool]  # factor of T
 
     @classmethod
-    def of(cls, K: Columns, D: Array, n_rows: int) -> _Inverse:
-        """Form it over a sample of so many rows."""
-        if n_rows < len(D):
-            rows = np.sort(np.random.default_rng(0).choice(len(D), n_rows, replace=False))
-            K, D = K.on_rows(rows), D[rows] * (len(D) / n_rows)
-        total = np.zeros((n_rows, n_rows))
+    def of(cls, blocks: Iterable[Array], D: Array) -> CoupledInverse:
+        """Factor all systems, given the K_k of each output."""
+        n = len(D)
+        total = np.zeros((n, n))
         own: list[_ByColumns | _ByRows] = []
-        for S, block in zip(np.sqrt(D).T, K.written_out().blocks, strict=True):
+        for S, block in zip(np.sqrt(D).T, blocks, strict=True):
             scaled = S[:, None] * block
-            if block.shape[1] > n_rows:
+            if block.shape[1] > n:
                 half = _half(_factor(scaled @ scaled.T), np.diag(S))
                 E = half.T @ half
                 total += E
@@ -102,11 +114,11 @@ class _Inverse(NamedTuple):
                 np.einsum("ii->i", total)[...] += S**2
                 total -= half.T @ half
                 own.append(_ByColumns(factor, S[:, None] * scaled))
-        return cls(tuple(own), K.sizes, factored(total))
+        return cls(tuple(own), factored(total))
 
-    def times(self, r: Array) -> Array:
+    def solve(self, r: Array) -> Array:
         """Return (I + K^T H K)^-1 r."""
-        pieces = np.split(r, np.cumsum(self.sizes)[:-1])
+        pieces = np.split(r, np.cumsum([own.size for own in self.own])[:-1])
         begun = [own.begin(piece) for own, piece in zip(self.own, pieces, strict=True)]
         along = np.sum([one for _, one in begun], axis=0)
         shared = cho_solve(self.total, along, check_finite=False)
@@ -125,7 +137,7 @@ def _half(factor: Array, right: Array) -> Array:
     return np.asarray(solve_triangular(factor, right, lower=True, check_finite=False))
 
 
-def solved(K: Columns, H: Curvature, right: Array, n_rows: int) -> tuple[Array, int]:
+def solved(K: Columns, H: Hessian, right: Array, n_rows: int) -> tuple[Array, int]:
     """Return (I + K K^T H)^-1 right, nearly, and how many rows to sample the next time.
 
     Where conjugate gradients come to an end without success, what there is serves.
@@ -134,8 +146,8 @@ def solved(K: Columns, H: Curvature, right: Array, n_rows: int) -> tuple[Array, 
     ----------
     K : Columns
         Columns of all outputs.
-    H : Curvature
-        Curvature that couples outputs.
+    H : Hessian
+        Hessian that couples outputs.
     right : ndarray of shape (n_samples, n_outputs)
         Right side.
     n_rows : int
@@ -147,12 +159,20 @@ def solved(K: Columns, H: Curvature, right: Array, n_rows: int) -> tuple[Array, 
     most = min(n, _largest(K))
     y, n_rows = np.zeros(K.number), min(most, n_rows or _FIRST)
     while True:
-        inverse = _Inverse.of(K, H.D, n_rows)
-        found = minimised(K, H, right, y, inverse.times, _LIMIT)
+        inverse = _over_sample(K, H.D, n_rows)
+        found = minimised(K, H, right, y, inverse.solve, _LIMIT)
         y, larger = found.y, min(most, 2 * n_rows)
         if found.close or larger == n_rows:
             return right - K.forward(y), _next_size(K, n, n_rows, larger, found.taken)
         n_rows = larger
+
+
+def _over_sample(K: Columns, D: Array, n_rows: int) -> CoupledInverse:
+    """Return the inverse over a sample of so many rows, weighted to stand for all."""
+    if n_rows < len(D):
+        rows = np.sort(np.random.default_rng(0).choice(len(D), n_rows, replace=False))
+        K, D = K.on_rows(rows), D[rows] * (len(D) / n_rows)
+    return CoupledInverse.of(K.written_out().blocks, D)
 
 
 def _largest(K: Columns) -> int:

@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from convexgrade.solvers._operator import Curvature
+from convexgrade.losses import Hessian
 
 Array = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ class Found(NamedTuple):
 
 def minimised(
     K: Map,
-    H: Curvature,
+    H: Hessian,
     right: Array,
     y: Array,
     precondition: Callable[[Array], Array],
@@ -56,8 +56,8 @@ def minimised(
     ----------
     K : Map
         Columns.
-    H : Curvature
-        Curvature of the rows.
+    H : Hessian
+        Hessian of the rows.
     right : ndarray of shape (n_samples, n_outputs)
         Right side.
     y : ndarray

@@ -29,14 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
+from convexgrade.losses import Hessian
 from convexgrade.patterns import masked_adjoint, masked_sums
 from convexgrade.solvers._operator import (
     MAX_FLOATS,
     Operator,
     Outputs,
     chunks,
-    coupled,
-    square_roots,
 )
 from convexgrade.solvers._symmetric import Factor, Floats, cholesky, factored_over_rows, squared
 
@@ -196,7 +195,7 @@ class _RowSystem:
     @classmethod
     def build(cls, parts: list[_Part], curvature: Array) -> _RowSystem:
         """Form I + S K K^T S, output by output, and factor."""
-        S = square_roots(curvature)
+        S = _square_roots(curvature)
         return cls(parts, S, factored_over_rows(lambda m, scale: parts[m].outer(scale), S))
 
     def solve(self, right: list[Array]) -> list[Array]:
@@ -206,6 +205,15 @@ class _RowSystem:
         inner = self.factor.solve(scaled.ravel())
         theta = np.einsum("iab,bi->ai", self.S, inner.reshape(f.shape))
         return [r - part.adjoint(t) for (part, r), t in zip(pairs, theta, strict=True)]
+
+
+def _square_roots(curvature: Array) -> Array:
+    """Return the symmetric S_i with S_i^2 = H_i, shape (n_samples, k, k)."""
+    if curvature.shape[1] == 1:
+        return np.sqrt(np.maximum(curvature, 0.0))
+    values, vectors = np.linalg.eigh(curvature)
+    roots = np.sqrt(np.maximum(values, 0.0))
+    return np.asarray((vectors * roots[:, None, :]) @ vectors.transpose(0, 2, 1))
 
 
 def block_roots(rows: Array, weights: Array, roots: Array) -> Array:
@@ -262,7 +270,7 @@ class Factorisation:
 
     @classmethod
     def build(
-        cls, operator: Operator, roots: Array, curvature: Array, grams: ChannelGrams
+        cls, operator: Operator, roots: Array, hessian: Hessian, grams: ChannelGrams
     ) -> Factorisation:
         """Factor B + A^T H A.
 
@@ -272,8 +280,8 @@ class Factorisation:
             The map A.
         roots : ndarray of shape (n_groups, d, d)
             L_g^T, from `block_roots`.
-        curvature : ndarray of shape (n_samples, n_outputs, n_outputs)
-            Rows H_i of H.
+        hessian : Hessian
+            H.
         grams : ChannelGrams
             Of the same operator.
 
@@ -282,7 +290,7 @@ class Factorisation:
         numpy.linalg.LinAlgError
             If a matrix is not positive definite or not finite; `TooLarge` if it cannot be formed.
         """
-        op, d = operator, operator.X.shape[1]
+        op, d, curvature = operator, operator.X.shape[1], hessian.matrices
         inverse_roots = np.asarray(np.linalg.inv(roots).transpose(0, 2, 1), dtype=float)
         stacked = op.stack(inverse_roots)
         pairs = np.unique(op.channel[op.slot > 0])
@@ -292,7 +300,8 @@ class Factorisation:
         own = np.einsum("iq,ikk->qk", op.Z**2, curvature)
         scale = 1.0 / np.sqrt(_PROXIMAL * np.maximum(own, 0.01 * own.max(initial=1e-100)))
         systems: dict[Outputs, _ColumnSystem | _RowSystem] = {}
-        for outputs in coupled(curvature):
+        every = tuple(range(len(op.spans)))
+        for outputs in [every] if hessian.coupled else [(k,) for k in every]:
             rows, columns = len(op.X) * len(outputs), op.columns(outputs)
             if columns == 0:
                 continue

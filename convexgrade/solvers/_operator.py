@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,45 +153,6 @@ class Operator:
         """Return the blocks that `stack` put below each other."""
         blocks = stacked.reshape(stacked.shape[0], -1, rows, stacked.shape[2])
         return np.asarray(blocks[self.channel, self.slot])
-
-
-class Curvature(NamedTuple):
-    """The Hessian H of each row: D, or D - D 1 1^T D / 1^T D 1 where a loss couples outputs.
-
-    Attributes
-    ----------
-    D : ndarray of shape (n_samples, n_outputs)
-        Diagonal matrices.
-    coupled : bool
-        Whether outputs are.
-    """
-
-    D: Array
-    coupled: bool
-
-    def times(self, f: Array) -> Array:
-        """Return H f, shape (n_samples, n_outputs)."""
-        if not self.coupled:
-            return self.D * f
-        mean = np.sum(self.D * f, axis=1) / np.sum(self.D, axis=1)
-        return np.asarray(self.D * (f - mean[:, None]))
-
-
-def coupled(curvature: Array) -> list[Outputs]:
-    """Return the sets of outputs that a curvature couples: each by itself, or all together."""
-    k = curvature.shape[1]
-    if np.any(curvature[:, ~np.eye(k, dtype=bool)]):
-        return [tuple(range(k))]
-    return [(m,) for m in range(k)]
-
-
-def square_roots(curvature: Array) -> Array:
-    """Return the symmetric S_i with S_i^2 = H_i, shape (n_samples, k, k)."""
-    if curvature.shape[1] == 1:
-        return np.sqrt(np.maximum(curvature, 0.0))
-    values, vectors = np.linalg.eigh(curvature)
-    roots = np.sqrt(np.maximum(values, 0.0))
-    return np.asarray((vectors * roots[:, None, :]) @ vectors.transpose(0, 2, 1))
 
 
 def chunks(length: int, floats: int, *, most: int | None = None) -> Iterator[slice]:

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.cones import Cones, Tight
-from convexgrade.losses import Path
+from convexgrade.losses import Hessian, Path
 from convexgrade.program import Program
 from convexgrade.solvers._faces import Face
-from convexgrade.solvers._operator import Curvature, Operator
+from convexgrade.solvers._operator import Operator
 from convexgrade.solvers._systems import System
 
 Array = NDArray[np.float64]
@@ -133,13 +133,6 @@ class Step:
         )
         return State(f, -gradient, active, projected, x, c, tight, residual, merit)
 
-    def curvature(self, f: Array) -> Curvature:
-        """Return the Hessian of F at f."""
-        shared = self.program.coupling(f)
-        if shared is not None:
-            return Curvature(shared, True)
-        return Curvature(np.einsum("ikk->ik", self.program.curvature(f)), False)
-
     def faces(self, state: State) -> Face:
         """Return the directions in which the active x_g answer to a change of theta."""
         groups = self.program.groups.take(state.active)
@@ -150,7 +143,7 @@ class Step:
             state.active, groups.sign, state.p, normals, self.program.alpha, self.pace.sigma
         )
 
-    def error(self, state: State, curvature: Curvature) -> float:
+    def error(self, state: State, curvature: Hessian) -> float:
         """Return how far the step is from solved, as a part of the duality gap."""
         return 0.5 * _slope(state, curvature, state.residual)
 
@@ -192,7 +185,7 @@ class Step:
         length, most, least = 1.0, _INNER[p.loss.kinked], _LEAST[p.loss.kinked]
         last_merit, last_error = np.inf, np.inf
         for taken in range(most):
-            curvature = self.curvature(state.f)
+            curvature = p.curvature(state.f)
             error = self.error(state, curvature)
             stalled = last_merit - state.merit <= self.noise and error > _STALLED * last_error
             if stalled or (taken >= least and error <= self.allowed(state, tol)):
@@ -211,7 +204,7 @@ class Step:
         return state, most
 
     def _polished(
-        self, state: State, path: Path, curvature: Curvature, error: float
+        self, state: State, path: Path, curvature: Hessian, error: float
     ) -> tuple[State, float] | None:
         """Return the state after a whole step if that shrinks the residual, and with it the error.
 
@@ -232,7 +225,7 @@ class Step:
         """
         for _ in range(_TRIALS):
             trial = self.state(path.at(length), state.tight)
-            uphill = _slope(trial, self.curvature(trial.f), path.velocity(length))
+            uphill = _slope(trial, self.program.curvature(trial.f), path.velocity(length))
             lower = trial.merit <= state.merit + _ARMIJO * length * slope + self.noise
             if lower and uphill <= -_TURNED * slope:
                 return trial, length
@@ -241,6 +234,6 @@ class Step:
         return None
 
 
-def _slope(state: State, curvature: Curvature, step: Array) -> float:
+def _slope(state: State, curvature: Hessian, step: Array) -> float:
     """Return the slope of the merit function along a step: its gradient is the curvature times R."""
     return float(np.vdot(state.residual, curvature.times(step)))

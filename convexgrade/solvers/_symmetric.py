@@ -135,6 +135,12 @@ def factored_triangle(entries: Floats) -> Factor:
     raise np.linalg.LinAlgError("not positive definite")
 
 
+def factored_with_ones(entries: Floats) -> Factor:
+    """Return the factor of the identity plus a triangle, which is written over."""
+    entries[diagonal(entries)] += 1.0
+    return factored_triangle(entries)
+
+
 def factored_over_rows(outer: Callable[[int, Floats], Floats], S: Floats) -> Factor:
     """Return the factor of I + S K K^T S, of the rows of one output after the other.
 
@@ -157,8 +163,7 @@ def factored_over_rows(outer: Callable[[int, Floats], Floats], S: Floats) -> Fac
             scaled = S[i] @ (own[:, i, :, None] * right).reshape(k, n * k)
             blocks[:, i] = scaled.reshape(k, n, k).transpose(0, 2, 1)
         matrix = triangle(blocks.reshape(k * n, k * n))
-    matrix[diagonal(matrix)] += 1.0
-    return factored_triangle(matrix)
+    return factored_with_ones(matrix)
 
 
 def cholesky(matrix: Array) -> Array:

@@ -27,11 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
+from convexgrade.losses import Hessian
 from convexgrade.solvers import _coupling
 from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._gradients import minimised
-from convexgrade.solvers._operator import MAX_FLOATS, Curvature, Operator, chunks
+from convexgrade.solvers._operator import MAX_FLOATS, Operator, chunks
 from convexgrade.solvers._symmetric import Factor, factored, solved
 
 Array = NDArray[np.float64]
@@ -160,18 +161,18 @@ class System:
     def __init__(self, operator: Operator, pattern: Index, masks: Mask, memory: Memory) -> None:
         self._operator, self._pattern, self._masks, self._memory = operator, pattern, masks, memory
 
-    def solve(self, face: Face, curvature: Curvature, tau: Array, right: Array) -> Array:
+    def solve(self, face: Face, H: Hessian, tau: Array, right: Array) -> Array:
         """Return (I + K K^T H)^-1 right, shape (n_samples, n_outputs)."""
         goes_to, outputs = self._operator.output[face.active], range(right.shape[1])
         faces = tuple(face.take(np.flatnonzero(goes_to == k)) for k in outputs)
-        if curvature.coupled:
+        if H.coupled:
             K, memory = Columns(self._operator, faces, tuple(outputs), tau), self._memory
-            step, memory.sample = _coupling.solved(K, curvature, right, memory.sample)
+            step, memory.sample = _coupling.solved(K, H, right, memory.sample)
             return step
         step = np.empty_like(right)
         for k in outputs:
             K = Columns(self._operator, faces[k : k + 1], (k,), tau)
-            step[:, [k]] = self._solved(K, curvature.D[:, [k]], right[:, [k]])
+            step[:, [k]] = self._solved(K, H.D[:, [k]], right[:, [k]])
         return step
 
     def _solved(self, K: Columns, h: Array, right: Array) -> Array:
@@ -205,7 +206,7 @@ class System:
         None if so many iterations do not reach it.
         """
         K, begin = K.alone(), np.zeros(K.number)
-        found = minimised(K, Curvature(h, False), right, begin, _over_sample(K, h), limit)
+        found = minimised(K, Hessian(h), right, begin, _over_sample(K, h), limit)
         return right - K.forward(found.y) if found.close else None
 
     def _by_kept(self, K: Columns, h: Array, right: Array, cost: float) -> Array:

@@ -29,7 +29,6 @@ from convexgrade.certificate import dual_point, lower_bound
 from convexgrade.patterns import row_products
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
-from convexgrade.solvers._operator import coupled
 from convexgrade.solvers._symmetric import solved
 from convexgrade.solvers._systems import PatternGrams
 
@@ -134,8 +133,7 @@ class _Problem:
         v = (1.0 - p.alpha / prices[above])[:, None] * b[above]
         change = self.over(above).predict(v, np.zeros_like(point.c)) - p.offset
         slope = float(np.vdot(self.program.gradient(point.f), change)) + p.penalty(v)
-        curvature = p.curvature(point.f)
-        bend = float(np.einsum("ik,ikl,il->", change, curvature, change))
+        bend = float(np.vdot(change, p.curvature(point.f).times(change)))
         if not (slope < 0.0 < bend):
             return None
         v *= -slope / bend
@@ -153,7 +151,7 @@ class _Problem:
         bent = (p.alpha / size)[:, None, None] * (
             np.eye(v.shape[1]) - side[:, :, None] * side[:, None, :]
         )
-        curvature = np.einsum("ikk->ik", p.curvature(point.f))
+        curvature = p.curvature(point.f).D
         step_v, step_c = np.zeros_like(v), np.zeros_like(point.c)
         for k in range(p.n_outputs):
             own = np.flatnonzero(some.groups.output == k)
@@ -251,12 +249,11 @@ def suits(program: Program) -> bool:
     And of few columns, or of few variables in all: where groups have many numbers, a few of them make
     systems too large.
     """
-    if program.cones or program.loss.kinked or (program.groups.sign < 0.0).any():
+    loss = program.loss
+    if program.cones or loss.kinked or loss.coupled or (program.groups.sign < 0.0).any():
         return False
     n, d = program.X.shape
-    if d > _DIMENSIONS and d * len(program.groups) > min(_EVERY, n * program.n_outputs):
-        return False
-    return len(coupled(program.loss.hessian(program.offset, program.y))) == program.n_outputs
+    return d <= _DIMENSIONS or d * len(program.groups) <= min(_EVERY, n * program.n_outputs)
 
 
 def solve(

@@ -143,7 +143,7 @@ class _Problem:
         f = p.offset + p.Z @ null
         loss = p.mean_loss(f)
         slope = np.vdot(p.weights, np.linalg.norm(p.loss.gradient(f, p.y), axis=1))
-        curvature = np.einsum("i,ikk->", p.weights, p.loss.hessian(f, p.y)) / p.n_outputs
+        curvature = np.sum(p.curvature(f).traces) / p.n_outputs
         rows = p.X if p.cones else p.X[:0]
         masks, pattern = p.patterns.masks, p.groups.pattern
         return cls(
@@ -291,7 +291,7 @@ class _Newton:
 
     def _multiply(self, v: Array, c: Array) -> tuple[Array, Array]:
         problem = self.problem
-        theta = _rowwise(self.curvature, problem.operator.forward(v, c))
+        theta = self.curvature.times(problem.operator.forward(v, c))
         groups, free = problem.operator.adjoint(theta)
         cones = problem.cone_adjoint(self.ratio * problem.cone_forward(v))
         return groups + self.scaling.multiply(v) + cones, free
@@ -305,7 +305,7 @@ class _Newton:
         """
         change = self.problem.operator.forward(step.v, step.unpenalised)
         gradient = self.problem.program.gradient(self.f)
-        model = float(np.vdot(change, _rowwise(self.curvature, change)))
+        model = float(np.vdot(change, self.curvature.times(change)))
         noise = 1e-13 * self.problem.loss
         for _ in range(120):
             moved = self.problem.program.gradient(self.f + length * change)
@@ -314,10 +314,6 @@ class _Newton:
                 break
             length *= 0.7
         return length
-
-
-def _rowwise(matrices: Array, vectors: Array) -> Array:
-    return np.asarray(np.einsum("ikl,il->ik", matrices, vectors))
 
 
 def _next(newton: _Newton, residuals: _Residuals, floor: float) -> _Point:

@@ -86,8 +86,8 @@ class _Problem:
             typical, distance = max(robust, _RARE * before), robust / max(slope, 1e-300)
         else:
             typical, distance = before, p.distance(f)
-        hessian = p.loss.eased(distance).hessian(f, p.y)
-        curvatures = np.einsum("i,iq,ikk->q", p.weights, p.Z**2, hessian) / p.n_outputs
+        bends = p.loss.eased(distance).hessian(f, p.y).traces
+        curvatures = (p.Z**2).T @ (p.weights * bends) / p.n_outputs
         return cls(
             program=p,
             cones=Cones.of(p.X, p.patterns.masks) if p.cones else None,
