@@ -214,8 +214,8 @@ def test_a_width_limit_costs_no_more_than_keeping_the_largest_neurons(seed, d):
     chosen = select(program.over(point.patterns, point.groups), point.blocks, intercept, 4)
     for kept in (largest, chosen):
         start = point_of(program, neurons.take(kept), intercept)
+        assert len(start.groups) == 4
         alone = solve_groups(program, start, start.groups, solver="auto")
-        assert len(alone.groups) == 4
         assert narrowed.objective <= alone.objective + 1e-8
 
 
