@@ -435,6 +435,18 @@ def test_samples_of_coupled_outputs_grow_where_they_do_not_serve(cones, monkeypa
     assert np.linalg.norm(found - case.expected) <= 0.1 * np.linalg.norm(case.expected)
 
 
+def test_inverses_of_coupled_outputs_with_few_many_and_no_columns():
+    rng, n = np.random.default_rng(0), 7
+    D, sizes = rng.dirichlet(np.ones(3), n), (4, 0, 9)
+    blocks = [rng.standard_normal((n, size)) for size in sizes]
+    K = np.zeros((n, 3, sum(sizes)))
+    K[:, 0, :4], K[:, 2, 4:] = blocks[0], blocks[2]
+    whole = np.eye(K.shape[2]) + np.einsum("iap,iab,ibq->pq", K, Hessian(D, True).matrices, K)
+    r = rng.standard_normal(K.shape[2])
+    found = _coupling.CoupledInverse.of(blocks, D).solve(r)
+    np.testing.assert_allclose(found, np.linalg.solve(whole, r), atol=1e-13)
+
+
 def test_coupled_outputs_without_columns():
     case = newton_system("softmax", cones=True)
     none = case._replace(face=case.face.take(np.arange(0)), tau=np.empty(0))
