@@ -97,10 +97,8 @@ class Operator:
         u = np.zeros((self.masks.shape[1], v.shape[1]))
         np.add.at(u, self.channel, self.sign[:, None] * v)
         if self._at_once:
-            f, sums = (
-                np.empty((len(self.X), len(self.spans))),
-                np.eye(len(self.spans))[self._goes_to],
-            )
+            f = np.empty((len(self.X), len(self.spans)))
+            sums = np.eye(len(self.spans))[self._goes_to]
             for rows in self._parts():
                 f[rows] = (self.masks[rows] * (self.X[rows] @ u.T)) @ sums
         else:
