@@ -403,9 +403,12 @@ def test_newton_systems_over_rows_columns_and_grams_agree(cones, monkeypatch):
 
 @pytest.mark.parametrize("cones", [True, False])
 def test_newton_systems_of_coupled_outputs(cones, monkeypatch):
-    """From all rows at once, and by conjugate gradients from samples over rows and over columns."""
+    """As they are, from all rows at once, and by conjugate gradients from samples of two sizes."""
     case = newton_system("softmax", cones=cones)
     K, n = case.columns(*range(3)), len(case.right)
+    found, _ = _coupling.solved(K, case.curvature, case.right, 0)
+    np.testing.assert_allclose(found, case.expected, atol=1e-8)
+    monkeypatch.setattr(_coupling, "_DIRECT", 0.0)
     monkeypatch.setattr(_coupling, "_LIMIT", 1)
     found, _ = _coupling.solved(K, case.curvature, case.right, n)
     np.testing.assert_allclose(found, case.expected, atol=1e-8)
@@ -413,7 +416,7 @@ def test_newton_systems_of_coupled_outputs(cones, monkeypatch):
     monkeypatch.setattr(_coupling, "_LIMIT", 500)
     sizes = K.sizes
     assert min(sizes) < n - 1
-    for n_rows in (min(sizes) - 1, max(sizes) + 1):
+    for n_rows in (min(sizes) - 1, max(sizes) + 1):  # over the rows, and over the columns
         found, _ = _coupling.solved(K, case.curvature, case.right, n_rows)
         np.testing.assert_allclose(found, case.expected, atol=1e-8)
 
@@ -428,11 +431,38 @@ def test_samples_of_coupled_outputs_grow_where_they_do_not_serve(cones, monkeypa
         return of(K, D, n_rows)
 
     monkeypatch.setattr(_coupling, "_over_sample", counted)
+    monkeypatch.setattr(_coupling, "_DIRECT", 0.0)
     monkeypatch.setattr(_coupling, "_LIMIT", 2)
     found, _ = _coupling.solved(K, case.curvature, case.right, 2)
     assert formed[:3] == [2, 4, 8]
     assert formed[-1] <= n
     assert np.linalg.norm(found - case.expected) <= 0.1 * np.linalg.norm(case.expected)
+
+
+@pytest.mark.parametrize("affordable", [True, False])
+def test_coupled_outputs_of_which_gradients_make_nothing(affordable, monkeypatch):
+    """They are formed, or if that is too large, the step is at least one of descent."""
+    case = newton_system("softmax", cones=True)
+    K, H, right = case.columns(*range(3)), case.curvature, case.right
+    monkeypatch.setattr(_coupling, "_DIRECT", 0.0)
+    monkeypatch.setattr(_coupling, "_LIMIT", 1)
+    monkeypatch.setattr(_coupling, "_over_sample", lambda K, D, n_rows: Scaled(1e-3))
+    monkeypatch.setattr(_coupling, "MAX_FLOATS", K.number**2 - (not affordable))
+    found, _ = _coupling.solved(K, H, right, len(right))
+    if affordable:
+        np.testing.assert_allclose(found, case.expected, atol=1e-8)
+    else:
+        assert np.vdot(found, H.times(right)) > 0.0
+        assert np.linalg.norm(found - case.expected) > 0.1 * np.linalg.norm(case.expected)
+
+
+class Scaled(NamedTuple):
+    """A preconditioner that helps nothing."""
+
+    by: float
+
+    def solve(self, r):
+        return self.by * r
 
 
 def test_inverses_of_coupled_outputs_with_few_many_and_no_columns():
@@ -494,6 +524,7 @@ def test_any_sample_leads_to_the_same_optimum_of_coupled_outputs(cones, n_rows, 
         return solved(K, H, right, n_rows)
 
     monkeypatch.setattr(_coupling, "solved", sampled)
+    monkeypatch.setattr(_coupling, "_DIRECT", 0.0)
     solution = newton.solve(program)
     assert len(asked) > 5
     assert solution.status is Status.OPTIMAL

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from convexgrade.losses import Hessian
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._operator import Operator, Outputs, chunks
 from convexgrade.solvers._symmetric import Factor, Floats, factored_with_ones, squared
@@ -226,12 +227,21 @@ class Columns:
             panel *= self.operator.masks[:, np.repeat(channel[some], used[some].sum(axis=1))]
             yield panel
 
-    def formed(self, h: Array) -> Array:
-        """Return K^T H K, of one output, with H (n_samples, 1) diagonal, from some rows at a time."""
+    def formed(self, H: Hessian) -> Array:
+        """Return K^T H K, from some rows of K at a time."""
+        edges = np.cumsum([0, *self.sizes])
+        own = [slice(a, b) for a, b in pairwise(edges.tolist())]
         matrix = np.zeros((self.number, self.number))
-        for rows in chunks(len(h), self.number, most=row_panel(self.number)):
-            scaled = np.sqrt(h[rows]) * self._rows(self.every, rows)
-            matrix += scaled.T @ scaled
+        for rows in chunks(len(H.D), self.number, most=row_panel(self.number)):
+            D = H.D[rows]
+            K = [self._rows(part, rows) for part in self.parts]
+            for k, place in enumerate(own):
+                scaled = np.sqrt(D[:, [k]]) * K[k]
+                matrix[place, place] += scaled.T @ scaled
+            if H.coupled:
+                shared = np.concatenate([D[:, [k]] * K[k] for k in range(len(K))], axis=1)
+                shared /= np.sqrt(np.sum(D, axis=1, keepdims=True))
+                matrix -= shared.T @ shared
         return matrix
 
     def _rows(self, part: Roots, rows: slice) -> Array:

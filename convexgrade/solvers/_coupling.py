@@ -13,8 +13,10 @@ Rasmussen & Williams 2006, algorithm 3.3), instead of one over all columns.
 Of many rows, a sample does: the inverse over the sample preconditions conjugate gradients. Its size
 follows from what they took the last time.
 
-(Interior points form the whole system, see `_kkt`. T is what all outputs leave unexplained, and under
-their unpenalised columns, to which they give next to no penalty, that is less than rounding.)
+T is what the columns of all outputs leave unexplained: under next to no penalty, that is less than
+rounding. So systems of few columns are formed and solved as they are, and so are those of which
+conjugate gradients make nothing. (Interior points, which give unpenalised columns next to none, form
+all of theirs: see `_kkt`.)
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, solve_triangular
 
 from convexgrade.losses import Hessian
+from convexgrade.solvers import _symmetric
 from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._gradients import minimised
 from convexgrade.solvers._operator import MAX_FLOATS
@@ -34,6 +37,7 @@ from convexgrade.solvers._symmetric import factored
 
 Array = NDArray[np.float64]
 
+_DIRECT = 3e8  # operations up to which a system is formed and solved as it is
 _FIRST = 256  # rows of the first sample
 _HALVED = 1.6  # times as many iterations half as many rows take,
 _SAMPLED = 20  # and no fewer than this, measured
@@ -140,7 +144,8 @@ def _half(factor: Array, right: Array) -> Array:
 def solved(K: Columns, H: Hessian, right: Array, n_rows: int) -> tuple[Array, int]:
     """Return (I + K K^T H)^-1 right, nearly, and how many rows to sample the next time.
 
-    Where conjugate gradients come to an end without success, what there is serves.
+    Where conjugate gradients come to an end without success, and the system is too large, what there is
+    serves: it is a direction of descent.
 
     Parameters
     ----------
@@ -155,16 +160,29 @@ def solved(K: Columns, H: Hessian, right: Array, n_rows: int) -> tuple[Array, in
     """
     if K.number == 0:
         return right.copy(), n_rows
-    K, n = K.alone(), len(right)
+    n, columns = len(right), float(K.number)
+    if n * columns**2 + columns**3 / 3.0 <= _DIRECT:
+        return _as_it_is(K, H, right), n_rows
+    K = K.alone()
     most = min(n, _largest(K))
     y, n_rows = np.zeros(K.number), min(most, n_rows or _FIRST)
     while True:
         inverse = _over_sample(K, H.D, n_rows)
         found = minimised(K, H, right, y, inverse.solve, _LIMIT)
         y, larger = found.y, min(most, 2 * n_rows)
-        if found.close or larger == n_rows:
+        if found.close:
             return right - K.forward(y), _next_size(K, n, n_rows, larger, found.taken)
+        if larger == n_rows:
+            forms = columns**2 <= MAX_FLOATS
+            return (_as_it_is(K, H, right) if forms else right - K.forward(y)), n_rows
         n_rows = larger
+
+
+def _as_it_is(K: Columns, H: Hessian, right: Array) -> Array:
+    """Return (I + K K^T H)^-1 right from the whole system over the columns."""
+    matrix = K.formed(H)
+    np.einsum("ii->i", matrix)[...] += 1.0
+    return right - K.forward(_symmetric.solved(matrix, K.adjoint(H.times(right))))
 
 
 def _over_sample(K: Columns, D: Array, n_rows: int) -> CoupledInverse:

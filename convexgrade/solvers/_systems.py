@@ -240,7 +240,7 @@ class System:
     def _by_columns(self, K: Columns, h: Array, right: Array) -> Array:
         matrix = self._gram(K, h)
         if matrix is None:
-            matrix = K.formed(h)
+            matrix = K.formed(Hessian(h))
         np.einsum("ii->i", matrix)[...] += 1.0
         y = K.adjoint(h * right)
         return right - K.forward(solved(matrix, y))
@@ -300,7 +300,7 @@ def _over_sample(K: Columns, h: Array) -> Callable[[Array], Array]:
     sample = K.on_rows(rows)
     weighted = h[rows] * (n / size)
     if K.number <= size:
-        matrix = sample.formed(weighted)
+        matrix = sample.formed(Hessian(weighted))
         np.einsum("ii->i", matrix)[...] += 1.0
         columns = factored(matrix)
         return lambda r: np.asarray(cho_solve(columns, r, check_finite=False))
