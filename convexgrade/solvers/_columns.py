@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from convexgrade.losses import Hessian
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._operator import Operator, Outputs, chunks
-from convexgrade.solvers._symmetric import Factor, Floats, factored_with_ones, squared
+from convexgrade.solvers._symmetric import Factor, Floats, factored_with_ones, solved, squared
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -243,6 +243,11 @@ class Columns:
                 shared /= np.sqrt(np.sum(D, axis=1, keepdims=True))
                 matrix -= shared.T @ shared
         return matrix
+
+    def solved(self, gram: Array, H: Hessian, right: Array) -> Array:
+        """Return (I + K K^T H)^-1 right over the columns, given K^T H K, which is written over."""
+        np.einsum("ii->i", gram)[...] += 1.0
+        return right - self.forward(solved(gram, self.adjoint(H.times(right))))
 
     def _rows(self, part: Roots, rows: slice) -> Array:
         """Return some rows of the columns of K that lead to one output."""

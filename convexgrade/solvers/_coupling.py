@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, solve_triangular
 
 from convexgrade.losses import Hessian
-from convexgrade.solvers import _symmetric
 from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._gradients import minimised
 from convexgrade.solvers._operator import MAX_FLOATS
@@ -162,7 +161,7 @@ def solved(K: Columns, H: Hessian, right: Array, n_rows: int) -> tuple[Array, in
         return right.copy(), n_rows
     n, columns = len(right), float(K.number)
     if n * columns**2 + columns**3 / 3.0 <= _DIRECT:
-        return _as_it_is(K, H, right), n_rows
+        return K.solved(K.formed(H), H, right), n_rows
     K = K.alone()
     most = min(n, _largest(K))
     y, n_rows = np.zeros(K.number), min(most, n_rows or _FIRST)
@@ -173,16 +172,10 @@ def solved(K: Columns, H: Hessian, right: Array, n_rows: int) -> tuple[Array, in
         if found.close:
             return right - K.forward(y), _next_size(K, n, n_rows, larger, found.taken)
         if larger == n_rows:
-            forms = columns**2 <= MAX_FLOATS
-            return (_as_it_is(K, H, right) if forms else right - K.forward(y)), n_rows
+            if columns**2 <= MAX_FLOATS:
+                return K.solved(K.formed(H), H, right), n_rows
+            return right - K.forward(y), n_rows
         n_rows = larger
-
-
-def _as_it_is(K: Columns, H: Hessian, right: Array) -> Array:
-    """Return (I + K K^T H)^-1 right from the whole system over the columns."""
-    matrix = K.formed(H)
-    np.einsum("ii->i", matrix)[...] += 1.0
-    return right - K.forward(_symmetric.solved(matrix, K.adjoint(H.times(right))))
 
 
 def _over_sample(K: Columns, D: Array, n_rows: int) -> CoupledInverse:

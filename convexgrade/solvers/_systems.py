@@ -33,7 +33,7 @@ from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._gradients import minimised
 from convexgrade.solvers._operator import MAX_FLOATS, Operator, chunks
-from convexgrade.solvers._symmetric import Factor, factored, solved
+from convexgrade.solvers._symmetric import Factor, factored
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -241,9 +241,7 @@ class System:
         matrix = self._gram(K, h)
         if matrix is None:
             matrix = K.formed(Hessian(h))
-        np.einsum("ii->i", matrix)[...] += 1.0
-        y = K.adjoint(h * right)
-        return right - K.forward(solved(matrix, y))
+        return K.solved(matrix, Hessian(h), right)
 
     def _by_rows(self, K: Columns, h: Array, right: Array) -> Array:
         S = np.sqrt(h)
