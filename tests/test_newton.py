@@ -380,8 +380,8 @@ def test_newton_systems_over_rows_columns_and_grams_agree(cones, monkeypatch):
     found.append(system.solve(face, curvature, tau, right))  # the second time they are kept
     for answer in found:
         np.testing.assert_allclose(answer, expected, atol=1e-8)
-    monkeypatch.setattr(_gradients, "_CLOSE", 1e-24)
-    monkeypatch.setattr(_systems, "_CLOSE", 1e-24)
+    monkeypatch.setattr(_gradients, "CLOSE", 1e-24)
+    monkeypatch.setattr(_systems, "CLOSE", 1e-24)
     for k in range(2):
         K, h, r = case.columns(k), curvature.D[:, [k]], right[:, [k]]
         found = [system._by_rows(K, h, r)]
@@ -412,7 +412,7 @@ def test_newton_systems_of_coupled_outputs(cones, monkeypatch):
     monkeypatch.setattr(_coupling, "_LIMIT", 1)
     found, _ = _coupling.solved(K, case.curvature, case.right, n)
     np.testing.assert_allclose(found, case.expected, atol=1e-8)
-    monkeypatch.setattr(_gradients, "_CLOSE", 1e-24)
+    monkeypatch.setattr(_gradients, "CLOSE", 1e-24)
     monkeypatch.setattr(_coupling, "_LIMIT", 500)
     sizes = K.sizes
     assert min(sizes) < n - 1

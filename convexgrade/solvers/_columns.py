@@ -108,12 +108,14 @@ class Columns:
         operator = self.operator.restricted(active, slice(None))
         return replace(self, operator=operator, faces=tuple(faces))
 
-    def on_rows(self, rows: Index) -> Columns:
-        """Return some rows of the columns; what is known of the faces is kept."""
+    def sampled(self, n_rows: int) -> tuple[Columns, Index]:
+        """Return so many rows of the columns, and which: random, but each time the same."""
+        rows = np.random.default_rng(0).choice(len(self.operator.X), n_rows, replace=False)
+        rows = np.sort(rows)
         every = np.arange(self.operator.channel.size)
         some = replace(self, operator=self.operator.restricted(every, rows))
-        vars(some)["face"] = self.face
-        return some
+        vars(some)["face"] = self.face  # what is known of the faces is kept
+        return some, rows
 
     @cached_property
     def face(self) -> Face:

@@ -181,8 +181,8 @@ def solved(K: Columns, H: Hessian, right: Array, n_rows: int) -> tuple[Array, in
 def _over_sample(K: Columns, D: Array, n_rows: int) -> CoupledInverse:
     """Return the inverse over a sample of so many rows, weighted to stand for all."""
     if n_rows < len(D):
-        rows = np.sort(np.random.default_rng(0).choice(len(D), n_rows, replace=False))
-        K, D = K.on_rows(rows), D[rows] * (len(D) / n_rows)
+        K, rows = K.sampled(n_rows)
+        D = D[rows] * (len(D) / n_rows)
     return CoupledInverse.of(K.written_out().blocks, D)
 
 

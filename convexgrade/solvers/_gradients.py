@@ -21,7 +21,7 @@ from convexgrade.losses import Hessian
 
 Array = NDArray[np.float64]
 
-_CLOSE = 0.001  # error of a step, relative to what a whole one gains
+CLOSE = 0.001  # error of a step, relative to what a whole one gains
 
 
 class Map(Protocol):
@@ -73,7 +73,7 @@ def minimised(
     r = K.adjoint(weighted) - y
     way, old = np.zeros_like(y), np.inf
     for taken in range(limit):
-        if r @ r <= _CLOSE * energy:
+        if r @ r <= CLOSE * energy:
             return Found(y, taken, True)
         z = precondition(r)
         along = float(r @ z)

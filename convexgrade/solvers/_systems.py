@@ -31,7 +31,7 @@ from convexgrade.losses import Hessian
 from convexgrade.solvers import _coupling
 from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._faces import Face
-from convexgrade.solvers._gradients import minimised
+from convexgrade.solvers._gradients import CLOSE, minimised
 from convexgrade.solvers._operator import MAX_FLOATS, Operator, chunks
 from convexgrade.solvers._symmetric import Factor, factored
 
@@ -47,7 +47,6 @@ _A_PRODUCT = 3  # operations to form a system that take as long as one of a prod
 _A_ROOT = 25  # as one number of the roots of faces, when all products of an iteration read them,
 _A_SWEEP = 100  # as one number of a preconditioner's factor from a sample,
 _A_SOLVE = 10  # and as one number of a factor when it is used
-_CLOSE = 0.001  # error of their step, relative to what a whole one gains
 _SAMPLED = 8  # rows for one of the sample of a preconditioner,
 _SAMPLE = 256, 2048  # which has no fewer and no more
 _NOTHING = 1e-6  # part of a root of the curvature that says nothing, relative to the largest
@@ -294,8 +293,7 @@ def _over_sample(K: Columns, h: Array) -> Callable[[Array], Array]:
     """
     n = len(h)
     size = min(n, _sample_size(n))
-    rows = np.sort(np.random.default_rng(0).choice(n, size, replace=False))
-    sample = K.on_rows(rows)
+    sample, rows = K.sampled(size)
     weighted = h[rows] * (n / size)
     if K.number <= size:
         matrix = sample.formed(Hessian(weighted))
@@ -333,7 +331,7 @@ def _by_factor(
     r = S * right
     w, way, old, gain = np.zeros_like(r), np.zeros_like(r), np.inf, 0.0
     for taken in range(limit):
-        if np.vdot(r, r) <= _CLOSE * gain:
+        if np.vdot(r, r) <= CLOSE * gain:
             return _step(K, S, right, w), taken
         z = _solved_by(over_rows, r)
         way = z + (float(np.vdot(r, z)) / old) * way
