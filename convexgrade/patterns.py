@@ -168,7 +168,7 @@ def enumerate_patterns(X: Array, *, limit: int) -> Patterns:
     Parameters
     ----------
     X : ndarray of shape (n_samples, d)
-        Rows, of rank at most 4.
+        Rows.
     limit : int
         Most patterns to list.
 
@@ -335,10 +335,10 @@ def _unit_rows(rows: Array) -> Array:
 def _cells(rows: Array, tolerance: float) -> Array:
     """Return one interior point of each cell of the central arrangement of ``rows``.
 
-    Every cell has a facet on some hyperplane x_i, and that facet is a cell of the arrangement which
-    the other hyperplanes cut on x_i: so the cells are found on either side of the cells of the n
-    restricted arrangements, one dimension lower (Edelsbrunner, O'Rourke & Seidel 1986 do the same
-    incrementally). In the plane the cells are the intervals between consecutive angles.
+    One hyperplane x_i after the other: the cells that it cuts, of those that the ones before it make,
+    have a facet in common on it, which is a cell of the arrangement that these cut on x_i, one dimension
+    lower. So both parts are found by stepping off it; all other cells keep their points (Edelsbrunner,
+    O'Rourke & Seidel 1986). In the plane the cells are the intervals between consecutive angles.
     """
     rows = _unit_rows(rows)
     rank = rows.shape[1]
@@ -346,26 +346,32 @@ def _cells(rows: Array, tolerance: float) -> Array:
         return np.array([[1.0, -1.0]])
     if rank == 2:
         return _plane_cells(rows, tolerance)
-    points = []
-    for x in rows:
-        basis, restricted, proper = _restricted(rows, x, tolerance)
-        if proper.any():
-            facets = basis @ _cells(restricted, tolerance)
-            points.append(_either_side(rows[proper], x, facets))
-    candidates = np.concatenate(points, axis=1)
-    return candidates[:, distinct_columns(activation(rows, candidates))]
+    points = np.empty((rank, 0))
+    for i, x in enumerate(rows):
+        before = rows[:i]
+        basis, restricted, proper = _restricted(before, x, tolerance)
+        if not proper.all():
+            continue
+        facets = basis @ _cells(restricted, tolerance) if i else np.zeros((rank, 1))
+        # A point on the hyperplane lies in a cell that it cuts.
+        apart = np.abs(x @ points) > tolerance * np.linalg.norm(points, axis=0)
+        points = np.concatenate([points[:, apart], _either_side(before, x, facets)], axis=1)
+    return points[:, distinct_columns(activation(rows, points))]
 
 
-def _faces(rows: Array, tolerance: float) -> Array:
-    """Return one interior point of each face of the arrangement but the cells and the origin."""
+def _faces(rows: Array, tolerance: float, first: int = 0) -> Array:
+    """Return one interior point of each face of the arrangement but the cells and the origin.
+
+    Of those on the hyperplanes from the ``first`` on, with these ever farther on as dimensions fall: so
+    a face is met once, and not in every order of the hyperplanes that it is on.
+    """
     rows = _unit_rows(rows)
     points = [np.empty((rows.shape[1], 0))]
-    if rows.shape[1] > 1:
-        for x in np.unique(_normals(rows), axis=0):
-            basis, restricted, proper = _restricted(rows, x, tolerance)
-            if proper.any():
-                points.append(basis @ _cells(restricted, tolerance))
-                points.append(basis @ _faces(restricted, tolerance))
+    for i in range(first, len(rows) if rows.shape[1] > 1 else 0):
+        basis, restricted, proper = _restricted(rows, rows[i], tolerance)
+        if proper.any() and proper[:i].all():
+            points.append(basis @ _cells(restricted, tolerance))
+            points.append(basis @ _faces(restricted, tolerance, i))
     return np.concatenate(points, axis=1)
 
 
@@ -408,7 +414,6 @@ def _either_side(rows: Array, x: Array, facets: Array) -> Array:
     """Step off the hyperplane x both ways, half as far as the nearest other hyperplane."""
     heights = np.abs(rows @ facets)
     slopes = np.abs(rows @ x)[:, None]
-    step = 0.5 * np.min(heights / np.maximum(slopes, 1e-300), axis=0)
-    step = np.minimum(step, 1.0)
+    step = 0.5 * np.min(heights / np.maximum(slopes, 1e-300), axis=0, initial=2.0)
     offset = x[:, None] * step
     return np.concatenate([facets + offset, facets - offset], axis=1)

@@ -10,6 +10,7 @@ from convexgrade import MultigradeRegressor
 from convexgrade.certificate import dual_point, lower_bound
 from convexgrade.patterns import (
     Patterns,
+    _faces,
     activation,
     count_patterns,
     enumerate_patterns,
@@ -70,6 +71,28 @@ def test_enumeration_in_general_position_meets_covers_count(n, rank):
     complement = {tuple(~m) for m in found.T} | {tuple(m) for m in found.T}
     assert n_empty == 0
     assert len(complement) == count_patterns(n, rank) + 2  # the zero gate's, and its complement
+
+
+@pytest.mark.parametrize(("n", "rank"), [(10, 10), (12, 11), (14, 5)])
+def test_enumeration_takes_no_longer_than_its_list_in_any_rank(n, rank):
+    """In every order of the rows, each facet of a facet was met again: 13 rows took years."""
+    X = np.column_stack([np.random.default_rng(0).standard_normal((n, rank - 1)), np.ones(n)])
+    patterns = enumerate_patterns(X, limit=10_000)
+    assert patterns.exhaustive
+    assert len(patterns) == count_patterns(n, rank) - 1  # all but the one where nothing is active
+    np.testing.assert_array_equal(patterns.masks, activation(X, patterns.gates))
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]])
+def test_faces_on_dependent_rows_are_met_in_every_order_of_the_rows(order):
+    """Three planes of R^3 through one line cut another one into 6 cells and 6 rays; a fourth, across."""
+    rows = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [-1.0, -1.0, 0.0], [0.0, 0.0, 1.0]])[order]
+    flat = [[0, 0], *product([-1, 1], [0]), *product([0], [-1, 1]), [1, -1], [-1, 1]]
+    flat += [[1, 1], [-1, -1], [2, -1], [-2, 1], [1, -2], [-1, 2]]
+    points = np.array([[*point, height] for point in flat for height in (-1, 0, 1)])
+    signs = {tuple(np.sign(rows @ point)) for point in points}
+    found = np.round(rows @ _faces(rows, 1e-12), 9)
+    assert {tuple(sign) for sign in np.sign(found.T)} == {s for s in signs if 0.0 in s and any(s)}
 
 
 def test_enumeration_sees_rank_behind_many_columns_and_duplicate_rows():
