@@ -158,10 +158,11 @@ class Scaling:
     def within_reach(self, features: Array) -> Array:
         """Return the features with values farther than 1e100 scales from their center at that distance.
 
-        Of larger ones, sums and what later grades make of them need not be numbers.
+        Of larger ones, sums and what later grades make of them need not be numbers. Columns that are to
+        be 0 are at their center.
         """
         with np.errstate(over="ignore"):
-            reach = _FARTHEST * self.scale
+            reach = _FARTHEST * np.where(np.isinf(self.scale), 0.0, self.scale)
         return np.clip(features, self.center - reach, self.center + reach)
 
 

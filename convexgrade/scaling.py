@@ -18,12 +18,13 @@ _DEPENDENT = 1e-8  # singular value, relative to the largest, of columns that co
 
 
 def standard_scaling(features: Array, weights: Array) -> Scaling:
-    """Return the scaling to weighted mean 0 and variance 1; constant columns are only centred.
+    """Return the scaling to weighted mean 0 and variance 1; constant columns become 0.
 
     (scikit-learn's StandardScaler accumulates the weighted variance by differences, which rounds
-    below zero on a single row.) Constant columns become exactly 0: what rounding leaves of a mean, an
-    unpenalised coefficient would blow up to an intercept. Squares are those of columns divided by a
-    power of two (so that no digit changes), since those of very large or small values are no numbers.
+    below zero on a single row.) On rows to come as well, of whose other values nothing is known: gates
+    would otherwise turn on them. And exactly: what rounding leaves of a mean, an unpenalised coefficient
+    would blow up to an intercept. Squares are those of columns divided by a power of two (so that no
+    digit changes), since those of very large or small values are no numbers.
     """
     _, exponent = np.frexp(np.abs(features).max(axis=0))
     reduced = np.ldexp(features, -exponent)
@@ -32,8 +33,14 @@ def standard_scaling(features: Array, weights: Array) -> Scaling:
     constant = spread <= _CONSTANT * np.abs(reduced).max(axis=0)
     return Scaling(
         center=np.where(constant, features[0], np.ldexp(center, exponent)),
-        scale=np.where(constant, 1.0, np.ldexp(spread, exponent)),
+        scale=np.where(constant, np.inf, np.ldexp(spread, exponent)),
     )
+
+
+def target_scaling(targets: Array, weights: Array) -> Scaling:
+    """Return the scaling to weighted mean 0 and variance 1; constant targets are only centred."""
+    scaling = standard_scaling(targets, weights)
+    return replace(scaling, scale=np.where(np.isinf(scaling.scale), 1.0, scaling.scale))
 
 
 def scaling_between(

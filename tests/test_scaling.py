@@ -5,7 +5,7 @@ import pytest
 
 from convexgrade import MultigradeRegressor
 from convexgrade.network import HIDDEN_AND_INPUTS, Handover
-from convexgrade.scaling import scaling_between, standard_scaling, whitened
+from convexgrade.scaling import scaling_between, standard_scaling, target_scaling, whitened
 
 WEIGHTS = np.full(50, 0.02)
 
@@ -53,11 +53,42 @@ def test_wide_grades_are_scaled_down_as_a_block(passthrough, keep_inputs):
     np.testing.assert_allclose(spread[width:], 1.0)
 
 
-def test_standard_scaling_centres_constant_columns_exactly():
-    H = np.column_stack([np.full(50, 0.1), 1e200 * features()[:, 0], 1e-200 * features()[:, 1]])
-    scaled = standard_scaling(H, WEIGHTS).apply(H)
-    np.testing.assert_array_equal(scaled[:, 0], 0.0)
-    np.testing.assert_allclose(scaled[:, 1:].std(axis=0), 1.0)
+def test_standard_scaling_makes_constant_columns_0_on_all_rows():
+    alike = 1e17 + 16.0 * np.arange(50)
+    columns = [np.full(50, 0.1), alike, 1e200 * features()[:, 0], 1e-200 * features()[:, 1]]
+    scaling = standard_scaling(np.column_stack(columns), WEIGHTS)
+    scaled = scaling.apply(np.column_stack(columns))
+    np.testing.assert_array_equal(scaled[:, :2], 0.0)
+    np.testing.assert_array_equal(scaling.apply(np.full((1, 4), 7.0))[:, :2], 0.0)
+    np.testing.assert_allclose(scaled[:, 2:].std(axis=0), 1.0)
+
+
+def test_targets_that_are_constant_are_centred():
+    y = np.column_stack([np.full(50, 0.1), features()[:, 0]])
+    scaling = target_scaling(y, WEIGHTS)
+    np.testing.assert_array_equal(scaling.apply(y + 1.0)[:, 0], 1.0)
+    np.testing.assert_allclose(scaling.apply(y).std(axis=0), [0.0, 1.0])
+
+
+@pytest.mark.parametrize("patterns", ["adaptive", "sampled"])
+@pytest.mark.parametrize("linear_term", [False, True])
+def test_a_column_that_was_constant_opens_and_shuts_no_gate(patterns, linear_term):
+    """A gate has weights on it that no row has tested: at 1.01e6, predictions moved by 1.6."""
+    X = np.column_stack([np.random.default_rng(0).standard_normal((100, 2)), np.full(100, 1e6)])
+    model = MultigradeRegressor(
+        0.01,
+        n_grades=2,
+        early_stopping=False,
+        activation="gated_relu",
+        patterns=patterns,
+        n_patterns=20,
+        linear_term=linear_term,
+        random_state=0,
+    ).fit(X, np.abs(X[:, 0]) + X[:, 1])
+    for value in (0.0, 1.01e6, -1e308):
+        elsewhere = np.column_stack([X[:, :2], np.full(100, value)])
+        np.testing.assert_array_equal(model.predict(elsewhere), model.predict(X))
+    assert model.grades_[0].n_neurons > 0
 
 
 @pytest.mark.parametrize("whiten", [False, True])

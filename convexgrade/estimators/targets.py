@@ -24,7 +24,7 @@ from convexgrade.estimators.rows import quiet_sums, refuse_huge
 from convexgrade.kinks import AbsoluteError, Hinge, Huber, Quantile, SquaredHinge
 from convexgrade.losses import BinaryLogLoss, Loss, Poisson, SoftmaxLogLoss, SquaredError
 from convexgrade.network import UNLIMITED, Scaling, Span
-from convexgrade.scaling import standard_scaling
+from convexgrade.scaling import target_scaling
 
 Array = NDArray[np.float64]
 
@@ -171,7 +171,7 @@ class RegressorTargets(RegressorMixin):
         elif loss.kinked:
             coding = RobustCoding(loss, robust_scaling(columns, weights))
         else:
-            coding = Coding(loss, standard_scaling(columns, weights))
+            coding = Coding(loss, target_scaling(columns, weights))
         return replace(coding, span=self._span(coding, columns))
 
     def _loss_of(self: Any, n_outputs: int) -> Loss:
@@ -350,7 +350,7 @@ def robust_scaling(y: Array, weights: Array) -> Scaling:
     """
     center = _median(y, weights)
     spread = _NORMAL * _median(np.abs(y - center), weights)
-    return Scaling(center, np.where(spread > 0.0, spread, standard_scaling(y, weights).scale))
+    return Scaling(center, np.where(spread > 0.0, spread, target_scaling(y, weights).scale))
 
 
 def _median(y: Array, weights: Array) -> Array:
