@@ -293,8 +293,9 @@ def extended(
     grade, first, verdict = chain.grades[-1], len(chain) == 1, ""
     status = grade.certificate.status
     goes_on = grade.n_neurons > 0 or (first and status is Status.POINTWISE)
-    if status in _WITHOUT_NEURONS and not goes_on:
-        verdict = _WITHOUT_NEURONS[status].format(index=len(chain), alpha=grade.alpha)
+    if not goes_on:
+        why = _WITHOUT_NEURONS.get(status, _UNSOLVED)
+        verdict = why.format(index=len(chain), alpha=grade.alpha, status=status.value)
         if not first:
             return replace(progress, verdict=verdict)
     return replace(_measured(progress, chain, data, plan), verdict=verdict)
@@ -319,6 +320,7 @@ _WITHOUT_NEURONS = {
         "training residual."
     ),
 }
+_UNSOLVED = "Grade {index} has no neuron at alpha={alpha:g}. {status}"
 
 
 def first_price(data: Data, plan: ChainPlan) -> float:

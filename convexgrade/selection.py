@@ -19,7 +19,6 @@ from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 
 from convexgrade.grade import Report
-from convexgrade.losses import Loss
 from convexgrade.multigrade import ChainPlan, Data, Progress, extended, first_price
 from convexgrade.network import Handover, Network
 
@@ -27,7 +26,8 @@ Array = NDArray[np.float64]
 
 _LARGEST = 1e-2  # penalty, unless chosen: at most this,
 _OF_NOISE = 0.1  # and at most so much of the price of noise
-_NOISE, _NOISE_OF_CLASSES = 1.0, 0.5  # standard errors up to which a rise of a loss may be none
+_NOISE = 1.0  # standard errors up to which a rise of the squared error may be none,
+_NOISE_OF_OTHERS = 0.5  # and of losses that over-sure predictions raise, those of chains that overfit
 _JUDGES, _TIMES = 1000, 5  # rows to judge by: where fewer are held out, up to so many times
 _TIE = 0.25  # standard errors up to which losses hardly tell two choices apart
 _FAR = 30.0  # fall of alpha without a gain after which the path ends
@@ -186,14 +186,6 @@ def lasting(losses: tuple[float, ...], depth: int) -> tuple[float, ...]:
     return losses + losses[-1:] * (depth - len(losses))
 
 
-def noise_of(loss: Loss) -> float:
-    """Return by how many standard errors a mean loss may rise and be taken for noise.
-
-    Chains that overfit grow ever surer, which costs a log loss most: there, less counts as noise.
-    """
-    return _NOISE if loss.quadratic else _NOISE_OF_CLASSES
-
-
 def deepen(
     folds: Sequence[Fold],
     plan: ChainPlan,
@@ -223,7 +215,8 @@ def deepen(
         What shares out the folds.
     """
     empty = [Progress.begin(plan.loss, fold.train, handover) for fold in folds]
-    tried, weights, noise = Tried(plan.alpha, tuple(empty)), _weights(folds), noise_of(plan.loss)
+    tried, weights = Tried(plan.alpha, tuple(empty)), _weights(folds)
+    noise = _NOISE if plan.loss.quadratic else _NOISE_OF_OTHERS
     starts = starts or [plan.first_network] * len(folds)
     grown = _deepened(empty, folds, plan, starts, run or Parallel(n_jobs=1))
     for depth, judged in enumerate(grown, start=1):

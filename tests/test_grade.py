@@ -6,10 +6,12 @@ from functools import cache
 import numpy as np
 import pytest
 
-from convexgrade import ConvexReLURegressor, MultigradeRegressor, certify
+from convexgrade import ConvexReLURegressor, MultigradeRegressor, certify, multigrade
 from convexgrade.cutting import cut
 from convexgrade.grade import Settings, fit_grade, state_program
 from convexgrade.losses import SquaredError
+from convexgrade.multigrade import ChainPlan, Data, Progress, grow
+from convexgrade.network import HIDDEN_AND_INPUTS, Network
 from convexgrade.point import point_of
 from convexgrade.program import independent_columns
 from convexgrade.pruning import select
@@ -244,6 +246,31 @@ def test_no_neuron_is_no_proof_where_a_search_has_found_a_better_one():
     assert model.certificates_[0].price > 2.0 * 0.05
     assert model.certificates_[0].status is Status.OPTIMAL
     assert model.stop_reason_.startswith("Grade 1 has no neuron: none of its patterns")
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_grade_that_a_solver_leaves_without_neurons_ends_the_chain(monkeypatch, failing):
+    """The next one would have none of its features to read."""
+
+    def fitted(program, settings, seed, first, report):
+        grade = fit_grade(program, settings, seed, first, report)
+        if seed[1] != failing:
+            return grade
+        none = Network(
+            np.zeros((2, 0)), np.zeros(0), np.zeros((0, 1)), np.zeros((2, 1)), np.zeros(1)
+        )
+        failed = replace(grade.certificate, status=Status.FAILED)
+        return replace(grade, network=none, certificate=failed)
+
+    monkeypatch.setattr(multigrade, "fit_grade", fitted)
+    H, y = small_problem(0)
+    plan = ChainPlan(3, 0.01, SquaredError(), True, Settings(n_patterns=10), 0)
+    data = Data(H, y, np.full(len(H), 1.0 / len(H)))
+    *_, progress = grow(Progress.begin(plan.loss, data, HIDDEN_AND_INPUTS), data, plan)
+    assert len(progress.chain) == 1  # the first one stays
+    assert progress.verdict.startswith(
+        f"Grade {failing + 1} has no neuron at alpha=0.01. The solver"
+    )
 
 
 def test_a_linear_target_needs_no_neuron_but_its_linear_term():
