@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from convexgrade.moduli import modulus_at
+from convexgrade.moduli import as_modulus, check_least, modulus_at, values_of
 from convexgrade.refinement import (
     Function,
     Modulus,
@@ -59,9 +59,10 @@ class ConstructiveMultigrade:
     ----------
     n_stages : int, default=4
         Most stages.
-    modulus : float or callable, default=None
-        What is known of the function's continuity: a Lipschitz constant in the Euclidean norm, or
-        ``omega(t)``, a bound on ``|f(x) - f(y)|`` for ``|x - y| <= t``. With it the guarantee is a
+    modulus : float, tuple (constant, exponent) or callable, default=None
+        What is known of the function's continuity: a Lipschitz constant in the Euclidean norm, a Hölder
+        pair (C, a) with 0 < a <= 1, for ``C t**a``, or ``omega(t)``, a bound on ``|f(x) - f(y)|`` for
+        ``|x - y| <= t``. With it the guarantee is a
         proof; that it is true of the function is checked at the points evaluated alone. None takes
         the oscillation from samples: then the guarantee holds as far as those have seen.
     max_nodes : int, default=300_000
@@ -117,7 +118,7 @@ class ConstructiveMultigrade:
         self,
         n_stages: int = 4,
         *,
-        modulus: float | Modulus | None = None,
+        modulus: float | tuple[float, float] | Modulus | None = None,
         max_nodes: int = 300_000,
         n_samples: int = 4096,
     ) -> None:
@@ -152,10 +153,12 @@ class ConstructiveMultigrade:
             If a parameter is not as described, if f returns another shape or values that are not
             finite, if it varies more than ``modulus`` allows where it was evaluated, or if the first
             stage needs more than ``max_nodes``.
+        TypeError
+            If ``modulus`` is of another type.
         """
         self._check_parameters(dimension)
-        f = _checked(f, dimension)
-        modulus = _as_modulus(self.modulus)
+        f = _checked(f)
+        modulus = None if self.modulus is None else _finite(as_modulus(self.modulus))
         points = np.random.default_rng(0).random((self.n_samples, dimension))
         residual, reason = self._refine(Residual(f, points, f(points)), modulus)
         self._dimension = dimension
@@ -259,7 +262,7 @@ class ConstructiveMultigrade:
             ``sup_norms``, ``ratios`` and ``increase``.
         """
         X = self._check_points(X)
-        values = _checked(f, self._dimension)(X)
+        values = _checked(f)(X)
         sizes = np.abs([values, *(values - output for output in self.staged_predict(X))])
         sup_norms = sizes.max(axis=1)
         return RefinementCheck(
@@ -290,15 +293,14 @@ class ConstructiveMultigrade:
         )
 
     def _check_parameters(self, dimension: Any) -> None:
-        if not _is_integer(dimension) or dimension not in _DIMENSIONS:
+        counts = isinstance(dimension, Integral) and not isinstance(dimension, bool)
+        if not counts or dimension not in _DIMENSIONS:
             raise ValueError(
                 f"dimension={dimension!r} must be 1, 2 or 3: the number of grades grows as h to the "
                 f"power -dimension."
             )
         for name, least in (("n_stages", 1), ("max_nodes", 2), ("n_samples", 1)):
-            value: Any = getattr(self, name)
-            if not _is_integer(value) or value < least:
-                raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")
+            check_least(name, getattr(self, name), Integral, least)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "stages_"):
@@ -320,24 +322,7 @@ class ConstructiveMultigrade:
         return X
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _as_modulus(modulus: Any) -> Modulus | None:
-    if modulus is None:
-        return None
-    if callable(modulus):
-        return _checked_modulus(modulus)
-    if not isinstance(modulus, Real) or not 0.0 <= float(modulus) < np.inf:
-        raise ValueError(
-            f"modulus={modulus!r} must be a Lipschitz constant (finite, not negative), a callable "
-            f"omega(t), or None."
-        )
-    return lambda t: float(modulus) * t
-
-
-def _checked_modulus(modulus: Modulus) -> Modulus:
+def _finite(modulus: Modulus) -> Modulus:
     """Return a modulus with its values checked."""
 
     def checked(t: float) -> float:
@@ -349,19 +334,6 @@ def _checked_modulus(modulus: Modulus) -> Modulus:
     return checked
 
 
-def _checked(f: Function, dimension: int) -> Function:
+def _checked(f: Function) -> Function:
     """Return f with its values checked."""
-
-    def checked(X: Array) -> Array:
-        values = np.asarray(f(X.copy()), dtype=np.float64)  # f may write on what it gets
-        if values.shape != (len(X),):
-            raise ValueError(
-                f"f returned shape {values.shape} for points of shape {X.shape}; it must map "
-                f"(n_samples, {dimension}) to (n_samples,)."
-            )
-        if not np.all(np.isfinite(values)):
-            worst = X[np.flatnonzero(~np.isfinite(values))[0]]
-            raise ValueError(f"f must be finite on the cube; it is not at {worst.tolist()}.")
-        return values
-
-    return checked
+    return lambda X: values_of(f, X)

@@ -90,7 +90,7 @@ def compare_readouts(
     ValueError
         If f does not return one finite number a row.
     """
-    _check_least("n_points", n_points, Integral, 1)
+    check_least("n_points", n_points, Integral, 1)
     points = spread_points(box, n_points)
     values = values_of(f, points)
     rows = []
@@ -105,9 +105,9 @@ def compare_readouts(
     return rows
 
 
-def _check_least(name: str, value: Any, kind: Any, least: int) -> None:
+def check_least(name: str, value: Any, kind: Any, least: int) -> None:
     """Raise an error unless a value is a number of a kind and at least so large."""
-    if not (isinstance(value, kind) and value >= least):
+    if not (isinstance(value, kind) and not isinstance(value, bool) and value >= least):
         noun = "an integer" if kind is Integral else "a number"
         raise ValueError(f"{name}={value!r} must be {noun} of at least {least}.")
 
@@ -293,9 +293,9 @@ def empirical_modulus(
     >>> round(modulus(0.25), 2)  # 3 t, over the three quarters of [0, 1] where x + t is inside
     0.65
     """
-    _check_least("p", p, Real, 1)
+    check_least("p", p, Real, 1)
     for name, size in (("n_features", n_features), ("n_points", n_points), ("n_shifts", n_shifts)):
-        _check_least(name, size, Integral, 1)
+        check_least(name, size, Integral, 1)
     box = as_box(domain, n_features)
     points = spread_points(box, n_points)
     values = values_of(f, points)

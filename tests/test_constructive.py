@@ -147,7 +147,7 @@ def test_dimensions_that_are_not_allowed(dimension):
     [
         (lambda X: X, r"f returned shape \(.*, 1\)"),
         (lambda X: 1.0, r"f returned shape \(\)"),
-        (lambda X: np.log(X[:, 0] - 0.5), "must be finite on the cube; it is not at"),
+        (lambda X: np.log(X[:, 0] - 0.5), "must be finite on the box; it is not at"),
     ],
 )
 def test_functions_that_are_not_allowed(f, message):
@@ -162,7 +162,7 @@ def test_functions_that_are_not_allowed(f, message):
         ("max_nodes", 1),
         ("n_samples", 0.5),
         ("modulus", -1.0),
-        ("modulus", "big"),
+        ("modulus", (1.0, 2.0)),
         ("modulus", lambda t: np.nan),
         ("modulus", lambda t: [7.0 * t]),
         ("modulus", lambda t: "t"),
@@ -171,6 +171,20 @@ def test_functions_that_are_not_allowed(f, message):
 def test_parameters_that_are_not_allowed(name, value):
     with pytest.raises(ValueError, match=name):
         ConstructiveMultigrade(**{name: value}).fit(wave, 1)
+
+
+def test_a_modulus_of_another_type_is_refused():
+    with pytest.raises(TypeError, match="modulus='big' must be a Lipschitz constant"):
+        ConstructiveMultigrade(modulus="big").fit(wave, 1)
+
+
+def test_a_hoelder_pair_is_the_modulus_that_it_stands_for():
+    def root(X):
+        return np.sqrt(X[:, 0])
+
+    pair, same = (ConstructiveMultigrade(2, modulus=m).fit(root, 1) for m in ((1.0, 0.5), np.sqrt))
+    np.testing.assert_allclose(pair.bounds_, same.bounds_)
+    assert pair.guaranteed_
 
 
 def test_functions_may_write_on_what_they_get():
