@@ -299,8 +299,7 @@ def certify_network(
     -------
     Certificate
     """
-    gates = network.vectors if network.gate_coef is None else _gates(network)
-    patterns, violation = _holding(program, patterns, gates, network)
+    patterns, violation = _holding(program, patterns, network)
     primal = objective(program, network)
     point = dual_point(program, predicted(program, network)) if point is None else point
     full = program.over(patterns, program.every_group(patterns))
@@ -406,16 +405,9 @@ def lower_bound(program: Program, point: DualPoint, largest: float) -> float:
     return float(program.weights @ (np.sum(q * program.offset, axis=1) - conjugate))
 
 
-def _gates(network: Network) -> Array:
-    assert network.gate_coef is not None
-    assert network.gate_intercept is not None
-    return np.vstack([network.gate_coef, network.gate_intercept])
-
-
-def _holding(
-    program: Program, patterns: Patterns, gates: Array, network: Network
-) -> tuple[Patterns, float]:
+def _holding(program: Program, patterns: Patterns, network: Network) -> tuple[Patterns, float]:
     """Add the pattern of every neuron that no pattern holds; return the largest violation left."""
+    gates = network.gates
     if gates.shape[1] == 0:
         return patterns, 0.0
     if not program.cones:

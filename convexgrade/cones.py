@@ -119,7 +119,7 @@ class Cones:
         return np.asarray(self.rows[tight.rows] * signs[:, :, None])
 
     def project(
-        self, cone: Index, points: Array, tight: Tight, *, enough: float = 0.0
+        self, cone: Index, points: Array, tight: Tight | None = None, *, enough: float = 0.0
     ) -> tuple[Array, Tight]:
         """Project points on cones, by non-negative least squares on few rows.
 
@@ -135,7 +135,7 @@ class Cones:
             The cone of each point.
         points : ndarray of shape (m, d)
             Points.
-        tight : Tight
+        tight : Tight, optional
             Constraints to begin with, say those of a nearby point; they save most of the work.
         enough : float, default=0
             Leave a point as soon as its distance from the polar cone, the length of its projection,
@@ -150,6 +150,7 @@ class Cones:
         """
         enough = min(enough, _LARGEST)
         d = points.shape[1]
+        tight = Tight.none(*points.shape) if tight is None else tight
         few = min(d // _SHARE, len(self.rows)) if d >= _MANY else 1
         work = _Projections(self, cone, points, tight.fitted(d + few))
         work.settle(np.flatnonzero(tight.number > 0))

@@ -140,11 +140,9 @@ def layers(chain: Chain, X: Array) -> list[Layer]:
     found = []
     for step, grade in zip(chain.walk(X), chain.grades, strict=False):
         constant = np.full(len(X), float(grade.settings.hidden_bias))
-        network = grade.network
-        coef, intercept = network.hidden_coef, network.hidden_intercept
-        if network.gate_coef is not None and network.gate_intercept is not None:
-            coef, intercept = network.gate_coef, network.gate_intercept
-        found.append(Layer(np.column_stack([step.H, constant]), step.H @ coef + intercept >= 0.0))
+        gates = grade.network.gates
+        active = step.H @ gates[:-1] + gates[-1] >= 0.0
+        found.append(Layer(np.column_stack([step.H, constant]), active))
     return found
 
 

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from convexgrade.cones import Cones, Tight
+from convexgrade.cones import Cones
 from convexgrade.network import Network
 
 Array = NDArray[np.float64]
@@ -105,12 +105,12 @@ def decompose(network: Network, H: Array) -> Decomposition:
         If the network has no gates, if the rows that a gate separates are so close to each other that
         rounding leaves nothing of the neuron, or if rows lie on the boundary of a gate without a bias.
     """
-    if network.gate_coef is None or network.gate_intercept is None:
+    if network.gate_coef is None:
         raise ValueError("Only a gated ReLU network can be decomposed; this one has no gates.")
-    gates = np.vstack([network.gate_coef, network.gate_intercept])
+    gates = network.gates
     biased = gates[-1].any() or network.hidden_intercept.any()
     X = np.column_stack([H, np.full(len(H), float(biased))])
-    masks = H @ network.gate_coef + network.gate_intercept >= 0.0  # as `Network.hidden` reads them
+    masks = H @ gates[:-1] + gates[-1] >= 0.0  # as `Network.hidden` reads them
     neurons = zip(masks.T, gates.T, network.vectors.T, strict=True)
     pairs = np.array([split(X, mask, gate, v) for mask, gate, v in neurons])
     plus, minus = pairs.reshape(-1, 2, X.shape[1]).transpose(1, 0, 2)
@@ -242,7 +242,7 @@ def _least(G: Array, need: Array, inside: Array) -> Array:
         if unit <= 0.0:
             break
         cone = Cones.of(np.column_stack([G, -need / unit]), everywhere)
-        point, _ = cone.project(np.zeros(1, dtype=np.intp), apex, Tight.none(*apex.shape))
+        point, _ = cone.project(np.zeros(1, dtype=np.intp), apex)
         w = unit * point[0, :-1] / point[0, -1]
         length = float(np.linalg.norm(w))
         if 0.1 * unit <= length <= 10.0 * unit:

@@ -183,10 +183,6 @@ class ChainPlan:
         Largest number of grades.
     alpha : float
         Penalty of the first grade.
-    alpha_decay : float
-        Factor of the penalty from each grade to the next.
-    first_bias : bool
-        Whether the neurons of the first grade have biases.
     loss : Loss
         Loss.
     standardize : bool
@@ -198,8 +194,12 @@ class ChainPlan:
         fits equals one grown at once.
     first_network : Network or None
         Network from which the search of the first grade starts as well.
+    alpha_decay : float
+        Factor of the penalty from each grade to the next.
     whiten : bool
         Whether the grades after the first read uncorrelated columns.
+    first_bias : bool
+        Whether the neurons of the first grade have biases.
     span : Span
         What predictions keep to; validation losses are those of predictions.
     """

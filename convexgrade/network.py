@@ -68,6 +68,13 @@ class Network:
         return np.vstack([self.hidden_coef, self.hidden_intercept])
 
     @property
+    def gates(self) -> Array:
+        """The gates as columns, shape (d + 1, m); without any, neurons are their own gates."""
+        if self.gate_coef is None or self.gate_intercept is None:
+            return self.vectors
+        return np.vstack([self.gate_coef, self.gate_intercept])
+
+    @property
     def penalty(self) -> float:
         """``sum_j ||(hidden_coef_j, hidden_intercept_j)|| ||output_coef_j||_1``."""
         return float(np.linalg.norm(self.vectors, axis=0) @ np.abs(self.output_coef).sum(axis=1))
@@ -331,7 +338,7 @@ class DeepNetwork:
         Raises
         ------
         ValueError
-            If X is no table of as many columns as grade 1 reads.
+            If X is no table of as many columns as the chain was fitted to.
         """
         X = np.asarray(X, dtype=np.float64)
         width = len(self.grades[0].hidden_coef) - self.reading.distances.column.size

@@ -19,7 +19,7 @@ from convexgrade.certificate import (
     predicted,
     relative_gap,
 )
-from convexgrade.cones import Cones, Tight
+from convexgrade.cones import Cones
 from convexgrade.network import Network, from_blocks
 from convexgrade.patterns import Patterns, activation
 from convexgrade.program import Groups, Program, shortened
@@ -225,5 +225,4 @@ def thinned(program: Program, point: Point) -> Point:
 def projected(program: Program, cone: Index, points: Array, *, enough: float = 0.0) -> Array:
     """Project points on the cones of patterns; those of length ``enough`` or less need not arrive."""
     cones = Cones.of(program.X, program.patterns.masks)
-    none = Tight.none(cone.size, program.X.shape[1])
-    return cones.project(cone, points, none, enough=enough)[0]
+    return cones.project(cone, points, enough=enough)[0]

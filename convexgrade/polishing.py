@@ -110,13 +110,13 @@ def _stepped(
 
 def _newton_step(program: Program, blocks: Array, unpenalised: Array) -> _Step:
     """Return the Newton step on the faces, by whichever system is affordable."""
-    faces = _faces(program, blocks)
-    size = sum(face.shape[1] for face in faces) + program.free.size * program.n_outputs
+    bases = _bases(program, blocks)
+    size = sum(base.shape[1] for base in bases) + program.free.size * program.n_outputs
     small = size <= _FEW and len(program.X) * size**2 <= _FORMED
-    return (_by_columns if small else _by_rows)(program, faces, blocks, unpenalised)
+    return (_by_columns if small else _by_rows)(program, bases, blocks, unpenalised)
 
 
-def _by_columns(program: Program, faces: list[Array], blocks: Array, unpenalised: Array) -> _Step:
+def _by_columns(program: Program, bases: list[Array], blocks: Array, unpenalised: Array) -> _Step:
     """Return the Newton step from the curvature of all variables, of which some can be redundant.
 
     The curvature of ||v|| is (I - u u^T) / ||v|| with u = v / ||v||.
@@ -124,25 +124,25 @@ def _by_columns(program: Program, faces: list[Array], blocks: Array, unpenalised
     p = program
     norms = np.linalg.norm(blocks, axis=1)
     units = blocks / norms[:, None]
-    group = np.repeat(np.arange(len(blocks)), [face.shape[1] for face in faces])
-    base = np.hstack(faces)  # (d, n_variables of neurons)
-    neurons = (p.X @ base) * p.masks()[:, group] * p.groups.sign[group]
+    group = np.repeat(np.arange(len(blocks)), [base.shape[1] for base in bases])
+    every = np.hstack(bases)  # (d, n_variables of neurons)
+    neurons = (p.X @ every) * p.masks()[:, group] * p.groups.sign[group]
     variables = columns(p, neurons, group)
     m = group.size
     slope = p.gradient(p.predict(blocks, unpenalised))
     gradient = np.einsum("nv,nv->v", variables.values, slope[:, variables.output])
-    along = np.einsum("dv,vd->v", base, units[group])
+    along = np.einsum("dv,vd->v", every, units[group])
     gradient[:m] += p.alpha * along
     curvature = hessian(p, variables, blocks, unpenalised)
     same = group[:, None] == group
-    bent = (base.T @ base - np.outer(along, along)) / norms[group][:, None]
+    bent = (every.T @ every - np.outer(along, along)) / norms[group][:, None]
     curvature[:m, :m] += np.where(same, p.alpha * bent, 0.0)
     unit = np.sqrt(np.maximum(np.diagonal(curvature), 0.0))
     unit[unit == 0.0] = 1.0
     scaled = curvature / np.outer(unit, unit)
     step = -np.linalg.lstsq(scaled, gradient / unit, rcond=_FLAT)[0] / unit
     turn = np.zeros_like(blocks)
-    np.add.at(turn, group, (base * step[:m]).T)
+    np.add.at(turn, group, (every * step[:m]).T)
     return _Step(turn, step[m:].reshape(p.n_outputs, -1).T, -float(step @ gradient))
 
 
@@ -190,7 +190,7 @@ def _by_rows(program: Program, bases: list[Array], blocks: Array, unpenalised: A
     return _Step(*parted(found), -float(found @ slope))
 
 
-def _faces(program: Program, blocks: Array) -> list[Array]:
+def _bases(program: Program, blocks: Array) -> list[Array]:
     """Return for each block an orthonormal basis, as columns, of the vectors with its tight rows."""
     X, d = program.X, program.X.shape[1]
     if not program.cones:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import qr
 
-from convexgrade.cones import Cones, Tight
+from convexgrade.cones import Cones
 from convexgrade.losses import Hessian, Loss
 from convexgrade.patterns import Patterns, masked_adjoint, masked_sums
 
@@ -256,8 +256,7 @@ class Program:
         """Return max of ||Proj_K(b_g)|| over some groups where it exceeds ``enough``."""
         patterns, place = np.unique(self.groups.pattern[index], return_inverse=True)
         cones = Cones.of(self.X, self.patterns.masks[:, patterns])
-        none = Tight.none(index.size, self.X.shape[1])
-        projections, _ = cones.project(place, correlations, none, enough=enough)
+        projections, _ = cones.project(place, correlations, enough=enough)
         return float(np.linalg.norm(projections, axis=1).max())
 
 

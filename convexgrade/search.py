@@ -39,9 +39,9 @@ _WITHERED = 1e-3  # norm of a neuron, relative to the largest, below which a des
 
 
 class Neurons(NamedTuple):
-    """Neurons u_j with signed norm: ``sign_j ||u_j|| (x . u_j / ||u_j||)_+`` goes to one output."""
+    """Neurons ``sign_j (x . v_j)_+``, each of one output."""
 
-    vectors: Array  # (d, m), the network's v_j = |a_j| u_j
+    vectors: Array  # (d, m), v_j = |a_j| u_j in a network
     sign: Array  # (m,)
     output: Index  # (m,)
 

@@ -112,7 +112,7 @@ def _confirmed(full: Program, point: Point, *, solver: str, tol: float) -> Point
 
     The first one knows the gap of a loss that it has rounded off, not what rounding makes of a network.
     """
-    other, (share, least) = solvers.second(solver, full), _CONFIRMED
+    other, (share, least) = solvers.second_opinion(solver, full), _CONFIRMED
     if other is None or (gap := gap_of(full, point)) <= max(share * tol, least):
         return point
     with warnings.catch_warnings():

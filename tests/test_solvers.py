@@ -187,9 +187,10 @@ def failed(program):
     return Solution(blocks, program.null_coefficients, None, Status.FAILED, 0)
 
 
-def test_a_solver_that_gives_up_says_so():
+def test_a_solver_that_gives_up_says_so(monkeypatch):
     program = random_program(0, n=10)
-    assert cvx.solve(program, solver="clarabel", max_iter=1).status is not Status.OPTIMAL
+    monkeypatch.setitem(cvx._OPTIONS["clarabel"], "max_iter", 1)
+    assert cvx.solve(program, solver="clarabel").status is not Status.OPTIMAL
 
 
 def test_a_small_program_that_native_methods_find_hard():
@@ -208,11 +209,11 @@ def test_a_small_program_that_native_methods_find_hard():
 
 def test_cvxpy_is_a_second_solver_of_small_programs_for_those_who_leave_the_choice():
     program = random_program(0, n=10)
-    assert solvers.second("auto", program) == "clarabel"
-    assert solvers.second("native", program) is None
-    assert solvers.second("clarabel", program) is None
-    many = np.zeros(10_000 // sum(program.X.shape) + 1, dtype=int)
-    assert solvers.second("auto", program.over(program.patterns, program.groups.take(many))) is None
+    assert solvers.second_opinion("auto", program) == "clarabel"
+    assert solvers.second_opinion("native", program) is None
+    assert solvers.second_opinion("clarabel", program) is None
+    many = program.groups.take(np.zeros(10_000 // sum(program.X.shape) + 1, dtype=int))
+    assert solvers.second_opinion("auto", program.over(program.patterns, many)) is None
 
 
 @pytest.mark.parametrize("loss", ["huber", "absolute_error"])

@@ -118,7 +118,7 @@ def _suits_interior_points(program: Program, start: Start | None) -> bool:
 
 
 def _through_cvxpy(name: str) -> Solver:
-    """Return a solver that sets out from nowhere and always does its best: CVXPY's cannot else."""
+    """Return a solver that sets out from nowhere and always does its best, as CVXPY's do."""
     return lambda program, start, accuracy: cvx.solve(program, solver=name)
 
 
@@ -145,8 +145,9 @@ def selects_groups(solver: str) -> bool:
 def solve_at_once(program: Program, *, solver: str) -> Solution | None:
     """Return the solution of a program whose structure gives it away, about as fast as it is read.
 
-    That is a program of one feature over all patterns; None for others, and for solvers of choice. The
-    optimum is over kinks at the rows: between few rows, others can be a little better.
+    That is a program of one feature over all patterns; None for others, and for solvers but ``"auto"``
+    and ``"native"``. The optimum is over kinks at the rows: between few rows, others can be a little
+    better.
     """
     if not (selects_groups(solver) and line.suits(program)):
         return None
@@ -202,7 +203,7 @@ def solve(
     return solution
 
 
-def second(solver: str, program: Program) -> str | None:
+def second_opinion(solver: str, program: Program) -> str | None:
     """Return the solver to ask where a certificate finds the first one's point wanting, if there is one.
 
     For ``"auto"``, CLARABEL where CVXPY takes about a second.

@@ -25,12 +25,7 @@ Index = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
 _PANEL = 1 << 20  # floats of the part of K that is formed at a time,
-_ROWS = 256  # or so many of its rows, if they are longer
-
-
-def row_panel(columns: int) -> int:
-    """Return the floats of some rows of K: of no fewer than make products efficient."""
-    return max(_PANEL, _ROWS * columns)
+_ROWS = 256  # or so many of its rows, where they are longer: fewer make products slow
 
 
 class Roots(NamedTuple):
@@ -234,7 +229,7 @@ class Columns:
         edges = np.cumsum([0, *self.sizes])
         own = [slice(a, b) for a, b in pairwise(edges.tolist())]
         matrix = np.zeros((self.number, self.number))
-        for rows in chunks(len(H.D), self.number, most=row_panel(self.number)):
+        for rows in chunks(len(H.D), self.number, most=max(_PANEL, _ROWS * self.number)):
             D = H.D[rows]
             K = [self._rows(part, rows) for part in self.parts]
             for k, place in enumerate(own):

@@ -47,12 +47,8 @@ _PROXIMAL = 1e-12  # block of an unpenalised column, relative to its curvature
 _ROUNDED_AWAY = 1e-9  # a term this small, relative to the others, is too inexact in their sum
 
 
-class TooLarge(np.linalg.LinAlgError):
-    """A Newton system would need an array of more than `MAX_FLOATS`."""
-
-
 class ChannelGrams:
-    """A^T H A of coupled outputs, kept until H changes: for the squared error it never does."""
+    """A^T H A for some outputs, kept until H changes: for the squared error it never does."""
 
     def __init__(self, operator: Operator) -> None:
         self._operator = operator
@@ -288,7 +284,7 @@ class Factorisation:
         Raises
         ------
         numpy.linalg.LinAlgError
-            If a matrix is not positive definite or not finite; `TooLarge` if it cannot be formed.
+            If a matrix is not positive definite, not finite, or of more than `MAX_FLOATS` numbers.
         """
         op, d, curvature = operator, operator.X.shape[1], hessian.matrices
         inverse_roots = np.asarray(np.linalg.inv(roots).transpose(0, 2, 1), dtype=float)
@@ -306,9 +302,9 @@ class Factorisation:
             if columns == 0:
                 continue
             if min(rows, columns) ** 2 > MAX_FLOATS:
-                raise TooLarge
+                raise np.linalg.LinAlgError("too large")
             parts = [
-                _Part(op.X, op.Z, op.masks[:, op.spans[k]], T[op.spans[k], :d], scale[:, k])
+                _Part(op.X, op.Z, op.masks[:, op.spans[k]], T[op.spans[k]], scale[:, k])
                 for k in outputs
             ]
             if columns > min(_COLUMNS_A_ROW * rows, MAX_FLOATS**0.5):

@@ -14,12 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from convexgrade.patterns import row_products as inner
+
 Array = NDArray[np.float64]
-
-
-def inner(x: Array, y: Array) -> Array:
-    """Return <x, y> for each row."""
-    return np.asarray(np.einsum("ij,ij->i", x, y))
 
 
 def join(axis: Array, rest: Array) -> Array:

@@ -255,7 +255,7 @@ class System:
         if len(h) * columns * (columns + _COLUMN) <= _GATHERED * (len(part.active) * d) ** 2:
             return None
         grams = self._memory.grams.get(k)
-        if grams is None or not np.array_equal(grams.curvature, h[:, 0]):
+        if grams is None:
             self._memory.grams[k] = PatternGrams(op.X, op.Z, self._masks, h[:, 0])
             return None
         pattern, place = np.unique(self._pattern[part.active], return_inverse=True)

@@ -73,13 +73,10 @@ LOSSES: Mapping[str, Stated] = {
 # Each at the accuracy it reaches, where the next digit starts to fail: a gap is of first order in the
 # error of the dual, so that a certificate asks for more digits than the objective shows.
 _OPTIONS: Mapping[str, dict[str, float]] = {
-    "clarabel": {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11},
-    "ecos": {"abstol": 1e-9, "reltol": 1e-9, "feastol": 1e-9},
-    "scs": {"eps_abs": 1e-10, "eps_rel": 1e-10},
+    "clarabel": {"tol_gap_abs": 1e-11, "tol_gap_rel": 1e-11, "tol_feas": 1e-11, "max_iter": 200},
+    "ecos": {"abstol": 1e-9, "reltol": 1e-9, "feastol": 1e-9, "max_iters": 200},
+    "scs": {"eps_abs": 1e-10, "eps_rel": 1e-10, "max_iters": 100_000},
 }
-
-# SCS is a first-order method: thousands of cheap iterations for one of the others.
-_LIMITS = {"clarabel": ("max_iter", 1), "ecos": ("max_iters", 1), "scs": ("max_iters", 500)}
 
 SOLVERS = tuple(_OPTIONS)
 
@@ -91,9 +88,7 @@ _STATUS = {
 }
 
 
-def solve(
-    program: Program, *, solver: str, max_iter: int = 200, cap: Array | None = None
-) -> Solution:
+def solve(program: Program, *, solver: str, cap: Array | None = None) -> Solution:
     """Solve a program with one of CVXPY's solvers.
 
     Parameters
@@ -102,8 +97,6 @@ def solve(
         The program of a grade; with at least one group or unpenalised column.
     solver : {"clarabel", "ecos", "scs"}
         Solver that CVXPY calls.
-    max_iter : int, default=200
-        Iteration limit (of an interior point method; SCS gets 500 times as many).
     cap : ndarray of shape (n_samples, n_outputs), optional
         Largest distance of each prediction from its target: further constraints.
 
@@ -123,11 +116,10 @@ def solve(
     # Sums over rows instead of means: ECOS needs numbers near 1 where there are exponential cones.
     scale = float(len(program.X)) if solver == "ecos" else 1.0
     problem, cone = _state(program, V, c, scale, cap)
-    limit, factor = _LIMITS[solver]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "may be inaccurate": the status says it
-            problem.solve(solver=solver.upper(), **_OPTIONS[solver], **{limit: factor * max_iter})
+            problem.solve(solver=solver.upper(), **_OPTIONS[solver])
     except cp.SolverError:
         return _failure(program)
     if V.value is None:

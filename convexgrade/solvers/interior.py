@@ -137,9 +137,9 @@ class _Problem:
     response: float  # size of responses that change F by about as much
 
     @classmethod
-    def of(cls, program: Program, null: Array) -> _Problem:
-        """Collect them; ``null`` are the coefficients c of the grade without neurons."""
-        p = program
+    def of(cls, program: Program) -> _Problem:
+        """Collect them."""
+        p, null = program, program.null_coefficients
         f = p.offset + p.Z @ null
         loss = p.mean_loss(f)
         slope = np.vdot(p.weights, np.linalg.norm(p.loss.gradient(f, p.y), axis=1))
@@ -406,9 +406,8 @@ def solve(
         The best point met. Status ``FAILED`` if it is no better than the start, or if the program
         is too large for direct linear algebra; never an exception for a numerical failure.
     """
-    null = program.null_coefficients
     with np.errstate(all="ignore"):  # what is not finite compares false, or fails to factor
-        problem = _Problem.of(program, null)
+        problem = _Problem.of(program)
         firsts = [problem.start()] if start is None else [problem.around(start), problem.start()]
         for first in firsts:
             best, status, iterations = _follow(problem, first, tol, max_iter)
