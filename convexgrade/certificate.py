@@ -68,7 +68,8 @@ class Certificate:
         units of the prediction.
     price : float
         Largest correlation ``|theta . (X u)_+| / ||u||`` found of what is left with a neuron. Above
-        ``alpha``, adding that neuron would lower the objective.
+        ``alpha``, adding that neuron would lower the objective; ``status`` says so from
+        ``(1 + tol) alpha`` on.
     price_is_exact : bool
         True if ``price`` is the maximum over all neurons (every pattern listed): then ``dual`` bounds
         every network of any width. False if it is the best that a search found.

@@ -288,6 +288,8 @@ def _budget(settings: Settings) -> Budget:
 
 
 def _verdict(certificate: Certificate, network: Network, alpha: float, tol: float) -> Status:
+    if certificate.status is Status.CORRECTED:  # whose loss before the grade is no measure any more
+        return Status.CORRECTED
     if certificate.relative_gap > tol:
         unproved = certificate.status.converged
         return Status.INACCURATE if unproved else certificate.status

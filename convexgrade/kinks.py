@@ -83,8 +83,11 @@ class _Separable:
         return np.sum(self.dual_costs(q, y), axis=1)
 
     def baseline(self, y: Array, weights: Array) -> Array:
-        """Return the best constant for each output: where the mean gradient changes sign."""
-        low, high = y.min(axis=0) - 1.0, y.max(axis=0) + 1.0
+        """Return the best constant for each output: where the mean gradient changes sign.
+
+        Targets are kinks, or, of classes 0 and 1, within 1 of them; rounding can move it beyond.
+        """
+        low, high = y.min(axis=0) - 2.0, y.max(axis=0) + 2.0
         for _ in range(_HALVINGS):
             middle = 0.5 * (low + high)
             rising = weights @ self.gradient(np.broadcast_to(middle, y.shape), y) > 0.0

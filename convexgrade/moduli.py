@@ -273,8 +273,10 @@ def empirical_modulus(
         Exponent of the norm, at least 1. The norm is a mean over the box: its volume counts as 1.
     domain : tuple (low, high), default=(0.0, 1.0)
         Corners of the box; numbers or arrays of shape (n_features,).
-    n_points, n_shifts : int
-        Size of the estimate.
+    n_points : int, default=20_000
+        Points x.
+    n_shifts : int, default=8
+        Shifts that divide t evenly.
 
     Returns
     -------

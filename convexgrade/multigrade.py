@@ -308,8 +308,8 @@ _NOTHING_TO_READ = (
 # What ends a chain, if its last grade has no neuron and one of these statuses.
 _WITHOUT_NEURONS = {
     Status.TRIVIAL: (
-        "Grade {index} is trivial: no neuron is known that correlates with what is left by more than "
-        "alpha={alpha:g}."
+        "Grade {index} is trivial: no neuron, of its patterns or found by a search, correlates with "
+        "what is left by more than alpha={alpha:g}."
     ),
     Status.OPTIMAL: (
         "Grade {index} has no neuron: none of its patterns has one that correlates with what is left "

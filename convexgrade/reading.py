@@ -152,7 +152,15 @@ NONE = Distances(np.empty(0, dtype=np.intp), np.empty(0))
 
 @dataclass(frozen=True)
 class Reading:
-    """How the input columns are read: tails are drawn in, then distances added."""
+    """How the input columns are read: tails are drawn in, then distances added.
+
+    Attributes
+    ----------
+    tails : Tails
+        Which columns are read on a logarithmic scale, and from where on.
+    distances : Distances
+        Which columns' distances from their means are read beside them.
+    """
 
     tails: Tails = AS_THEY_ARE
     distances: Distances = NONE

@@ -24,14 +24,15 @@ class Status(Enum):
     )
     GLOBALLY_OPTIMAL = "Globally optimal to the requested tolerance: all patterns were enumerated."
     TRIVIAL = (
-        "No neuron is worth its penalty: none is known that correlates enough with what is left."
+        "No neuron is worth its penalty: none, of its patterns or found by a search, correlates enough "
+        "with what is left."
     )
     CONVERTED = (
         "Converted from a gated grade: equal to it on the training rows, not optimal among ReLU "
         "networks; the certificate tells how far from it."
     )
     CORRECTED = (
-        "Corrected together with the other grades after its fit: no longer the optimum of its own "
+        "Corrected together with the other grades after its fit, and so not the optimum of its own "
         "program; the certificate tells how far from it, given the grades before it."
     )
     POINTWISE = (

@@ -273,6 +273,18 @@ def test_a_grade_that_a_solver_leaves_without_neurons_ends_the_chain(monkeypatch
     )
 
 
+def test_where_all_patterns_were_tried_no_neuron_is_a_proof():
+    X = np.linspace(-1.0, 1.0, 12)[:, None]
+    chain = MultigradeRegressor(5.0, n_grades=2, early_stopping=False, patterns="exhaustive")
+    chain.fit(X, X[:, 0])
+    assert chain.grades_[0].n_neurons == 0
+    assert chain.certificates_[0].status is Status.TRIVIAL
+    assert chain.certificates_[0].price_is_exact
+    assert chain.stop_reason_.startswith(
+        "Grade 1 is trivial: no neuron, of its patterns or found by"
+    )
+
+
 def test_a_linear_target_needs_no_neuron_but_its_linear_term():
     X = np.random.default_rng(0).uniform(-1.0, 1.0, (60, 3))
     model = ConvexReLURegressor(0.1, linear_term=True, n_patterns=10, random_state=0)

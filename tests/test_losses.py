@@ -102,6 +102,13 @@ def test_baseline_is_the_best_constant(name):
     assert found <= best + 1e-9
 
 
+def test_the_best_constant_of_a_rounded_hinge_is_a_little_beyond_its_kink():
+    loss, y, weights = Hinge(), np.repeat([[0.0], [1.0]], [30, 10], axis=0), np.full(40, 0.025)
+    found = loss.baseline(y, weights)
+    assert -1.001 < found[0] < -1.0001
+    assert abs(weights @ loss.gradient(np.broadcast_to(found, y.shape), y)[:, 0]) < 1e-12
+
+
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "poisson"])
 def test_large_predictions_stay_finite(name):
     loss, f, y = _case(name, np.random.default_rng(5))

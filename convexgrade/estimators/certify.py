@@ -18,8 +18,9 @@ def certify(
 
     Uses the network, the gates of its patterns and the data alone; which solver ran does not matter.
     On the training data and weights it reproduces ``certificates_``: each grade is held against the
-    program that it was fitted to, whatever parameters the estimator has been given since. (There, a
-    ``price`` below ``alpha`` can be a bound, for which the solver's multipliers were enough.)
+    program that it was fitted to, whatever parameters the estimator has been given since. (There, the
+    multipliers of the solver served to bound prices: sought anew, they can make ``price``, where it is
+    below ``alpha``, and the gap a little smaller.)
 
     Parameters
     ----------

@@ -78,9 +78,8 @@ def correct(
         The copy, with ``objective_path_``. Its parameter ``correction`` is ``method``; the others are
         those of the fit, and ``grades_`` says what penalties the grades have now. Its certificates are
         computed anew: each bounds the distance of a grade from the optimum of its own program, given
-        the grades before it. Earlier grades no longer aim for that: where the gap exceeds ``tol`` of
-        the estimator, the status says so. What `staged_predict` yields before the last grade are sums
-        that were not fitted to be predictions.
+        the grades before it. They no longer aim for that, as the status says. What `staged_predict`
+        yields before the last grade are sums that were not fitted to be predictions.
 
     Raises
     ------

@@ -98,7 +98,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         Largest number of rounds of search and solve in a grade.
     warm_start : bool, default=False
         Keep the fitted grades and add the missing ones when ``n_grades`` has grown, with the loss, what
-        grades pass on and how they read X as they were.
+        grades pass on and how they read X as they were. (A ``correction`` then moves all of them.)
     random_state : int, RandomState instance or None, default=None
         Determines patterns, starts and the validation split.
     verbose : int, default=0

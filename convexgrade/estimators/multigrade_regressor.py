@@ -118,8 +118,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Largest number of rounds of search and solve in a grade.
     warm_start : bool, default=False
         Keep the fitted grades and add the missing ones when ``n_grades`` has grown, with the loss, what
-        grades pass on and how they read X as they were. Predictions may then be in the range of
-        the new targets as well.
+        grades pass on and how they read X as they were. (A ``correction`` then moves all of them.)
+        Predictions may then be in the range of the new targets as well.
     random_state : int, RandomState instance or None, default=None
         Determines patterns, starts and the validation split.
     verbose : int, default=0

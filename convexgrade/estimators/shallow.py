@@ -106,6 +106,12 @@ class ConvexReLURegressor(RegressorTargets, OneGrade):
         How far from optimal the network can be.
     grades_ : tuple of Grade
         The one grade, with ``network``, ``certificate``, ``n_neurons`` and ``seconds``.
+    certificates_ : list of Certificate
+        The one certificate; as chains have it, like the two that follow.
+    n_grades_ : int
+        1.
+    stop_reason_ : str
+        Why there are no more.
     network_ : DeepNetwork
         Explicit weights in the units of the data.
     prediction_range_ : tuple of two ndarray of shape (n_outputs,)
@@ -245,7 +251,13 @@ class ConvexReLUClassifier(ClassifierTargets, OneGrade):
     certificate_ : Certificate
         How far from optimal the network can be.
     grades_ : tuple of Grade
-        The one grade.
+        The one grade, with ``network``, ``certificate``, ``n_neurons`` and ``seconds``.
+    certificates_ : list of Certificate
+        The one certificate; as chains have it, like the two that follow.
+    n_grades_ : int
+        1.
+    stop_reason_ : str
+        Why there are no more.
     network_ : DeepNetwork
         Explicit weights in the units of the data.
     train_loss_ : ndarray of shape (1,)
