@@ -25,6 +25,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from convexgrade.certificate import Certificate
 from convexgrade.columns import (
@@ -343,7 +344,8 @@ def _demonstrate(arguments: argparse.Namespace) -> None:
     _fit_and_tell(chain, X_train, y_train, {"train": (X_train, y_train), "test": (X_test, y_test)})
     errors = {"MultigradeRegressor": root_mean_squared_error(y_test, chain.predict(X_test))}
     for name, rival in _rivals().items():
-        with warnings.catch_warnings():
+        # On one BLAS thread, as the chain: more of them round otherwise, and the network ends elsewhere.
+        with warnings.catch_warnings(), threadpool_limits(limits=1, user_api="blas"):
             warnings.simplefilter("ignore", ConvergenceWarning)
             rival.fit(X_train, y_train)
         errors[name] = root_mean_squared_error(y_test, rival.predict(X_test))
