@@ -19,6 +19,7 @@ from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 
 from convexgrade.grade import Report
+from convexgrade.losses import Loss
 from convexgrade.multigrade import ChainPlan, Data, Progress, extended, first_price
 from convexgrade.network import Handover, Network
 
@@ -32,6 +33,7 @@ _NOISE_OF_OTHERS = (
 )
 _JUDGES, _TIMES = 1000, 5  # rows to judge by: where fewer are held out, up to so many times
 _TIE = 0.25  # standard errors up to which losses hardly tell two choices apart
+_EMPTY = 2.0  # times the highest price found: folds have higher ones, and searches find some later
 _FAR = 30.0  # fall of alpha without a gain after which the path ends
 
 
@@ -116,7 +118,14 @@ def usual_penalty(n_rows: float, n_columns: int) -> float:
     return float(min(_LARGEST, _OF_NOISE * np.sqrt(n_columns / n_rows)))
 
 
-def penalty_path(data: Data, plan: ChainPlan, n_alphas: int, eps: float, usual: float) -> Array:
+class Path(NamedTuple):
+    """Penalties to try; and one that leaves no neuron, to be tried where no other beats a constant."""
+
+    alphas: Array
+    empty: float | None = None
+
+
+def penalty_path(data: Data, plan: ChainPlan, n_alphas: int, eps: float, usual: float) -> Path:
     """Return penalties in geometric progression from below the largest useful one to eps times it.
 
     At the largest, the highest price that a search finds, the first grade has no neuron. Where it has
@@ -125,12 +134,15 @@ def penalty_path(data: Data, plan: ChainPlan, n_alphas: int, eps: float, usual: 
     than. A path of one is the usual penalty.
     """
     if n_alphas == 1:
-        return np.array([usual])
+        return Path(np.array([usual]))
     steps = np.arange(1, n_alphas + 1) / n_alphas
-    path = (first_price(data, plan) or 1.0) * eps**steps
+    largest = first_price(data, plan) or 1.0
+    path = largest * eps**steps
     off = np.log(usual / path)
     nearest = off[np.argmin(np.abs(off))]
-    return path * np.exp(nearest) if abs(nearest) <= -0.5 * np.log(eps) / n_alphas else path
+    if abs(nearest) <= -0.5 * np.log(eps) / n_alphas:
+        path *= np.exp(nearest)
+    return Path(path, _EMPTY * max(largest, path[0]))
 
 
 def given_penalties(alphas: ArrayLike) -> Array:
@@ -181,6 +193,26 @@ def parts_held_out(labels: NDArray[Any], fraction: float, seed: int) -> list[NDA
 def is_better(tried: Tried, other: Tried, folds: Sequence[Fold]) -> bool:
     """Return whether rows held out lose less by one than by the other, and can tell them apart."""
     return not _are_near(other.rows, tried.rows, _weights(folds), _TIE)
+
+
+def asks_for_larger(best: Tried, last: Tried, folds: Sequence[Fold], loss: Loss) -> bool:
+    """Return whether a penalty above the last and largest one is worth a trial.
+
+    As it is where that was the best, or where a constant is better than all of them; unless it left no
+    neuron already.
+    """
+    neurons = any(grade.n_neurons for chain in last.chains for grade in chain.chain.grades)
+    return neurons and (best is last or min(best.losses) > loss_of_constants(folds, loss))
+
+
+def loss_of_constants(folds: Sequence[Fold], loss: Loss) -> float:
+    """Return the mean loss, of rows held out, of the best constant of the other rows."""
+    constants = (loss.baseline(train.y, train.weights) for train, _ in folds)
+    losses = [
+        held_out.mean_loss(loss, np.broadcast_to(constant, held_out.y.shape))
+        for constant, (_, held_out) in zip(constants, folds, strict=True)
+    ]
+    return float(np.mean(losses))
 
 
 def lasting(losses: tuple[float, ...], depth: int) -> tuple[float, ...]:
@@ -262,7 +294,7 @@ def select(
     folds: Sequence[Fold],
     plan: ChainPlan,
     handover: Handover,
-    alphas: Array,
+    path: Path,
     usual: float,
     n_jobs: int | None,
     report: Report,
@@ -279,7 +311,7 @@ def select(
         How the chosen chain will be grown; those that judge are grown roughly. Its alpha is replaced.
     handover : Handover
         What grades hand on.
-    alphas : ndarray of shape (n_alphas,)
+    path : Path
         Penalties of the first grade.
     usual : float
         The usual one.
@@ -291,16 +323,25 @@ def select(
     tried: list[Tried] = []
     rough, starts = replace(plan, settings=plan.settings.rough()), list[Network | None]()
     with Parallel(n_jobs=n_jobs) as run:
-        for alpha in np.sort(alphas)[::-1]:
-            here = replace(rough, alpha=float(alpha))
+
+        def at(alpha: float) -> Tried:
             report(f"alpha={alpha:.3g}:")
+            here = replace(rough, alpha=alpha)
             for one in deepen(folds, here, handover, starts=starts, run=run):
                 report(line(one))
+            return one
+
+        for alpha in np.sort(path.alphas)[::-1].tolist():
+            one = at(alpha)
             starts = [progress.chain.grades[0].network for progress in one.chains]
             tried.append(one._replace(chains=()))
             best = min(tried, key=_least)
             if alpha * _FAR <= best.alpha:
                 break
+        if path.empty is not None and _least(best) > loss_of_constants(folds, plan.loss):
+            starts = []
+            tried.insert(0, at(path.empty)._replace(chains=()))
+            best = min(tried, key=_least)
     weights = _weights(folds)
     near = [one for one in tried if _are_near(one.rows, best.rows, weights, _TIE)]
     chosen = min(near, key=lambda one: abs(np.log(one.alpha / usual)))

@@ -7,16 +7,18 @@ from functools import cache
 import numpy as np
 import pytest
 from joblib import parallel_config
-from sklearn.base import clone
+from sklearn.base import RegressorMixin, clone
 
 from convexgrade import (
     MultigradeClassifier,
+    MultigradeClassifierCV,
     MultigradeRegressor,
+    MultigradeRegressorCV,
     certify,
     multigrade,
     selection,
 )
-from convexgrade.estimators.rows import distinct_rows
+from convexgrade.estimators.rows import Rows, distinct_rows, drawn_rows
 from convexgrade.losses import BinaryLogLoss, SquaredError
 from convexgrade.selection import parts_held_out, usual_penalty
 from convexgrade.solution import Status
@@ -32,7 +34,7 @@ def make_data(n=120, d=2, noise=0.05, seed=0):
 
 
 def targets(estimator, y):
-    return y if estimator is MultigradeRegressor else (y > np.median(y)).astype(int)
+    return y if issubclass(estimator, RegressorMixin) else (y > np.median(y)).astype(int)
 
 
 def small(estimator, **parameters):
@@ -62,35 +64,56 @@ def test_noise_alone_has_about_the_price_that_usual_penalties_assume():
 
 
 @pytest.mark.parametrize("estimator", CHAINS)
-def test_alpha_auto_counts_rows_by_their_weights(estimator):
+def test_alpha_auto_takes_the_effective_number_of_rows(estimator):
     X, y = make_data(n=300)
     X, y = X[:, :1], targets(estimator, y)
     model = small(estimator, n_grades=1).fit(X, y)
     assert model.alpha == "auto"
     assert model.alpha_ == model.grades_[0].alpha == usual_penalty(300, 1) < 1e-2
-    weighted = small(estimator, n_grades=1).fit(X, y, np.full(300, 3.0))
-    repeated = small(estimator, n_grades=1).fit(np.tile(X, (3, 1)), np.tile(y, 3))
-    assert weighted.alpha_ == repeated.alpha_ == usual_penalty(900, 1)
-    given = small(estimator, n_grades=1, alpha=weighted.alpha_).fit(X, y)
+    for unit in (1e-200, 1.0 / 300, 3.0, 4.5):
+        weighted = clone(model).fit(X, y, np.full(300, unit))
+        assert weighted.alpha_ == pytest.approx(model.alpha_, rel=1e-12)
+    repeated = clone(model).fit(np.tile(X, (3, 1)), np.tile(y, 3))
+    assert repeated.alpha_ == model.alpha_
     np.testing.assert_allclose(
-        weighted._last_output(X), given._last_output(X), rtol=1e-6, atol=1e-6
+        repeated._last_output(X), model._last_output(X), rtol=1e-6, atol=1e-6
     )
+    uneven = np.where(np.arange(300) < 100, 0.5, 1e-6)
+    assert clone(model).fit(X, y, uneven).alpha_ == pytest.approx(usual_penalty(100, 1), rel=1e-3)
 
 
 @pytest.mark.parametrize("estimator", CHAINS)
-def test_weights_below_one_are_no_counts_of_rows(estimator):
-    X, y = make_data(n=300)
-    X, y = X[:, :1], targets(estimator, y)
-    balanced = {"class_weight": "balanced"} if estimator is MultigradeClassifier else {}
-    model = small(estimator, n_grades=1, **balanced)
-    for unit in (1e-200, 1.0 / 300):
-        weighted = clone(model).fit(X, y, np.full(300, unit))
-        assert weighted.alpha_ == pytest.approx(usual_penalty(300, 1), rel=1e-12)
-    rows = np.arange(300).repeat(2)  # merged, but twice as many
-    twice = clone(model).fit(X[rows], y[rows], np.full(600, 1.0 / 600))
-    assert twice.alpha_ == pytest.approx(usual_penalty(600, 1), rel=1e-12)
-    uneven = np.where(np.arange(300) < 100, 0.5, 1e-6)
-    assert clone(model).fit(X, y, uneven).alpha_ == pytest.approx(usual_penalty(100, 1), rel=1e-3)
+def test_rows_that_were_copied_or_weigh_more_do_not_judge_what_they_taught(estimator):
+    """Of targets that are mostly noise, copies on both sides are learnt by heart: four deep grades."""
+    X, y = make_data(n=80, noise=3.0)
+    y = targets(estimator, y)
+    plain = small(estimator).fit(X, y)
+    weighted = small(estimator).fit(X, y, np.full(80, 5.0))
+    copied = small(estimator).fit(np.tile(X, (5, 1)), np.tile(y, 5))
+    for model in (weighted, copied):
+        assert (model.alpha_, model.n_grades_) == (plain.alpha_, plain.n_grades_)
+        np.testing.assert_allclose(model.validation_loss_, plain.validation_loss_, rtol=1e-9)
+
+
+def test_copies_of_rows_with_other_targets_are_drawn_one_by_one():
+    X, y = np.array([[0.0], [1.0], [1.0], [2.0]]), np.array([0, 0, 1, 1])
+    rows = drawn_rows(Rows(X, y, np.array([3.0, 2.0, 1.0, 5.0]), np.ones(4)))
+    np.testing.assert_array_equal(rows.X[:, 0], [0.0, 1.0, 1.0, 1.0, 2.0])
+    np.testing.assert_array_equal(rows.y, [0, 0, 0, 1, 1])
+    np.testing.assert_array_equal(rows.copies, [3.0, 1.0, 1.0, 1.0, 5.0])
+    halves = drawn_rows(Rows(X, y, np.array([3.0, 2.5, 1.0, 5.0]), np.ones(4)))
+    np.testing.assert_array_equal(halves.copies, [3.0, 2.5, 1.0, 5.0])
+
+
+@pytest.mark.parametrize("estimator", [*CHAINS, MultigradeRegressorCV, MultigradeClassifierCV])
+def test_where_no_penalty_beats_a_constant_the_constant_stays(estimator):
+    rng = np.random.default_rng(2)
+    X, y = rng.standard_normal((60, 8)), rng.standard_normal(60)
+    more = {} if estimator in CHAINS else {"n_alphas": 2}
+    model = small(estimator, **more).fit(X, targets(estimator, y))
+    assert model.n_grades_ == 1
+    assert model.grades_[0].n_neurons == 0
+    assert model.stop_reason_.startswith("Grade 1 is trivial")
 
 
 @pytest.mark.parametrize("estimator", CHAINS)
@@ -376,7 +399,10 @@ def test_a_fit_says_what_it_does(capsys):
     assert lines[1] == "alpha=0.01:"
     assert lines[2].startswith("Grade 1: validation loss 0.")
     assert lines[lines.index("alpha=0.003:") + 1].startswith("Grade 1: validation loss 0.")
-    assert lines[lines.index("All rows:") + 1].startswith("Grade 1: ")
+    whole = next(
+        k for k, text in enumerate(lines) if text.startswith("All rows, 1 grade from alpha=")
+    )
+    assert lines[whole + 1].startswith("Grade 1: ")
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from convexgrade.estimators.rows import (
     Rows,
     checked_weights,
     distinct_rows,
+    drawn_rows,
     effective_number,
     quiet_sums,
     refuse_huge,
@@ -112,9 +113,9 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights; a weight of 2 is the row twice, 0 leaves it out. Where positive
-            weights below 1 show that they are no counts of rows, ``alpha="auto"`` takes
-            ``sum(w)**2 / sum(w**2)``, their effective number, for how many rows there are.
+            Non-negative weights; a weight of 2 is the row twice, 0 leaves it out. For how many rows
+            there are, ``alpha="auto"`` takes their effective number ``sum(w)**2 / sum(w**2)``; copies of
+            a row are one, unless others of the same X have different targets.
 
         Returns
         -------
@@ -160,7 +161,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             if last is not None:
                 del self._progress
             self._learn_from(distinct_rows(given))
-            self._choose(given, effective_number(given.copies[given.weights > 0.0]))
+            self._choose(given, effective_number(drawn_rows(given).copies))
             first_network = None if last is None else self._first_network(last)
         else:
             self._coding = self._continued(given.y)

@@ -16,12 +16,13 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from convexgrade.estimators.deep import DeepChain, Part
-from convexgrade.estimators.rows import Rows, distinct_rows, single_rows
+from convexgrade.estimators.rows import Rows, distinct_rows, drawn_rows
 from convexgrade.multigrade import ChainPlan
 from convexgrade.network import Network
 from convexgrade.reading import Reading
 from convexgrade.selection import (
     Fold,
+    Path,
     Selection,
     given_penalties,
     is_better,
@@ -145,13 +146,13 @@ class CrossValidated(DeepChain):
         parts = list(self._parts(given))
         if not parts:
             raise ValueError(f"cv={self.cv!r} has no folds.")
-        alphas = self._penalties(given, plan, usual)
+        path = self._penalties(given, plan, usual)
         folds = self._folds(parts, self._reading)
-        self._selection = self._selected(folds, plan, alphas, usual, self._reading)
+        self._selection = self._selected(folds, plan, path, usual, self._reading)
         for said, reading in self._other_readings(distinct_rows(given)):
             self._reporter(level=1)(said)
-            found, alpha = self._selection, np.array([self._selection.alpha])
-            also = self._selected(self._folds(parts, reading), plan, alpha, usual, reading)
+            found, same = self._selection, Path(np.array([self._selection.alpha]))
+            also = self._selected(self._folds(parts, reading), plan, same, usual, reading)
             chosen, trials = found.chosen, (*found.trials, *also.trials)
             if is_better(also.chosen, chosen, folds):
                 self._reading, chosen = reading, also.chosen
@@ -164,10 +165,10 @@ class CrossValidated(DeepChain):
             self._progress = replace(self._progress, verdict=verdict)
 
     def _selected(
-        self, folds: list[Fold], plan: ChainPlan, alphas: Array, usual: float, reading: Reading
+        self, folds: list[Fold], plan: ChainPlan, path: Path, usual: float, reading: Reading
     ) -> Selection:
         report = self._reporter(level=1)
-        found = select(folds, plan, self._handover(), alphas, usual, self.n_jobs, report)
+        found = select(folds, plan, self._handover(), path, usual, self.n_jobs, report)
         log_tails, distances = reading.tails.draws_in, reading.reads_distances
         return found._replace(
             trials=tuple(
@@ -175,14 +176,14 @@ class CrossValidated(DeepChain):
             )
         )
 
-    def _penalties(self, given: Rows, plan: ChainPlan, usual: float) -> Array:
+    def _penalties(self, given: Rows, plan: ChainPlan, usual: float) -> Path:
         if self.alphas is None:
             data = self._data(distinct_rows(given))
             return penalty_path(data, plan, int(self.n_alphas), float(self.eps), usual)
-        return np.unique(given_penalties(self.alphas))
+        return Path(np.unique(given_penalties(self.alphas)))
 
     def _parts(self, given: Rows) -> Iterator[Part]:
-        """Yield the rows of the folds; where these are drawn here, of single rows."""
+        """Yield the rows of the folds; where these are drawn here, with all copies of a row in one."""
         if given.groups is not None and not hasattr(self.cv, "split"):
             name = f"cv={self.cv!r}" if self._draws_folds else "cv, a list of splits,"
             raise ValueError(
@@ -190,7 +191,7 @@ class CrossValidated(DeepChain):
                 f"such as GroupKFold(5)."
             )
         if self._draws_folds:
-            given = single_rows(given)
+            given = drawn_rows(given)
         tried = _TRIED if self.cv is None and len(given.X) >= _MANY else None
         splits = self._splitter().split(given.X, given.y, given.groups)
         for fold, (train, held_out) in enumerate(islice(splits, tried)):

@@ -26,7 +26,7 @@ from convexgrade.correction import (
 )
 from convexgrade.energy import Energy
 from convexgrade.estimators.base import BaseChain
-from convexgrade.estimators.rows import Rows, distinct_rows, single_rows
+from convexgrade.estimators.rows import Rows, distinct_rows, drawn_rows
 from convexgrade.estimators.targets import (
     ClassifierTargets,
     RegressorTargets,
@@ -39,6 +39,7 @@ from convexgrade.reading import AS_IT_IS, Reading, heavy_tails
 from convexgrade.selection import (
     Fold,
     Tried,
+    asks_for_larger,
     deepen,
     is_better,
     lasting,
@@ -71,7 +72,8 @@ STOPPING: dict[str, list[Any]] = {
     "early_stopping": ["boolean", StrOptions({"auto"})],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
 }
-_SHARES = 1.0, 0.3, 3.0, 10.0  # of the usual penalty, that "auto" tries where rows are held out
+_SHARES = 1.0, 0.3, 3.0, 10.0  # of the usual penalty, that "auto" tries where rows are held out;
+_LARGER = 3.0  # and then so many times the last one, as long as that is of use
 _ENOUGH = 40  # rows from which "auto" holds some out
 
 
@@ -180,7 +182,7 @@ class ManyGrades(DeepChain):
         return self._alpha if isinstance(self.alpha, str) else float(self.alpha)
 
     def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> Iterator[None]:
-        rows = single_rows(given)
+        rows = drawn_rows(given)
         if self._holds_out(rows):
             yield from self._grow_as_deep_as_tried(rows, plan, continues)
             return
@@ -209,7 +211,8 @@ class ManyGrades(DeepChain):
             corrects = was or corrected[-1] < losses[-1]
             losses = corrected if corrects else losses
         data, plan = self._data(distinct), replace(plan, n_grades=len(losses))
-        self._reporter(level=1)("All rows:")
+        told = "1 grade" if len(losses) == 1 else f"{len(losses)} grades"
+        self._reporter(level=1)(f"All rows, {told} from alpha={plan.alpha:.3g} on:")
         for whole in self._growing(before or self._begin(data), data, plan):
             held_out = losses[: len(whole.chain)]
             self._progress = replace(whole, validation_loss=held_out, verdict="")
@@ -233,7 +236,9 @@ class ManyGrades(DeepChain):
         chooses = before is None and isinstance(self.alpha, str)
         best: Tried | None = None
         with Parallel(n_jobs=self.n_jobs) as run:
-            for share in _SHARES if chooses else (1.0,):
+            shares = list(_SHARES if chooses else (1.0,))
+            while shares:
+                share = shares.pop(0)
                 here = replace(plan, alpha=share * plan.alpha, settings=rough)
                 self._reporter(level=1)(f"alpha={here.alpha:.3g}:")
                 for tried in deepen(folds, here, self._handover(), least=least, run=run):
@@ -245,6 +250,8 @@ class ManyGrades(DeepChain):
                         )
                 if best is None or min(tried.losses) < min(best.losses):
                     best, self._alpha = tried, tried.alpha
+                if chooses and not shares and asks_for_larger(best, tried, folds, plan.loss):
+                    shares.append(_LARGER * share)
         assert best is not None
         best = best._replace(losses=lasting(best.losses, least))
         return best, replace(plan, alpha=self._alpha)
@@ -325,10 +332,7 @@ class ManyGrades(DeepChain):
             )
 
     def _parts(self, rows: Rows) -> Iterator[Part]:
-        """Yield rows to train on and rows held out, of classes some of each where they are not rare.
-
-        Copies of a row can be on both sides, as in rows to come.
-        """
+        """Yield rows to train on and rows held out, of classes some of each where they are not rare."""
         labels = rows.y if is_classifier(self) else np.zeros(len(rows.X))
         for part in parts_held_out(labels, float(self.validation_fraction), self._seed):
             train = np.setdiff1d(np.arange(len(rows.X)), part)

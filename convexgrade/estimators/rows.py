@@ -91,28 +91,12 @@ def checked_weights(sample_weight: ArrayLike | None, X: Array) -> Array:
 
 
 def effective_number(weights: Array) -> float:
-    """Return of how many rows positive weights speak: their sum, unless some below 1 are no counts.
+    """Return of how many rows positive weights speak: Kish's effective number, whatever their unit.
 
-    Then Kish's effective number, with which the variance of a weighted mean falls, whatever the unit.
+    With it the variance of a weighted mean falls.
     """
-    if weights.min() >= 1.0:
-        return float(weights.sum())
     shares = weights / weights.max()  # squares of very small weights would be 0
     return float(shares.sum() ** 2 / (shares**2).sum())
-
-
-def single_rows(given: Rows) -> Rows:
-    """Return the rows of positive weight, one by one: what is to be drawn from them depends on no order.
-
-    A row of weight 2 is the row twice, as long as weights are whole and copies take little memory.
-    """
-    rows = given.take(given.weights > 0.0)
-    _, copy_of = np.unique(_table(rows), axis=0, return_inverse=True)
-    rows = rows.take(np.lexsort((rows.copies, copy_of)))
-    if rows.copies.sum() * rows.X.shape[1] > _SINGLE or np.any(rows.copies % 1.0):
-        return rows
-    single = rows.take(np.repeat(np.arange(len(rows.X)), rows.copies.astype(np.intp)))
-    return single._replace(copies=np.ones(len(single.X)))
 
 
 def distinct_rows(given: Rows) -> Rows:
@@ -125,6 +109,24 @@ def distinct_rows(given: Rows) -> Rows:
     _, first, copy_of = np.unique(_table(rows), axis=0, return_index=True, return_inverse=True)
     copies = np.bincount(copy_of, rows.copies).astype(np.float64)
     return rows.take(first)._replace(copies=copies)
+
+
+def drawn_rows(given: Rows) -> Rows:
+    """Return the rows of positive weight as they are drawn, to be held out or not; in no given order.
+
+    Copies of a row go together, as one row of their weight: some on either side would let a chain judge
+    itself by what it knows by heart. But where equal X have different targets, how many copies these
+    have is what is to be learnt. There a row of weight 2 is the row twice, drawn one by one, as long as
+    weights are whole and copies take little memory.
+    """
+    rows = distinct_rows(given)
+    _, place, targets = np.unique(rows.X, axis=0, return_inverse=True, return_counts=True)
+    apart = targets[place.ravel()] > 1
+    times = np.where(apart, rows.copies, 1.0)
+    if times.sum() * rows.X.shape[1] > _SINGLE or np.any(times % 1.0):
+        return rows
+    index = np.repeat(np.arange(len(rows.X)), times.astype(np.intp))
+    return rows._replace(copies=rows.copies / times).take(index)
 
 
 def _table(rows: Rows) -> Array:
