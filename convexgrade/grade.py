@@ -375,7 +375,7 @@ def _sketched(
     rng: np.random.Generator,
     report: Report,
 ) -> tuple[Point, int]:
-    return sketched(program, first, _budget(settings), rng), 1
+    return sketched(program, first, _budget(settings), settings.max_neurons, rng), 1
 
 
 def _completed(
@@ -383,9 +383,11 @@ def _completed(
 ) -> Point:
     """Let ReLU neurons of high price join the patterns until there are none, or nothing is gained.
 
-    Only while solves are so cheap that the many rounds of pure column generation are affordable.
+    Only while solves are so cheap that the many rounds of pure column generation are affordable. And
+    not where a limit of the width asks for fewer neurons already: a cut to them keeps few of those.
     """
-    if not program.cones:
+    limit = settings.max_neurons
+    if not program.cones or (limit is not None and len(point.groups) > limit):
         return point
     n, d = program.X.shape
     for _ in range(_COMPLETIONS):

@@ -42,7 +42,7 @@ from convexgrade.network import (
     scale_output,
 )
 from convexgrade.program import Program
-from convexgrade.scaling import scaling_between, standard_scaling, whitened
+from convexgrade.scaling import scaling_between, standard_scaling, whitened, within_row_space
 from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
@@ -114,6 +114,12 @@ class Chain:
     def grades(self) -> tuple[Grade, ...]:
         """The grades alone."""
         return tuple(link.grade for link in self.links)
+
+    @property
+    def first_network(self) -> Network:
+        """The network of the first grade as it reads scaled columns, before they are combined."""
+        scaling, grade = self.links[0]
+        return grade.network if scaling.mix is None else _combining(grade.network, scaling.mix)
 
     def walk(self, X: Array) -> Iterator[Step]:
         """Yield what each grade meets, and last what a further grade would: its *unscaled* input."""
@@ -193,7 +199,7 @@ class ChainPlan:
         Determines all randomness; grade l draws from (seed, l) alone, so that a chain grown in two
         fits equals one grown at once.
     first_network : Network or None
-        Network from which the search of the first grade starts as well.
+        Network from which the search of the first grade starts as well; it reads scaled columns.
     alpha_decay : float
         Factor of the penalty from each grade to the next.
     whiten : bool
@@ -351,6 +357,8 @@ def _next_program(chain: Chain, data: Data, plan: ChainPlan) -> _Next:
         scaling = standard_scaling(features, data.weights)
     else:
         scaling = Scaling(np.zeros(features.shape[1]), np.ones(features.shape[1]))
+    if scaling.mix is None and features.shape[1] > len(features):
+        scaling = within_row_space(scaling, features)
     step, index = Step(scaling.apply(features), offset), len(chain)
     return _Next(
         scaling, _state(step, data, plan.loss, plan.penalty(index), plan.settings_of(index))
@@ -360,8 +368,15 @@ def _next_program(chain: Chain, data: Data, plan: ChainPlan) -> _Next:
 def _add_grade(chain: Chain, data: Data, plan: ChainPlan, report: Report) -> Chain:
     scaling, program = _next_program(chain, data, plan)
     first = plan.first_network if not chain.links else None
+    if first is not None and scaling.mix is not None:
+        first = _combining(first, scaling.mix.T)
     grade = fit_grade(program, plan.settings_of(len(chain)), (plan.seed, len(chain)), first, report)
     return replace(chain, links=(*chain.links, Link(scaling, grade)))
+
+
+def _combining(network: Network, mix: Array) -> Network:
+    """Return the network that reads columns of which ``network`` reads the combinations ``mix``."""
+    return read_unscaled(network, Scaling(np.zeros(len(mix)), np.ones(len(mix)), mix))
 
 
 def _state(step: Step, data: Data, loss: Loss, alpha: float, settings: Settings) -> Program:

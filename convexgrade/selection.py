@@ -333,7 +333,7 @@ def select(
 
         for alpha in np.sort(path.alphas)[::-1].tolist():
             one = at(alpha)
-            starts = [progress.chain.grades[0].network for progress in one.chains]
+            starts = [progress.chain.first_network for progress in one.chains]
             tried.append(one._replace(chains=()))
             best = min(tried, key=_least)
             if alpha * _FAR <= best.alpha:

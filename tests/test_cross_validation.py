@@ -492,7 +492,8 @@ def selected(losses, alphas, usual, monkeypatch):
     monkeypatch.setattr(selection, "deepen", deepen)
     folds = [selection.Fold(rows, rows)]
     plan, handover = model._plan(), model._handover()
-    return selection.select(folds, plan, handover, np.array(alphas), usual, None, lambda line: None)
+    path = selection.Path(np.array(alphas))
+    return selection.select(folds, plan, handover, path, usual, None, lambda line: None)
 
 
 @pytest.mark.parametrize(

@@ -304,19 +304,21 @@ def test_grades_stay_where_chains_without_some_rows_have_fewer(correction):
     ("estimator", "n_grades", "n", "noise", "shares"),
     [
         (MultigradeRegressor, 1, 120, 0.01, [0.3]),
-        (MultigradeRegressor, 1, 120, 3.0, [10.0]),
+        (MultigradeRegressor, 1, 120, 3.0, [10.0, 30.0]),
         (MultigradeClassifier, 2, 200, 0.1, [0.3, 1.0]),  # where rounding decides
         (MultigradeClassifier, 1, 120, 1.0, [3.0]),
     ],
 )
-def test_alpha_auto_is_the_best_of_four_on_the_rows_held_out(estimator, n_grades, n, noise, shares):
+def test_alpha_auto_is_the_best_of_those_tried_on_the_rows_held_out(
+    estimator, n_grades, n, noise, shares
+):
     X, y = make_data(n=n, noise=noise)
     y = targets(estimator, y)
     model = small(estimator, n_grades=n_grades, early_stopping=True, **HALF).fit(X, y)
     parts, plan = list(model._parts(rows_of(model, X, y))), model._plan()
     folds = model._folds(parts, model._reading)
     losses, usual = {}, usual_penalty(*X.shape)
-    for factor in (0.3, 1.0, 3.0, 10.0):
+    for factor in (0.3, 1.0, 3.0, 10.0, 30.0):
         here = replace(plan, alpha=factor * usual, settings=plan.settings.rough())
         *_, tried = selection.deepen(folds, here, model._handover())
         losses[factor] = min(tried.losses)

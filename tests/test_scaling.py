@@ -2,10 +2,17 @@
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 
-from convexgrade import MultigradeRegressor
+from convexgrade import ConvexReLURegressor, MultigradeClassifier, MultigradeRegressor, certify
 from convexgrade.network import HIDDEN_AND_INPUTS, Handover
-from convexgrade.scaling import scaling_between, standard_scaling, target_scaling, whitened
+from convexgrade.scaling import (
+    scaling_between,
+    standard_scaling,
+    target_scaling,
+    whitened,
+    within_row_space,
+)
 
 WEIGHTS = np.full(50, 0.02)
 
@@ -61,6 +68,62 @@ def test_standard_scaling_makes_constant_columns_0_on_all_rows():
     np.testing.assert_array_equal(scaled[:, :2], 0.0)
     np.testing.assert_array_equal(scaling.apply(np.full((1, 4), 7.0))[:, :2], 0.0)
     np.testing.assert_allclose(scaled[:, 2:].std(axis=0), 1.0)
+
+
+def test_columns_beyond_the_rows_are_rotated_away():
+    H = np.random.default_rng(0).standard_normal((20, 50))
+    H[:, 7] = 3.0
+    scaling = standard_scaling(H, WEIGHTS[:20])
+    turned = within_row_space(scaling, H)
+    whole, few = scaling.apply(H), turned.apply(H)
+    assert few.shape == (20, 19)  # centred rows add up to 0
+    np.testing.assert_allclose(few @ few.T, whole @ whole.T, atol=1e-12)
+    none = within_row_space(standard_scaling(np.ones((5, 9)), np.ones(5)), np.ones((5, 9)))
+    assert np.abs(none.apply(np.ones((5, 9)))).max() == 0.0
+
+
+@pytest.mark.parametrize("activation", ["relu", "gated_relu"])
+@pytest.mark.parametrize("estimator", [MultigradeRegressor, MultigradeClassifier])
+def test_wide_tables_have_the_program_of_their_rows(estimator, activation):
+    """An orthogonal change of columns changes nothing, nor do 100 columns more than there are rows."""
+    rng = np.random.default_rng(0)
+    F, Q = rng.standard_normal((40, 5)), np.linalg.qr(rng.standard_normal((150, 150)))[0][:5]
+    y = F[:, 0] if estimator is MultigradeRegressor else F[:, 0] > 0.0
+    model = estimator(
+        0.01,
+        n_grades=2,
+        early_stopping=False,
+        standardize=False,
+        activation=activation,
+        patterns="sampled",
+        n_patterns=20,
+        random_state=0,
+    )
+    wide = clone(model).fit(F @ Q, y)
+    assert [c.relative_gap < 1e-4 for c in wide.certificates_] == [True, True]
+    for again, stored in zip(certify(wide, F @ Q, y), wide.certificates_, strict=True):
+        assert again.primal == pytest.approx(stored.primal, rel=1e-9)
+    H, network = F @ Q, wide.network_.grades[0]
+    primal = wide.train_loss_[0] + 0.01 * network.penalty / wide._coding.scaling.scale[0]
+    assert wide.certificates_[0].primal == pytest.approx(primal, rel=1e-9)
+    # What stands at right angles to all rows is not seen.
+    beside = rng.standard_normal((40, 150))
+    beside -= beside @ Q.T @ Q
+    np.testing.assert_allclose(network.forward(H + beside), network.forward(H), atol=1e-9)
+
+
+def test_a_fit_begins_with_the_last_one_on_wide_tables_as_well():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((30, 60))
+    y = np.abs(X[:, 0]) + X[:, 1]
+    model = ConvexReLURegressor(0.02, n_patterns=5, warm_start=True, random_state=0).fit(X, y)
+    first = model._first_network(model._progress.chain)
+    H = model._progress.chain.links[0].scaling
+    whole = (X - H.center) / H.scale
+    np.testing.assert_allclose(
+        first.forward(whole), model.grades_[0].network.forward(H.apply(X)), atol=1e-12
+    )
+    assert model.fit(X, y).certificate_.primal <= model.certificate_.primal * (1.0 + 1e-9)
 
 
 def test_targets_that_are_constant_are_centred():

@@ -32,7 +32,7 @@ class OneGrade(BaseChain):
     def _first_network(self, last: Chain) -> Network | None:
         if not self.warm_start:
             return None
-        network = last.grades[0].network
+        network = last.first_network
         shape = self.n_features_in_, self._coding.scaling.center.size
         fits = shape == (len(network.hidden_coef), network.output_coef.shape[1])
         return network if fits else None
