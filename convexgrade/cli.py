@@ -50,8 +50,9 @@ _PARAMETERS = tuple(
     )
     if name != "warm_start"  # it speaks of a second fit of the same object
 )
+_DEFAULTS: dict[str, Any] = {"random_state": 0}  # here, other than those of the estimators
 _PICTURE = Path("convexgrade.png")
-_CHAIN: dict[str, Any] = {"random_state": 0}
+_CHAIN = _DEFAULTS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -141,6 +142,9 @@ def _add_parameters(group: Any) -> None:
         text = " ".join(f"For {task}: {one}" for task, one in said.items())
         if len(said) == len(documented) and len(set(said.values())) == 1:
             text = next(iter(said.values()))
+        if name == "random_state":
+            text = re.sub(r"default=\w+", f"default={_DEFAULTS[name]}", text)
+            text += " None gives another model in every run."
         group.add_argument(
             "--" + name.replace("_", "-"),
             dest=name,
@@ -253,7 +257,7 @@ def _given_parameters(arguments: argparse.Namespace, estimator: Any) -> dict[str
     for name, value in given.items():
         if value is None and known[name].default == "none":  # a word, of this parameter
             given[name] = "none"
-    return given
+    return {**_DEFAULTS, **given}
 
 
 def _fit_and_tell(estimator: Any, X: Any, y: Any, shown: dict[str, tuple[Any, Any]]) -> None:

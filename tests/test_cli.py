@@ -139,6 +139,23 @@ def test_the_model_is_that_of_one_fit_with_these_parameters(run, alpha, correcti
     assert model.parameters == estimator.get_params()
 
 
+def test_a_second_run_gives_the_same_model_unless_it_is_told_otherwise(run):
+    without = [word for word in FAST if word not in ("--random-state", "0")]
+    assert len(without) == len(FAST) - 2
+
+    def predictions(*options):
+        run("fit", "data.csv", "--target", "price", *without, *options)
+        model = load_model("model.npz")
+        return model.parameters["random_state"], model.predict(_table())
+
+    seed, first = predictions()
+    assert seed == 0
+    np.testing.assert_array_equal(predictions()[1], first)
+    seed, other = predictions("--random-state", "none")
+    assert seed is None
+    assert (other != first).any()
+
+
 def test_predict_writes_one_column_named_after_the_target(run, price_model):
     _, out, _ = run("predict", "model.npz", "data.csv")
     lines = out.splitlines()
@@ -432,6 +449,8 @@ def test_help_is_no_error(capsys):
     assert (
         '--class-weight VALUE For classification: dict, "balanced" or None, default=None.' in said
     )
+    assert "--random-state VALUE int, RandomState instance or None, default=0. Determines" in said
+    assert "None gives another model in every run." in said
 
 
 def test_the_version_is_that_of_the_package(capsys):
