@@ -40,7 +40,7 @@ from convexgrade.datasets import load_energy
 from convexgrade.display import GradesDisplay, error_metric
 from convexgrade.estimators import MultigradeClassifier, MultigradeRegressor
 from convexgrade.export import TableModel, load_model, save_model, written_whole
-from convexgrade.tables import guess_task, holds_numbers, read_table, tell_names
+from convexgrade.tables import are_too_many, guess_task, holds_numbers, read_table, tell_names
 
 _ESTIMATORS = {"regression": MultigradeRegressor, "classification": MultigradeClassifier}
 _PARAMETERS = tuple(
@@ -246,6 +246,12 @@ def _task(values: Any, target: str, task: str) -> str:
         task = guess_task(values)
         kind = f"{values.nunique()} distinct values of type {values.dtype}"
         print(f"Task: {task}, as {target!r} has {kind}.")
+    if task == "classification" and are_too_many(values):
+        raise ValueError(
+            f"Column {target!r} has {values.nunique()} different values in {len(values)} rows, as "
+            f"{values.tolist()[0]!r}: too many for classes. Choose a column whose values recur; if "
+            "they are quantities, write them as plain numbers, such as 1234.5, and choose regression."
+        )
     return task
 
 

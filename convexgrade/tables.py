@@ -15,9 +15,11 @@ from convexgrade.columns import check_distinct
 _NO_NUMBER = ("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "none")
 _TRUTH = {"true": True, "false": False}
 _FEW = 20  # distinct numbers that can be names of classes or categories: more are quantities
-_REPEATED = 2  # rows of each class, on average, without which numbers are no classes
+_REPEATED = 2  # rows of each class, on average, without which there are too many of them
+_TINY = 10  # rows among which chance alone can leave most classes with one
 _ALL_DIFFERENT = 0.9  # distinct texts a row from which on they are names rather than categories
 _MOSTLY = 0.9  # share of the values that are numbers, with which the others must be mistakes
+_MARKS = re.compile(r"\s*[$€£¥%]\s*|,")  # of currencies, percentages, thousands
 _PADDED = re.compile(r"[+-]?0\d+")  # a code in digits
 
 
@@ -116,17 +118,19 @@ def _typed(column: Any, *, keep_padded: bool) -> Any:
     strange = written[numbers.isna()]
     if strange.empty:
         return numbers.reindex(known.index)
-    without = pd.to_numeric(written.str.replace(",", ""), errors="coerce")
-    if without.nunique() <= _FEW:
+    without = pd.to_numeric(written.str.replace(_MARKS, "", regex=True), errors="coerce")
+    if without.nunique() <= _FEW or without.isna().sum() > (1.0 - _MOSTLY) * len(written):
         return column
     first = f"{strange.iloc[0]!r} in data row {strange.index[0] + 1}"
-    if without.notna().all():
-        raise ValueError(f"column {column.name!r} holds numbers with commas, as {first}.")
-    if len(strange) <= (1.0 - _MOSTLY) * len(written):
+    mark = _MARKS.search(strange.iloc[0])
+    if mark and pd.notna(without[strange.index[0]]):
         raise ValueError(
-            f"column {column.name!r} holds numbers, but {first}. Cells without a value must be empty."
+            f"column {column.name!r} holds numbers with {mark[0].strip()!r}, as {first}. Write them as "
+            "plain numbers, such as 1234.5."
         )
-    return column
+    raise ValueError(
+        f"column {column.name!r} holds numbers, but {first}. Cells without a value must be empty."
+    )
 
 
 def tell_names(frame: Any) -> list[str]:
@@ -147,6 +151,11 @@ def guess_task(values: Any) -> str:
     few = 2 <= n_values <= min(_FEW, len(values) / _REPEATED)
     few_integers = is_integer_dtype(values) and few
     return "classification" if few_integers or not holds_numbers(values) else "regression"
+
+
+def are_too_many(values: Any) -> bool:
+    """Return whether values are too many for classes: most would have a single row to learn from."""
+    return bool(len(values) > _TINY and values.nunique() > len(values) / _REPEATED)
 
 
 def holds_numbers(values: Any) -> bool:

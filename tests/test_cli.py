@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from convexgrade import MultigradeRegressor, cli
+from convexgrade import MultigradeClassifier, MultigradeRegressor, cli
 from convexgrade.cli import main
 from convexgrade.columns import encode
 from convexgrade.export import load_model
@@ -391,6 +391,26 @@ def test_regression_of_text_is_refused(fails):
 def test_classification_of_real_numbers_is_refused(fails):
     message = fails("fit", "data.csv", "--target", "price", "--task", "classification", *FAST)
     assert "'price' has numbers with fractions: they are no classes." in message
+
+
+@pytest.mark.parametrize(
+    ("cells", "options", "example"),
+    [
+        ([f"n{i}" for i in range(40)], [], "'n0'"),
+        ([f"n{i % 21}" for i in range(40)], ["--task", "classification"], "'n0'"),
+        (range(40), ["--task", "classification"], "0"),
+        ([f"${i}.50" for i in range(19)] + [None] * 21, [], "'$0.50'"),
+    ],
+)
+def test_a_target_whose_values_hardly_recur_is_refused(cells, options, example, fails, monkeypatch):
+    monkeypatch.setattr(MultigradeClassifier, "_fitting", lambda *_: pytest.fail("it was fitted"))
+    _table().assign(name=cells).to_csv("data.csv", index=False)
+    message = fails("fit", "data.csv", "--target", "name", *FAST, *options)
+    assert "Column 'name' has " in message
+    assert (
+        f" rows, as {example}: too many for classes. Choose a column whose values recur" in message
+    )
+    assert "such as 1234.5" in message
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype
 
-from convexgrade.tables import guess_task, holds_numbers, read_table, tell_names
+from convexgrade.tables import are_too_many, guess_task, holds_numbers, read_table, tell_names
 
 LARGE = pytest.approx(1e20, rel=1e-15)  # pandas 2 reads the next number
 
@@ -71,8 +71,28 @@ def test_a_mistake_among_numbers_is_named(read):
     message = refused(read, column(*numbers[:30], "1.2x", *numbers[30:]))
     assert "column 'x' holds numbers, but '1.2x' in data row 31." in message
     assert "Cells without a value must be empty." in message
-    with_commas = [f"{i},{i}00" for i in range(1, 30)]
-    assert "numbers with commas, as '1,100' in data row 1" in refused(read, column(*with_commas))
+
+
+@pytest.mark.parametrize(
+    ("written", "mark"),
+    [
+        ("{},{}00", ","),
+        ("${}34.30", "$"),
+        ("-$1,{}34.3", "$"),
+        ("{}%", "%"),
+        ("{} %", "%"),
+        ("€{}", "€"),
+        ("{}\N{NO-BREAK SPACE}€", "€"),
+        ("£{}.5", "£"),
+    ],
+)
+def test_numbers_with_other_signs_are_named(written, mark, read):
+    cells = [written.format(i, i) for i in range(1, 30)]
+    expected = f"column 'x' holds numbers with {mark!r}, as {cells[0]!r} in data row 1. Write them"
+    assert expected in refused(read, column(*cells))
+    plain = [str(i / 7) for i in range(12)]
+    assert f"as {cells[0]!r} in data row 13." in refused(read, column(*plain, *cells, "free"))
+    assert list(read(column(*cells[:9] * 5))["x"]) == cells[:9] * 5  # few: categories
 
 
 @pytest.mark.parametrize(
@@ -80,6 +100,8 @@ def test_a_mistake_among_numbers_is_named(read):
     [
         ["0", "1", "2", "3+"] * 10,  # few numbers: categories
         [*map(str, range(30)), *(f"V{i}" for i in range(10))],  # many texts: codes
+        [*(f"${i}" for i in range(30)), *(f"V{i}" for i in range(10))],
+        [f"{i}-{i}" for i in range(30)],
     ],
 )
 def test_numbers_among_texts_are_texts(cells, read):
@@ -99,6 +121,17 @@ def test_names_are_texts_that_hardly_recur():
     ).assign(number=range(n))
     assert tell_names(frame) == ["name", "nearly"]
     assert tell_names(frame[:1]) == []
+
+
+def test_values_that_hardly_recur_are_too_many_for_classes():
+    n = 40
+    names = pd.Series([f"n{i}" for i in range(n)], dtype="string")
+    half = pd.Series([f"n{i // 2}" for i in range(n)], dtype="string")
+    assert are_too_many(names)
+    assert not are_too_many(half)
+    assert are_too_many(pd.concat([half[:-2], pd.Series(["a", "b"])]))
+    assert are_too_many(names[:11])
+    assert not are_too_many(names[:10])
 
 
 @pytest.mark.parametrize(
