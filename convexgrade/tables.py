@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Collection
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +14,7 @@ from convexgrade.columns import check_distinct
 # What stands for no value among numbers. Among texts it is a word like others ("None", the country
 # "NA"), and only an empty cell has no value.
 _NO_NUMBER = ("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "none")
+_OTHER_SEPARATORS = ";\t"  # in the line of names, where it has no comma
 _TRUTH = {"true": True, "false": False}
 _FEW = 20  # distinct numbers that can be names of classes or categories: more are quantities
 _REPEATED = 2  # rows of each class, on average, without which there are too many of them
@@ -31,6 +33,8 @@ def read_table(
     labels: Collection[str] = (),
 ) -> Any:
     """Read a CSV file with a line of names.
+
+    Cells separated by semicolons or tabs, as the line of names shows, are read too, with a warning.
 
     Parameters
     ----------
@@ -53,7 +57,8 @@ def read_table(
     OSError
         If there is no such file.
     ValueError
-        If it is no such table, a name is there twice, or a column of numbers holds something else.
+        If it is no such table or not in UTF-8, a name is there twice, or a column of numbers holds
+        something else.
     """
     try:
         rows = _rows(path)
@@ -64,6 +69,8 @@ def read_table(
         for name in table:
             if name not in texts:
                 table[name] = _typed(table[name], keep_padded=name in labels)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: it is not UTF-8 text. Save it as CSV in UTF-8.") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if len(rows) == 1:
@@ -93,12 +100,22 @@ def _rows(path: Path) -> Any:
             source, header=None, dtype="string", keep_default_na=False, na_values=[""], **options
         )
 
-    found = rows()
+    separator = _separator(rows(nrows=1))
+    found = rows(sep=separator)
     if len(found.columns) == 1:  # then an empty line is a row with a missing value
-        found = rows(skip_blank_lines=False, names=[0])
+        found = rows(sep=separator, skip_blank_lines=False, names=[0])
         if pd.isna(found.iloc[0, 0]):
             raise ValueError("its first line is empty.")
+    elif separator != ",":
+        warnings.warn(f"{path} is read as separated by {separator!r}.", stacklevel=3)
     return found
+
+
+def _separator(first_row: Any) -> str:
+    """Return what separates the names in the first row, which was read as separated by commas."""
+    if len(first_row.columns) > 1:
+        return ","
+    return next((s for s in _OTHER_SEPARATORS if first_row[0].str.contains(s).any()), ",")
 
 
 def _typed(column: Any, *, keep_padded: bool) -> Any:

@@ -208,6 +208,15 @@ def test_an_empty_line_before_the_names_of_one_column_is_refused(run, fails):
     assert "one.csv: its first line is empty." in fails("predict", "model.npz", "one.csv")
 
 
+def test_a_table_with_semicolons_is_predicted_and_told(run, price_model):
+    _, expected, _ = run("predict", "model.npz", "data.csv")
+    _table().to_csv("new.csv", index=False, sep=";")
+    warnings.simplefilter("default")
+    status, out, err = run("predict", "model.npz", "new.csv")
+    assert (status, out) == (0, expected)
+    assert err == "convexgrade: warning: new.csv is read as separated by ';'.\n"
+
+
 def test_predictions_for_a_folder_that_is_missing_are_refused(fails, price_model):
     message = fails("predict", "model.npz", "data.csv", "--out", "nowhere/p.csv")
     assert message == "convexgrade: error: nowhere/p.csv: No such file or directory\n"

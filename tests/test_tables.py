@@ -95,6 +95,38 @@ def test_numbers_with_other_signs_are_named(written, mark, read):
     assert list(read(column(*cells[:9] * 5))["x"]) == cells[:9] * 5  # few: categories
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_other_separators_are_read_off_the_names_and_told(separator, read):
+    text = "x;y;z\n1;a,b;\n2,5;;0\n".replace(";", separator)
+    with pytest.warns(UserWarning, match=r"t\.csv is read as separated by ") as told:
+        table = read(text)
+    assert repr(separator) in str(told[0].message)
+    assert list(table) == ["x", "y", "z"]
+    assert list(table["x"]) == ["1", "2,5"]
+    assert table["y"].isna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("text", ["x;1,y\n1,2\n", '"x;1",y\n1,2\n'])
+def test_where_there_are_commas_they_separate(text, read):
+    assert list(read(text)) == ["x;1", "y"]
+
+
+def test_one_column_whose_quoted_name_has_another_separator_is_one(read):
+    assert list(read('"x;1"\n1\n\n2\n')["x;1"].isna()) == [False, True, False]
+
+
+@pytest.mark.parametrize("coding", ["latin-1", "utf-16"])
+def test_what_is_not_utf8_is_refused_with_what_to_do(coding, tmp_path):
+    for text in ("größe,y\n1,2\n", "x,y\n" + "1,2\n" * 100_000 + "groß,1\n"):
+        (tmp_path / "t.csv").write_bytes(text.encode(coding))
+        with pytest.raises(
+            ValueError, match=r"t\.csv: it is not UTF-8 text\. Save it as CSV in UTF-8"
+        ):
+            read_table(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_bytes(text.encode("utf-8-sig"))
+    assert list(read_table(tmp_path / "t.csv")) == ["x", "y"]
+
+
 @pytest.mark.parametrize(
     "cells",
     [
