@@ -40,7 +40,14 @@ from convexgrade.datasets import load_energy
 from convexgrade.display import GradesDisplay, error_metric
 from convexgrade.estimators import MultigradeClassifier, MultigradeRegressor
 from convexgrade.export import TableModel, load_model, save_model, written_whole
-from convexgrade.tables import are_too_many, guess_task, holds_numbers, read_table, tell_names
+from convexgrade.tables import (
+    are_too_many,
+    guess_task,
+    holds_numbers,
+    read_table,
+    tell_counts,
+    tell_names,
+)
 
 _ESTIMATORS = {"regression": MultigradeRegressor, "classification": MultigradeClassifier}
 _PARAMETERS = tuple(
@@ -216,11 +223,15 @@ def _split_target(frame: Any, target: str) -> tuple[Any, Any]:
     values = frame.pop(target)
     if holds_numbers(values):
         refuse_infinite(target, values.to_numpy(dtype=np.float64))
-    empty, names = [name for name in frame if frame[name].isna().all()], tell_names(frame)
-    for reason, dropped in (("without any value", empty), ("of texts all different", names)):
+    useless = {
+        "without any value": [name for name in frame if frame[name].isna().all()],
+        "of texts all different": tell_names(frame),
+        "without a name that counts the rows": tell_counts(frame),
+    }
+    for reason, dropped in useless.items():
         if dropped:
             print(f"Dropped {listed(dropped)} {reason}.")
-    frame = frame.drop(columns=[*empty, *names])
+            frame = frame.drop(columns=dropped)
     if not len(frame.columns):
         raise ValueError(f"No column is left to predict {target!r} from.")
     return frame, values

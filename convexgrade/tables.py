@@ -15,6 +15,7 @@ from convexgrade.columns import check_distinct
 # "NA"), and only an empty cell has no value.
 _NO_NUMBER = ("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "none")
 _OTHER_SEPARATORS = ";\t"  # in the line of names, where it has no comma
+_UNNAMED = "Unnamed: "  # before its number, the name that pandas gives to a column without
 _TRUTH = {"true": True, "false": False}
 _FEW = 20  # distinct numbers that can be names of classes or categories: more are quantities
 _REPEATED = 2  # rows of each class, on average, without which there are too many of them
@@ -82,7 +83,7 @@ def _names(first_row: Any) -> list[str]:
     """Return the names in a row of cells; columns without are named as pandas does it."""
     known = first_row.notna()
     return [
-        name if has else f"Unnamed: {i}"
+        name if has else f"{_UNNAMED}{i}"
         for i, (name, has) in enumerate(zip(first_row, known, strict=True))
     ]
 
@@ -157,6 +158,20 @@ def tell_names(frame: Any) -> list[str]:
         for name in frame
         if frame[name].dtype == "string"
         and frame[name].nunique() >= max(2.0, _ALL_DIFFERENT * frame[name].notna().sum())
+    ]
+
+
+def tell_counts(frame: Any) -> list[str]:
+    """Return the columns without a name that count the rows, from any number on: they are an index.
+
+    The index of the frame must be that of `read_table`, less the rows that were left out since.
+    """
+    return [
+        name
+        for name in frame
+        if name.startswith(_UNNAMED)
+        and holds_numbers(frame[name])
+        and (frame[name] - frame.index).nunique() == 1
     ]
 
 

@@ -319,6 +319,16 @@ def test_columns_that_teach_nothing_are_dropped(run):
     assert not {"void", "name"} & {column.name for column in load_model("model.npz").columns}
 
 
+def test_the_index_that_pandas_writes_is_dropped(run):
+    frame = _table()
+    frame.loc[3, "price"] = np.nan
+    frame.to_csv("data.csv")
+    _, out, _ = run("fit", "data.csv", "--target", "price", *FAST)
+    assert "Dropped column 'Unnamed: 0' without a name that counts the rows.\n" in out
+    names = [column.name for column in load_model("model.npz").columns]
+    assert names == ["size", "colour", "kind", "stars", "fair"]
+
+
 def test_a_chain_that_ends_early_says_why(run):
     status, out, _ = run("fit", "data.csv", "--target", "price", *FAST, "--alpha", "30")
     assert status == 0

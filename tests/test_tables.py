@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype
 
-from convexgrade.tables import are_too_many, guess_task, holds_numbers, read_table, tell_names
+from convexgrade.tables import (
+    are_too_many,
+    guess_task,
+    holds_numbers,
+    read_table,
+    tell_counts,
+    tell_names,
+)
 
 LARGE = pytest.approx(1e20, rel=1e-15)  # pandas 2 reads the next number
 
@@ -153,6 +160,13 @@ def test_names_are_texts_that_hardly_recur():
     ).assign(number=range(n))
     assert tell_names(frame) == ["name", "nearly"]
     assert tell_names(frame[:1]) == []
+
+
+def test_columns_without_a_name_that_count_the_rows_are_an_index(read):
+    text = ",,,,row,,y\n0,0,b,5,0,1,1\n1,2,a,6,1,2,1\n2,1,c,7,2,4,1\n"
+    assert tell_counts(read(text)) == ["Unnamed: 0", "Unnamed: 3"]
+    assert tell_counts(read(text).drop(index=1)) == ["Unnamed: 0", "Unnamed: 3"]
+    assert tell_counts(read(",y\n,1\n,2\n")) == []
 
 
 def test_values_that_hardly_recur_are_too_many_for_classes():
