@@ -195,7 +195,7 @@ def _fit(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--out {arguments.out} is a folder, or in a folder that does not exist.")
     if arguments.out.resolve() == arguments.data.resolve():
         raise ValueError(f"--out {arguments.out} is the table itself.")
-    table = read_table(arguments.data, labels=[arguments.target])
+    table = read_table(arguments.data)
     frame, values = _split_target(table, arguments.target)
     task = _task(values, arguments.target, arguments.task)
     estimator = _ESTIMATORS[task](**_given_parameters(arguments, _ESTIMATORS[task]))

@@ -23,15 +23,14 @@ _TINY = 10  # rows among which chance alone can leave most classes with one
 _ALL_DIFFERENT = 0.9  # distinct texts a row from which on they are names rather than categories
 _MOSTLY = 0.9  # share of the values that are numbers, with which the others must be mistakes
 _MARKS = re.compile(r"\s*[$€£¥%]\s*|,")  # of currencies, percentages, thousands
-_PADDED = re.compile(r"[+-]?0\d+")  # a code in digits
+_PADDED = r"0\d+"  # a code in digits
 
 
 def read_table(
     path: Path,
     *,
     only: Collection[str] | None = None,
-    texts: Collection[str] = (),
-    labels: Collection[str] = (),
+    texts: Collection[str] | None = None,
 ) -> Any:
     """Read a CSV file with a line of names.
 
@@ -43,10 +42,9 @@ def read_table(
         File or pipe.
     only : collection of str, optional
         Columns to be read; by default all.
-    texts : collection of str
-        Columns to be left as they are written.
-    labels : collection of str
-        Columns to be left as they are written if they hold numbers padded with zeros, as codes do.
+    texts : collection of str, optional
+        Columns to be left as they are written; no other then holds codes. By default those are texts
+        whose numbers are padded with zeros to one width, as codes are ("01003").
 
     Returns
     -------
@@ -68,8 +66,8 @@ def read_table(
             table = table.loc[:, table.columns.isin(only)]
         check_distinct(table, "it")
         for name in table:
-            if name not in texts:
-                table[name] = _typed(table[name], keep_padded=name in labels)
+            if texts is None or name not in texts:
+                table[name] = _typed(table[name], keep_codes=texts is None)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: it is not UTF-8 text. Save it as CSV in UTF-8.") from error
     except ValueError as error:
@@ -119,7 +117,7 @@ def _separator(first_row: Any) -> str:
     return next((s for s in _OTHER_SEPARATORS if first_row[0].str.contains(s).any()), ",")
 
 
-def _typed(column: Any, *, keep_padded: bool) -> Any:
+def _typed(column: Any, *, keep_codes: bool) -> Any:
     """Return a column of texts as the numbers or truth values that they are written for, if they are."""
     import pandas as pd
 
@@ -130,7 +128,7 @@ def _typed(column: Any, *, keep_padded: bool) -> Any:
     truth = written.str.lower()
     if truth.isin(_TRUTH).all():
         return known.str.lower().map(_TRUTH).astype("boolean")
-    if keep_padded and written.map(lambda text: bool(_PADDED.fullmatch(text))).any():
+    if keep_codes and _are_codes(written):
         return column
     numbers = pd.to_numeric(written, errors="coerce")
     strange = written[numbers.isna()]
@@ -149,6 +147,15 @@ def _typed(column: Any, *, keep_padded: bool) -> Any:
     raise ValueError(
         f"column {column.name!r} holds numbers, but {first}. Cells without a value must be empty."
     )
+
+
+def _are_codes(written: Any) -> bool:
+    """Return whether numbers are padded with zeros to a width that no other value falls short of.
+
+    A shorter one ("7" beside "012") shows that the zeros do not belong to it, as in typed quantities.
+    """
+    padded, width = written.str.fullmatch(_PADDED), written.str.len()
+    return bool(padded.any() and (width[~padded] >= width[padded].max()).all())
 
 
 def tell_names(frame: Any) -> list[str]:

@@ -237,6 +237,20 @@ def test_categories_that_look_like_numbers_stay_text(run):
     np.testing.assert_allclose(np.array(out.splitlines()[1:], dtype=float), expected)
 
 
+def test_codes_with_zeros_in_front_are_categories(run):
+    frame = _table().assign(colour=lambda f: f["colour"].map({"red": "01003", "blue": "90210"}))
+    frame.to_csv("data.csv", index=False)
+    run("fit", "data.csv", "--target", "price", *FAST)
+    model = load_model("model.npz")
+    [colour] = [column for column in model.columns if column.name == "colour"]
+    assert colour.categories == ("01003", "90210")
+    frame.assign(size=[f"0{i % 10}" for i in range(40)]).to_csv("new.csv", index=False)
+    status, out, err = run("predict", "model.npz", "new.csv")
+    assert (status, err) == (0, "")
+    expected = model.predict(frame.assign(size=[i % 10 for i in range(40)]))
+    np.testing.assert_allclose(np.array(out.splitlines()[1:], dtype=float), expected)
+
+
 def test_what_was_missing_is_told(run):
     frame = _table()
     frame.loc[:2, "size"], frame.loc[3, "colour"] = np.nan, None

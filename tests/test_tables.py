@@ -60,9 +60,26 @@ def test_words_for_nothing_are_words_among_others(read):
     assert read(column("NA", "", "NA"))["x"].isna().all()
 
 
-def test_padded_numbers_stay_codes_where_they_are_labels(read):
-    assert list(read(column("01", "02"), labels=["x"])["x"]) == ["01", "02"]
-    assert list(read(column("0", "0.5", "10"), labels=["x"])["x"]) == [0.0, 0.5, 10.0]
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["01", "02"],
+        ["01003", "90210", "", "02139"],
+        ["030", "0171", "089"],  # as area codes are: of several widths
+        [*(f"{i:02}" for i in range(1, 96) if i != 20), "2A", "2B", "971"],  # departments of France
+    ],
+)
+def test_numbers_padded_with_zeros_are_codes(cells, read):
+    found = read(column(*cells))["x"]
+    assert [None if pd.isna(cell) else cell for cell in found] == [cell or None for cell in cells]
+
+
+def test_numbers_with_a_zero_in_front_here_and_there_are_numbers(read):
+    assert list(read(column("07", "7", "12"))["x"]) == [7, 7, 12]
+    assert list(read(column("0", "0.5", "10"))["x"]) == [0.0, 0.5, 10.0]
+    assert list(read(column("-01", "002.5", "10"))["x"]) == [-1.0, 2.5, 10.0]
+    # Once it is known which columns are texts, the others hold numbers.
+    assert list(read(column("01", "02"), texts=["y"])["x"]) == [1, 2]
     assert list(read(column("1", "2"), texts=["x"])["x"]) == ["1", "2"]
 
 
