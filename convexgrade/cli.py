@@ -10,7 +10,7 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -282,16 +282,13 @@ def _fit_and_tell(estimator: Any, X: Any, y: Any, shown: dict[str, tuple[Any, An
     metric, error = error_metric(estimator)
     header = ["grade", "patterns", "neurons", "  objective", "lower bound", "relative gap"]
     header += [*(f"{name} {metric}" for name in shown), "seconds"]
+    rows = _rows_of_grades(estimator, X, y, shown, error)
+    if estimator.verbose:  # then the fit prints too: the table comes after it, in one piece
+        rows = list(rows)
+        print(flush=True)
     _print_row(header, header)
-    told = 0
-    for _ in estimator._fitting(X, y):
-        if estimator.n_grades_ == told:  # and the chain has ended
-            continue
-        told, grade, c = estimator.n_grades_, estimator.grades_[-1], estimator.certificates_[-1]
-        cells = [str(told), str(c.n_patterns), str(grade.n_neurons)]
-        cells += [f"{c.primal:.6g}", f"{c.dual:.6g}", f"{c.relative_gap:.1e}"]
-        cells += [f"{error(known, estimator.predict(rows)):.4g}" for rows, known in shown.values()]
-        _print_row(header, [*cells, f"{grade.seconds:.1f}"])
+    for row in rows:
+        _print_row(header, row)
     chosen = estimator.alpha == "auto" and estimator.validation_loss_.size > 0
     by = ", chosen on rows held out" if chosen else ""
     print(f"\nThe first penalty is alpha={estimator.alpha_:.3g}{by}.")
@@ -302,6 +299,21 @@ def _fit_and_tell(estimator: Any, X: Any, y: Any, shown: dict[str, tuple[Any, An
     for index, certificate in enumerate(estimator.certificates_):
         print(f"Grade {index + 1}: {certificate.status.value}")
     print(textwrap.fill(_claim(estimator.certificates_), width=100), flush=True)
+
+
+def _rows_of_grades(
+    estimator: Any, X: Any, y: Any, shown: dict[str, tuple[Any, Any]], error: Callable[..., float]
+) -> Iterable[list[str]]:
+    """Fit a chain, and yield the cells of each grade as it comes."""
+    told = 0
+    for _ in estimator._fitting(X, y):
+        if estimator.n_grades_ == told:  # and the chain has ended
+            continue
+        told, grade, c = estimator.n_grades_, estimator.grades_[-1], estimator.certificates_[-1]
+        cells = [str(told), str(c.n_patterns), str(grade.n_neurons)]
+        cells += [f"{c.primal:.6g}", f"{c.dual:.6g}", f"{c.relative_gap:.1e}"]
+        cells += [f"{error(known, estimator.predict(rows)):.4g}" for rows, known in shown.values()]
+        yield [*cells, f"{grade.seconds:.1f}"]
 
 
 def _print_row(header: list[str], cells: list[str]) -> None:

@@ -109,6 +109,17 @@ def test_fit_prints_a_line_a_grade_and_saves_the_model(run):
     assert len(load_model("model.npz").grades) == 2
 
 
+def test_what_the_fit_prints_itself_comes_before_the_table_of_grades(run):
+    fit = ("fit", "data.csv", "--target", "price", *FAST, "--verbose")
+    quiet, said = (run(*fit, level)[1].splitlines() for level in ("0", "1"))
+    start, at = (next(i for i, s in enumerate(o) if s.startswith("grade ")) for o in (quiet, said))
+    assert [line[:70] for line in said[at : at + 4]] == [line[:70] for line in quiet[start:][:4]]
+    assert [line[:6] for line in said[at : at + 4]] == ["grade ", "    1 ", "    2 ", ""]
+    own = said[start:at]
+    assert own[-1] == ""
+    assert sum(line.startswith("Grade ") for line in own) == 2
+
+
 # "auto" tries four, on rows held out.
 @pytest.mark.parametrize(("alpha", "correction"), [("auto", "none"), (0.05, "backward")])
 def test_the_model_is_that_of_one_fit_with_these_parameters(run, alpha, correction):
