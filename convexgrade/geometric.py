@@ -220,8 +220,8 @@ def as_box(domain: tuple[ArrayLike, ArrayLike], n_features: int) -> Box:
     Raises
     ------
     ValueError
-        If they are not finite, do not fit, the upper one is below the lower one, or a side is too long
-        for a number.
+        If they are not finite, do not fit, the upper one is not above the lower one in every coordinate,
+        or a side is too long for a number.
     """
     try:
         low, high = domain
@@ -234,8 +234,13 @@ def as_box(domain: tuple[ArrayLike, ArrayLike], n_features: int) -> Box:
             f"domain={domain!r} must be a pair (low, high) of numbers or of arrays with one value "
             f"for each of the {n_features} features."
         ) from error
-    if not (np.isfinite(corners).all() and np.all(corners[0] <= corners[1])):
-        raise ValueError(f"domain={domain!r} must have finite corners with low <= high.")
+    # One pair (low, high) a column reads, of two equal columns, as two equal corners.
+    if not (np.isfinite(corners).all() and np.all(corners[0] < corners[1])):
+        raise ValueError(
+            f"domain={domain!r} must have finite corners with low < high in each of the {n_features} "
+            f"features; it is (low, high), each of them a number or one number a feature, and not a "
+            f"pair for each feature."
+        )
     box = Box(*corners)
     with np.errstate(over="ignore"):
         if not np.isfinite(box.width).all():

@@ -272,7 +272,7 @@ def empirical_modulus(
     p : float, default=2.0
         Exponent of the norm, at least 1. The norm is a mean over the box: its volume counts as 1.
     domain : tuple (low, high), default=(0.0, 1.0)
-        Corners of the box; numbers or arrays of shape (n_features,).
+        Corners of the box; numbers or arrays of shape (n_features,), ``low < high``.
     n_points : int, default=20_000
         Points x.
     n_shifts : int, default=8
@@ -298,7 +298,20 @@ def empirical_modulus(
     check_least("p", p, Real, 1)
     for name, size in (("n_features", n_features), ("n_points", n_points), ("n_shifts", n_shifts)):
         check_least(name, size, Integral, 1)
-    box = as_box(domain, n_features)
+    return modulus_on(as_box(domain, n_features), f, p, n_points, n_shifts)
+
+
+def modulus_on(
+    box: Box,
+    f: Callable[[Array], ArrayLike],
+    p: float,
+    n_points: int = 20_000,
+    n_shifts: int = 8,
+) -> Callable[[float], float]:
+    """Estimate the modulus as `empirical_modulus` does, on a box that may have sides of no length.
+
+    A box around rows has one where a column is constant.
+    """
     points = spread_points(box, n_points)
     values = values_of(f, points)
     # Whatever t is, so that the estimate hardly falls with it; even parts of t can all be periods of f.
@@ -317,7 +330,7 @@ def empirical_modulus(
         if not 0.0 <= t < np.inf:
             raise ValueError(f"t={t!r} must be a scale: finite, and at least 0.")
         worst = 0.0
-        for axis in range(n_features):
+        for axis in range(box.n_features):
             even = np.minimum(t, box.width[axis]) * np.arange(1, n_shifts + 1) / n_shifts
             for shift in (*even, *steps[axis][steps[axis] < t]):
                 worst = max(worst, change(axis, float(shift)))

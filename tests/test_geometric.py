@@ -411,6 +411,29 @@ def test_a_domain_that_is_no_box_is_refused(domain):
         GeometricLayerwiseRegressor(domain=domain).fit(*noise())
 
 
+@pytest.mark.parametrize("domain", [[(0, 1), (0, 1)], (0.0, [1.0, 0.0]), (2, 2)])
+def test_a_domain_with_a_side_of_no_length_is_refused(domain):
+    """One pair a column, as other libraries take it, is two equal corners where columns are alike."""
+    X, y = noise(100, 2)
+    message = (
+        r"domain=.* must have .* low < high .* \(low, high\), each of them a number or one number"
+    )
+    with pytest.raises(ValueError, match=message):
+        GeometricLayerwiseRegressor(domain=domain).fit(X, y)
+    with pytest.raises(ValueError, match=message):
+        GeometricLayerwiseRegressor(n_layers=2, domain=domain).fit_function(cone, 2)
+    with pytest.raises(ValueError, match=message):
+        empirical_modulus(cone, 2, domain=domain)
+
+
+def test_a_box_around_rows_of_one_value_in_a_column_can_be_measured():
+    X, _ = noise(200, 2)
+    X[:, 1] = 3.0
+    model = GeometricLayerwiseRegressor(n_layers=2).fit(X, X[:, 0])
+    checks = check_readout_bound(model, lambda X: X[:, 0], n_points=2000)
+    assert all(0.0 < check.ratio <= 1.0 for check in checks)
+
+
 @pytest.mark.parametrize("refused", [{"domain": (1.0, 0.0)}, {"decoder": "sine", "n_layers": 5}])
 def test_a_refused_refit_leaves_the_estimator_as_it_was(refused):
     X, y = noise()
@@ -442,6 +465,8 @@ def test_bad_input_is_refused_by_name():
         ValueError, match=r"y has values of up to 1e\+301, whose sums are no numbers"
     ):
         GeometricLayerwiseRegressor().fit(X, np.full(len(X), 1e301))
+    with pytest.raises(ValueError, match="could not convert string to float"):
+        GeometricLayerwiseRegressor().fit(X, ["a"] * len(X))
     model = GeometricLayerwiseRegressor()
     with pytest.raises(NotFittedError):
         model.readout_bound(1.0)

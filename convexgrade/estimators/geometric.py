@@ -27,9 +27,9 @@ from convexgrade.moduli import (
     Modulus,
     ReadoutCheck,
     compare_readouts,
-    empirical_modulus,
     layer_moduli,
     layers_for,
+    modulus_on,
     values_of,
 )
 
@@ -65,8 +65,8 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
     p : float, default=2
         Exponent of the norm the bounds speak of, in [1, inf).
     domain : tuple (low, high), default=None
-        Corners of the box that is cut, numbers or arrays of shape (n_features,). None takes the
-        smallest box around the rows. Rows outside are moved to the nearest point of the box.
+        Corners of the box that is cut, numbers or arrays of shape (n_features,), ``low < high``. None
+        takes the smallest box around the rows. Rows outside are moved to the nearest point of the box.
 
     Attributes
     ----------
@@ -167,10 +167,11 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
                 self, X, y, dtype=np.float64, multi_output=True, y_numeric=True
             )
             weights = checked_weights(sample_weight, rows)
+            targets = np.asarray(targets, dtype=np.float64)  # words would fail in what follows
             refuse_huge("y", targets)
             rows, targets, weights = (part[weights > 0.0] for part in (rows, targets, weights))
             box = Box.around(rows) if self.domain is None else as_box(self.domain, rows.shape[1])
-            return self._fit_tables(box, rows, np.asarray(targets, dtype=np.float64), weights)
+            return self._fit_tables(box, rows, targets, weights)
 
     def fit_function(
         self, f: Callable[[Array], ArrayLike], n_features: int, points_per_side: int = 4
@@ -353,12 +354,11 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
     def _fit_tables(self, box: Box, rows: Array, targets: Array, weights: Array) -> Self:
         self._one_dimensional = targets.ndim == 1
         columns = targets.reshape(len(targets), -1)
-        if self.decoder == "sine":  # before any work
+        sine = self.decoder == "sine"
+        if sine:  # before any work
             check_encodable(self.base, box.n_features, self.n_layers, columns.shape[1])
         tables = Tables.build(box.unit(rows), columns, weights, self.base, self.n_layers)
-        self.codes_ = (
-            encode_tables(tables, box.n_features, self.p) if self.decoder == "sine" else ()
-        )
+        self.codes_ = encode_tables(tables, box.n_features, self.p) if sine else ()
         self.box_, self.tables_ = box, tables
         return self
 
@@ -431,7 +431,7 @@ def check_readout_bound(
         raise ValueError(f"p={p!r} must be at least 1 and finite.")
     box, tables = estimator.box_, estimator.tables_
     if modulus is None:
-        modulus = empirical_modulus(f, box.n_features, p, domain=(box.low, box.high))
+        modulus = modulus_on(box, f, p)
     moduli = layer_moduli(modulus, box, tables.base, len(tables.layers))
     return compare_readouts(estimator._readouts, f, moduli, box, p, n_points)
 
