@@ -60,6 +60,10 @@ class Energy(NamedTuple):
     penalty: float
     defect: float
 
+    def __str__(self) -> str:
+        parts = f"{self.output:.4g} output, {self.penalty:.4g} penalty, {self.defect:.1e} defect"
+        return f"squared error {self.before:.4g} before, {self.after:.4g} after: {parts}"
+
 
 def rescale(program: Program, network: Network) -> Network:
     """Return the network moved along its ray to the least objective, if the loss is quadratic.

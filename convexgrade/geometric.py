@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from convexgrade.wording import counted
+
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
@@ -102,7 +104,7 @@ def cell_codes(cell_digits: Codes, base: int, parents: Codes) -> Codes:
     return parents * base**n_features + cell_digits @ base ** np.arange(n_features)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Layer:
     """The table of one layer: only cells with rows are stored.
 
@@ -120,6 +122,9 @@ class Layer:
     keys: tuple[Codes, ...]
     terms: Array
     weight: Array
+
+    def __repr__(self) -> str:
+        return f"Layer({counted(self.n_cells, 'cell')}, {counted(self.terms.shape[1], 'output')})"
 
     @property
     def n_cells(self) -> int:
@@ -139,7 +144,7 @@ class Layer:
         return cells, found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tables:
     """Tables of all layers.
 
@@ -156,6 +161,11 @@ class Tables:
     base: int
     baseline: Array
     layers: tuple[Layer, ...]
+
+    def __repr__(self) -> str:
+        shape = f"{counted(self.baseline.size, 'output')}, {counted(len(self.layers), 'layer')}"
+        last = counted(self.layers[-1].n_cells, "cell")
+        return f"Tables(base={self.base}, {shape}, {last} in the last)"
 
     @classmethod
     def build(cls, unit: Array, y: Array, weights: Array, base: int, n_layers: int) -> Tables:

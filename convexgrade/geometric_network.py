@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from convexgrade.geometric import Box, Tables, cell_centers, cell_codes, digits
 from convexgrade.lattice import MAX_CELLS, decode, find_multiple, load_flint
 from convexgrade.moduli import lp_norm
+from convexgrade.wording import counted
 
 Array = NDArray[np.float64]
 Exact = NDArray[np.object_]  # of integers and fractions
@@ -43,14 +44,12 @@ _FIRST_BITS = 10
 _MORE_BITS = 4
 
 _LATENCY = 2  # hidden layers between a digit and the sine that stands for its table
-
 _RAMP_BITS = 30  # what ramps add to an L^p error is about 2**-30 of the table
-
 _GUARD_BITS = 96
 _ACCURACY = 2.0**-48  # of a readout, relative to the largest there can be
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Code:
     """One table as one integer.
 
@@ -70,6 +69,10 @@ class Code:
     amplitude: float
     terms: Array
     error: float
+
+    def __repr__(self) -> str:
+        size = f"{counted(self.terms.size, 'cell')}, {self.multiple.bit_length()} bits"
+        return f"Code({size}, amplitude={self.amplitude:.3g}, error={self.error:.1e})"
 
 
 def check_encodable(base: int, n_features: int, n_layers: int, n_outputs: int) -> None:
@@ -165,7 +168,7 @@ def staged_codes(tables: Tables, codes: Sequence[Code], unit: Array) -> Iterator
         yield value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HiddenLayer:
     """One hidden layer: ``activation(weight @ h + bias)``.
 
@@ -183,6 +186,9 @@ class HiddenLayer:
     bias: Exact
     activations: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return f"HiddenLayer({counted(self.width, 'channel')} with {counted(self.n_sines, 'sine')})"
+
     @property
     def width(self) -> int:
         """Number of channels."""
@@ -194,7 +200,7 @@ class HiddenLayer:
         return self.activations.count("sine")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Readout:
     """An affine function of a hidden layer.
 
@@ -212,8 +218,11 @@ class Readout:
     weight: Exact
     bias: Fraction
 
+    def __repr__(self) -> str:
+        return f"Readout(hidden_layer={self.hidden_layer})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class GeometricNetwork:
     """A network of fixed width with a readout for each layer of cells.
 
@@ -237,6 +246,10 @@ class GeometricNetwork:
     n_features: int
     ramp: Fraction
     scale: float
+
+    def __repr__(self) -> str:
+        depth = f"{counted(len(self.layers), 'hidden layer')} of width {self.width}"
+        return f"GeometricNetwork({depth}, {counted(len(self.readouts), 'readout')})"
 
     @property
     def width(self) -> int:
@@ -304,21 +317,19 @@ class GeometricNetwork:
         flint = load_flint()
         with flint.ctx.workprec(precision):
             hidden = flint.arb_mat([[flint.arb(float(x)) for x in column] for column in X.T])
-            at, outputs = 0, []
+            read_at = {readout.hidden_layer: readout for readout in self.readouts}
+            outputs = []
             for number, layer in enumerate(self.layers):
                 hidden = _activate(layer, _affine(flint, layer.weight, layer.bias, hidden), flint)
-                if at < len(self.readouts) and self.readouts[at].hidden_layer == number:
-                    readout = self.readouts[at]
+                if (readout := read_at.get(number)) is not None:
                     weight, bias = readout.weight[None, :], np.array([readout.bias], dtype=object)
                     outputs.append(_affine(flint, weight, bias, hidden).tolist()[0])
-                    at += 1
         return outputs
 
 
 def _affine(flint: Any, weight: Exact, bias: Exact, hidden: Matrix) -> Matrix:
-    product = (
-        flint.arb_mat([[_ball(flint, entry) for entry in row] for row in weight.tolist()]) * hidden
-    )
+    balls = [[_ball(flint, entry) for entry in row] for row in weight.tolist()]
+    product = flint.arb_mat(balls) * hidden
     shift = [_ball(flint, entry) for entry in bias.tolist()]
     return flint.arb_mat(
         [[value + b for value in row] for row, b in zip(product.tolist(), shift, strict=True)]
@@ -339,18 +350,9 @@ def _ball(flint: Any, number: int | Fraction) -> Any:
 
 
 def build_network(tables: Tables, codes: Sequence[Code], box: Box, p: float) -> GeometricNetwork:
-    """Write down the network of coded tables.
+    """Write down the network of tables as `encode_tables` codes them, over the box that they cut.
 
-    Parameters
-    ----------
-    tables : Tables
-        For their base and baseline.
-    codes : sequence of Code
-        From `encode_tables`.
-    box : Box
-        The box that is cut into cells.
-    p : float
-        Exponent of the norm: ramps are so narrow that they do not matter in L^p.
+    Of the tables themselves, base and baseline count. Ramps are too narrow to matter in L^p.
     """
     base, d = tables.base, box.n_features
     ramp = Fraction(1, 2 ** ceil(_RAMP_BITS * p))
@@ -422,9 +424,8 @@ class _Channels:
         rows += [*state.remainders, state.index, _plus(state.total, offset)]
         rows += [_plus(state.index, 1), multiple * state.sine]
         table = np.array(rows, dtype=object)
-        return HiddenLayer(
-            table[:, :-1], table[:, -1], ("relu",) * (self.width - 2) + ("sine",) * 2
-        )
+        kinds = ("relu",) * (self.width - 2) + ("sine",) * 2
+        return HiddenLayer(table[:, :-1], table[:, -1], kinds)
 
     def state(self, offset: Fraction, amplitude: Fraction) -> _State:
         """Return what comes out of a layer with a given offset of its accumulator."""

@@ -35,6 +35,7 @@ from convexgrade.pointwise import refine_pointwise
 from convexgrade.program import Groups, Program, independent_columns
 from convexgrade.proposals import Budget, highest_price, joined, propose, sketched
 from convexgrade.solution import Status
+from convexgrade.wording import counted
 from convexgrade.working_set import solve_groups, solve_over
 
 Array = NDArray[np.float64]
@@ -91,7 +92,7 @@ class Settings:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Grade:
     """A fitted grade.
 
@@ -143,6 +144,10 @@ class Grade:
             most = max(_EXHAUSTIVE_LIMIT, 10 * self.gates.shape[1])
             return enumerate_patterns(program.X, limit=most)
         return Patterns.from_gates(program.X, self.gates)
+
+    def __repr__(self) -> str:
+        gap = f"relative_gap={self.certificate.relative_gap:.1e}"
+        return f"Grade({counted(self.n_neurons, 'neuron')}, alpha={self.alpha:.3g}, {gap})"
 
     def __str__(self) -> str:
         more = self.n_before_pruning > self.n_neurons
@@ -269,8 +274,7 @@ def certify_grade(
 @threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
 def null_price(program: Program, settings: Settings, seed: Seed) -> float:
     """Return the highest price at the grade without neurons, its ``alpha_max``, as far as found."""
-    start = null_point(program, program.patterns)
-    point = dual_point(program, start.prediction(program))
+    point = dual_point(program, null_point(program, program.patterns).prediction(program))
     if settings.patterns == "exhaustive":
         every = enumerate_patterns(program.X, limit=_EXHAUSTIVE_LIMIT)
         full = program.over(every, program.every_group(every))

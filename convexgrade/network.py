@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.reading import AS_IT_IS, Reading
+from convexgrade.wording import counted, counted_each
 
 Array = NDArray[np.float64]
 
@@ -23,7 +24,7 @@ _CHUNK = 1 << 18  # hidden features that are formed at a time, where only the ou
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Network:
     """A one-hidden-layer ReLU network, or gated ReLU network, with d inputs, m neurons, k outputs.
 
@@ -56,6 +57,11 @@ class Network:
     intercept: Array
     gate_coef: Array | None = None
     gate_intercept: Array | None = None
+
+    def __repr__(self) -> str:
+        inputs, outputs = self.linear_coef.shape
+        neurons = counted(self.n_neurons, "neuron" if self.gate_coef is None else "gated neuron")
+        return f"Network({counted(inputs, 'input')}, {neurons}, {counted(outputs, 'output')})"
 
     @property
     def n_neurons(self) -> int:
@@ -285,7 +291,7 @@ def read_far(reading: Reading, X: Array) -> Array:
     return reading.apply(np.clip(X, -reach, reach))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DeepNetwork:
     """A chain of grades as explicit weights in the units of the data.
 
@@ -328,6 +334,11 @@ class DeepNetwork:
     grades: tuple[Network, ...]
     handover: Handover = HIDDEN_AND_INPUTS
     reading: Reading = AS_IT_IS
+
+    def __repr__(self) -> str:
+        neurons = [network.n_neurons for network in self.grades]
+        width = f", {counted_each(neurons, 'neuron')}" if neurons else ""
+        return f"DeepNetwork({counted(len(neurons), 'grade')}{width})"
 
     def forward(self, X: Array) -> Array:
         """Return the output on the rows of X, shape (n_samples, k).

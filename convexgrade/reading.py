@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from convexgrade.wording import counted
+
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
@@ -34,7 +36,7 @@ _LARGEST = 1e150  # value of a column whose distances are read
 _FEW = 2  # values of a column whose distances are no news
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tails:
     """How the input columns are read: as they are within an interval, logarithmically beyond.
 
@@ -53,14 +55,17 @@ class Tails:
     high: Array
     unit: Array
 
+    def __repr__(self) -> str:
+        return f"Tails({counted(self._heavy.size, 'column')} drawn in)"
+
     @property
     def draws_in(self) -> bool:
         """Whether any column has a tail that is drawn in."""
-        return bool((np.isfinite(self.low) | np.isfinite(self.high)).any())
+        return self._heavy.size > 0
 
     def apply(self, X: Array) -> Array:
         """Return X (n_samples, n_features) with tails drawn in; X itself if no column has them."""
-        heavy = np.flatnonzero(np.isfinite(self.low) | np.isfinite(self.high))
+        heavy = self._heavy
         if heavy.size == 0:
             return X
         unit = self.unit[heavy]
@@ -69,6 +74,11 @@ class Tails:
         drawn_in = X.copy()
         drawn_in[:, heavy] = near + unit * np.copysign(np.log1p(np.abs(beyond)), beyond)
         return drawn_in
+
+    @property
+    def _heavy(self) -> Index:
+        """The columns that are drawn in."""
+        return np.flatnonzero(np.isfinite(self.low) | np.isfinite(self.high))
 
 
 AS_THEY_ARE = Tails(np.array(-np.inf), np.array(np.inf), np.array(1.0))
@@ -125,7 +135,7 @@ def _first_fence(X: Array, weights: Array) -> tuple[Array, Array]:
     return lower - far, upper + far
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Distances:
     """Columns whose distances from their centers are read as well, after all columns.
 
@@ -139,6 +149,9 @@ class Distances:
 
     column: Index
     center: Array
+
+    def __repr__(self) -> str:
+        return f"Distances({counted(self.column.size, 'column')})"
 
     def beside(self, X: Array) -> Array:
         """Return X (n_samples, n_features) and behind its columns the distances."""

@@ -41,6 +41,8 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from convexgrade.wording import counted
+
 Array = NDArray[np.float64]
 Function = Callable[[Array], Array]
 Modulus = Callable[[float], float]
@@ -50,7 +52,7 @@ _CONTRADICTION = 1e-12  # of the same: above a bound by less, what is measured i
 _CHUNK = 1 << 17  # points at which f is evaluated at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Stage:
     """One stage: the residual's values at the nodes of a grid, shrunk towards zero and interpolated.
 
@@ -72,6 +74,10 @@ class Stage:
     sup_norm: float
     bound: float
 
+    def __repr__(self) -> str:
+        size = f"{counted(self.n_cells, 'cell')} a side, {counted(self.n_grades, 'grade')}"
+        return f"Stage({size}, sup_norm={self.sup_norm:.3g}, bound={self.bound:.3g})"
+
     @property
     def n_cells(self) -> int:
         """Cells along a side of the cube: the mesh h is ``1 / n_cells``."""
@@ -87,7 +93,7 @@ class Stage:
         return _interpolate(self.coefficients, X)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RefinementNetwork:
     """A deep ReLU network of width d + 2, read out at the end of every grade.
 
@@ -108,6 +114,10 @@ class RefinementNetwork:
     coef: Array
     intercept: Array
     output_coef: Array
+
+    def __repr__(self) -> str:
+        depth = f"{counted(self.n_grades, 'grade')}, {counted(self.n_layers, 'layer')}"
+        return f"RefinementNetwork({depth} of width {self.width})"
 
     @property
     def width(self) -> int:
