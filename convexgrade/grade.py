@@ -152,7 +152,8 @@ class Grade:
     def __str__(self) -> str:
         more = self.n_before_pruning > self.n_neurons
         pruned = f" (pruned from {self.n_before_pruning})" if more else ""
-        return f"{self.n_neurons} neurons{pruned} in {self.seconds:.1f} s, {self.certificate}"
+        size = counted(self.n_neurons, "neuron") + pruned
+        return f"{size} in {self.seconds:.1f} s, {self.certificate}"
 
 
 def state_program(
@@ -279,8 +280,7 @@ def null_price(program: Program, settings: Settings, seed: Seed) -> float:
         every = enumerate_patterns(program.X, limit=_EXHAUSTIVE_LIMIT)
         full = program.over(every, program.every_group(every))
         return full.largest_dual_norm(full.adjoint(point.theta))
-    rng = np.random.default_rng([*seed, 2])
-    none = np.empty((program.X.shape[1], 0))
+    none, rng = np.empty((program.X.shape[1], 0)), np.random.default_rng([*seed, 2])
     return highest_price(program, point, none, _budget(settings), rng)
 
 
@@ -304,6 +304,10 @@ def _verdict(certificate: Certificate, network: Network, alpha: float, tol: floa
     return Status.GLOBALLY_OPTIMAL if certificate.price_is_exact else Status.NO_BETTER_NEURON
 
 
+def _solved(program: Program, patterns: Patterns, start: Point | None, settings: Settings) -> Point:
+    return solve_over(program, patterns, start, solver=settings.solver, tol=settings.tol)
+
+
 def _sampled(
     program: Program,
     settings: Settings,
@@ -312,7 +316,7 @@ def _sampled(
     report: Report,
 ) -> tuple[Point, int]:
     patterns = sample_patterns(program.X, settings.n_patterns, rng)
-    return solve_over(program, patterns, None, solver=settings.solver, tol=settings.tol), 1
+    return _solved(program, patterns, None, settings), 1
 
 
 def _exhaustive(
@@ -323,7 +327,7 @@ def _exhaustive(
     report: Report,
 ) -> tuple[Point, int]:
     patterns = enumerate_patterns(program.X, limit=_EXHAUSTIVE_LIMIT)
-    return solve_over(program, patterns, None, solver=settings.solver, tol=settings.tol), 1
+    return _solved(program, patterns, None, settings), 1
 
 
 def _adaptive(
@@ -346,7 +350,7 @@ def _adaptive(
         if proposal is None:
             break
         if n_rounds == settings.max_iter:
-            solved = _closely(program, proposal, settings)
+            solved = _solved(program, proposal.patterns, proposal, settings)
             report(_line(n_rounds, solved))
             if solved.objective <= point.objective:
                 return _completed(program, solved, settings, rng), n_rounds
@@ -360,16 +364,13 @@ def _adaptive(
         report(_line(n_rounds, point))
         if last.objective - point.objective <= budget.gain * point.objective:
             break
-    point = _closely(program, point, settings)
+    point = _solved(program, point.patterns, point, settings)
     return _completed(program, point, settings, rng), n_rounds
 
 
-def _closely(program: Program, start: Point, settings: Settings) -> Point:
-    return solve_over(program, start.patterns, start, solver=settings.solver, tol=settings.tol)
-
-
 def _line(n_rounds: int, point: Point) -> str:
-    return f"round {n_rounds}: objective {point.objective:.6g}, {len(point.groups)} neurons"
+    size = counted(len(point.groups), "neuron")
+    return f"round {n_rounds}: objective {point.objective:.6g}, {size}"
 
 
 def _sketched(
@@ -387,13 +388,12 @@ def _completed(
 ) -> Point:
     """Let ReLU neurons of high price join the patterns until there are none, or nothing is gained.
 
-    Only while solves are so cheap that the many rounds of pure column generation are affordable. And
-    not where a limit of the width asks for fewer neurons already: a cut to them keeps few of those.
+    Only while solves are so cheap that the many rounds of pure column generation are affordable; and
+    not where there are too many neurons already: a cut to ``max_neurons`` would keep few of those.
     """
-    limit = settings.max_neurons
-    if not program.cones or (limit is not None and len(point.groups) > limit):
+    (n, d), limit = program.X.shape, settings.max_neurons or np.inf
+    if not program.cones or len(point.groups) > limit:
         return point
-    n, d = program.X.shape
     for _ in range(_COMPLETIONS):
         columns = len(point.groups) * d
         if n * columns * min(n, columns) > _CHEAP:
@@ -401,7 +401,7 @@ def _completed(
         trial = joined(program, point, _budget(settings), rng)
         if trial is None:
             break
-        solved = _closely(program, trial, settings)
+        solved = _solved(program, trial.patterns, trial, settings)
         if solved.objective >= point.objective:
             break
         gain = point.objective - solved.objective
@@ -427,13 +427,9 @@ def _within_width(program: Program, point: Point, settings: Settings) -> Point:
     narrow = partial(cut, program, limit=limit, solver=settings.solver, tol=settings.tol)
     narrowed = narrow(point)
     if settings.patterns == "adaptive" and program.cones:
-        refined = point_of(
-            program,
-            *search.descend(
-                program, narrowed.neurons(), narrowed.unpenalised, max_iter=_FINAL_STEPS
-            ),
-        )
-        refined = narrow(_closely(program, refined, settings))
+        start = narrowed.neurons(), narrowed.unpenalised
+        refined = point_of(program, *search.descend(program, *start, max_iter=_FINAL_STEPS))
+        refined = narrow(_solved(program, refined.patterns, refined, settings))
         narrowed = min(narrowed, refined, key=lambda p: p.objective)
     status = Status.CUT if narrowed.status.converged else narrowed.status
     return replace(narrowed, status=status, n_before=point.n_before)

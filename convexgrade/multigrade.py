@@ -226,6 +226,12 @@ class ChainPlan:
         """Return how the grade of an index, which counts from 0, is fitted."""
         return replace(self.settings, hidden_bias=index > 0 or self.first_bias)
 
+    @property
+    def complete(self) -> str:
+        """What is said of a chain that has all its grades."""
+        one = "The one grade was fitted."
+        return one if self.n_grades == 1 else f"All {self.n_grades} grades were fitted."
+
     def penalty(self, index: int) -> float:
         """Return alpha of the grade of an index, which counts from 0, at least 1e-100."""
         return max(self.alpha * self.alpha_decay**index, _LEAST_PENALTY)
@@ -279,7 +285,7 @@ def grow(
         yield progress
         if progress.verdict:
             return
-    yield replace(progress, verdict=f"All {plan.n_grades} grades were fitted.")
+    yield replace(progress, verdict=plan.complete)
 
 
 def extended(

@@ -272,7 +272,7 @@ def deepen(
             rows=losses if better else tried.rows,
         )
         yield tried
-    yield tried._replace(verdict=f"All {plan.n_grades} grades were fitted.")
+    yield tried._replace(verdict=plan.complete)
 
 
 _UNIMPROVED = "Grade {index} raised the validation loss by more than its noise and was dropped."

@@ -233,7 +233,7 @@ def test_verbose_prints_a_line_for_every_alpha_and_grade(capsys):
     for first, alpha in ((0, 0.2), (3, 0.1)):
         assert lines[first] == f"alpha={alpha}:"
         assert lines[first + 1].startswith("Grade 1: validation loss 0.")
-        assert lines[first + 2] == "All 1 grades were fitted."
+        assert lines[first + 2] == "The one grade was fitted."
 
 
 @pytest.mark.parametrize(

@@ -402,4 +402,4 @@ def _summary(progress: Progress) -> str:
     if progress.verdict:
         return progress.verdict
     grade = progress.chain.grades[-1]
-    return f"Grade {len(progress.chain)}: {grade}; training loss {progress.train_loss[-1]:.6g}."
+    return f"Grade {len(progress.chain)}: training loss {progress.train_loss[-1]:.6g}, {grade}"

@@ -33,7 +33,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         Penalties of the first grade to try, positive. None: ``n_alphas`` values in geometric
         progression, the largest below the one at which the first grade has no neuron, the smallest
         about ``eps`` times that: moved by up to half a step so that the usual penalty of the plain
-        chain is among them, if it is so near. (Of one value, it is the usual penalty.)
+        chain is among them, if it is so near. (Of one value, it is the usual penalty.) Where a constant
+        is better than all of them, one that leaves no neuron is tried as well.
     n_alphas : int, default=6
         Number of penalties, without ``alphas``.
     eps : float, default=1e-3
@@ -239,7 +240,8 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         Penalties of the first grade to try, positive. None: ``n_alphas`` values in geometric
         progression, the largest below the one at which the first grade has no neuron, the smallest
         about ``eps`` times that: moved by up to half a step so that the usual penalty of the plain
-        chain is among them, if it is so near. (Of one value, it is the usual penalty.)
+        chain is among them, if it is so near. (Of one value, it is the usual penalty.) Where a constant
+        is better than all of them, one that leaves no neuron is tried as well.
     n_alphas : int, default=6
         Number of penalties, without ``alphas``.
     eps : float, default=1e-3
