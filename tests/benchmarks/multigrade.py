@@ -1,12 +1,13 @@
 """The published experiments of multigrade learning, rerun: their figures beside ours.
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.multigrade [setting1] [setting2] [sines]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.multigrade [setting1] [setting2] [sines] [equal]
+        [rising]
 
 Settings 1 and 2 (Zhang, Shen & Xu 2026, arXiv 2601.16884): sums of 3 and 5 sines without noise, 1024
 rows, four grades of 32 ReLU neurons; half the mean squared error. They are fitted at that width and
 depth, and once more by one grade without a width limit, whose floor is the linear spline on the rows.
-``sines`` (Fang & Xu 2024, section 3.1, setting 2): twenty sines of decreasing size, 6000 rows; relative
-squared error.
+``sines``, ``equal``, ``rising`` (Fang & Xu 2024, section 3.1): twenty sines of falling, equal and rising
+size, 6000 rows; relative squared error. Published for the first, setting 2.
 """
 
 from __future__ import annotations
@@ -93,11 +94,21 @@ def setting(title: str, f: Sines, published: Published) -> Experiment:
     return Experiment(title, f, rows, new, half_mean_squared, published, plans)
 
 
-def twenty_sines() -> Experiment:
-    """Return the experiment on spectral bias, its rows drawn again and compared with the stored ones."""
+def twenty_sines(title: str, amplitudes: Array, published: Published) -> Experiment:
+    """Return an experiment on spectral bias."""
     phases = np.random.RandomState(0).uniform(0.0, 2.0 * np.pi, 40)[:20]
-    f = Sines(np.arange(10.0, 201.0, 10.0), phases, np.linspace(1.0, 0.05, 20))
+    f = Sines(np.arange(10.0, 201.0, 10.0), phases, amplitudes)
     x_train, x_test = np.arange(0.0, 1.0, 1.0 / 6000.0), np.random.RandomState(1).rand(2000)
+    plans = {"one grade, any width": NO_LIMIT}
+    return Experiment(title, f, x_train, x_test, relative_squared, published, plans)
+
+
+def falling_sines() -> Experiment:
+    """Return the published one, its rows drawn again and compared with the stored ones."""
+    published = Published(None, 6.5e-6, 27_629.0, "validation 5.9e-3 in 32,054 s")
+    title = "Twenty sines, 6000 rows (mgdl-sines)"
+    experiment = twenty_sines(title, np.linspace(1.0, 0.05, 20), published)
+    f, x_train, x_test = experiment.f, experiment.x_train, experiment.x_test
     stored = load("mgdl-sines")
     if not (
         np.array_equal(stored.X_train[:, 0], x_train)
@@ -106,17 +117,7 @@ def twenty_sines() -> Experiment:
         and np.allclose(stored.y_test, f(x_test), rtol=0.0, atol=1e-12)
     ):
         raise AssertionError("The stored rows of mgdl-sines are not those of its formula.")
-    published = Published(None, 6.5e-6, 27_629.0, "validation 5.9e-3 in 32,054 s")
-    plans = {"one grade, any width": NO_LIMIT}
-    return Experiment(
-        "Twenty sines, 6000 rows (mgdl-sines)",
-        f,
-        x_train,
-        x_test,
-        relative_squared,
-        published,
-        plans,
-    )
+    return experiment
 
 
 def experiments() -> dict[str, Experiment]:
@@ -127,6 +128,7 @@ def experiments() -> dict[str, Experiment]:
         np.array([3.6096928, 0.6263458, 2.4702985, 5.618288, 3.7483382]),
         np.ones(5),
     )
+    unpublished = Published(None, None, None, "not compared")
     return {
         "setting1": setting(
             "Setting 1, 3 sines up to 10 periods",
@@ -138,7 +140,11 @@ def experiments() -> dict[str, Experiment]:
             two,
             Published(None, None, None, "train 0.364, test 0.284"),
         ),
-        "sines": twenty_sines(),
+        "sines": falling_sines(),
+        "equal": twenty_sines("Twenty sines of equal size", np.ones(20), unpublished),
+        "rising": twenty_sines(
+            "Twenty sines of rising size", np.linspace(0.05, 1.0, 20), unpublished
+        ),
     }
 
 
