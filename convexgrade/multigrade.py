@@ -229,8 +229,8 @@ class ChainPlan:
     @property
     def complete(self) -> str:
         """What is said of a chain that has all its grades."""
-        one = "The one grade was fitted."
-        return one if self.n_grades == 1 else f"All {self.n_grades} grades were fitted."
+        many = self.n_grades > 1
+        return f"All {self.n_grades} grades were fitted." if many else "The one grade was fitted."
 
     def penalty(self, index: int) -> float:
         """Return alpha of the grade of an index, which counts from 0, at least 1e-100."""

@@ -28,9 +28,7 @@ Array = NDArray[np.float64]
 _LARGEST = 1e-2  # penalty, unless chosen: at most this,
 _OF_NOISE = 0.1  # and at most so much of the price of noise
 _NOISE = 1.0  # standard errors up to which a rise of the squared error may be none,
-_NOISE_OF_OTHERS = (
-    0.5  # and of losses that over-sure predictions raise, those of chains that overfit
-)
+_NOISE_OF_OTHERS = 0.5  # and of losses that chains which overfit, and grow ever surer, raise most
 _JUDGES, _TIMES = 1000, 5  # rows to judge by: where fewer are held out, up to so many times
 _TIE = 0.25  # standard errors up to which losses hardly tell two choices apart
 _EMPTY = 2.0  # times the highest price found: folds have higher ones, and searches find some later

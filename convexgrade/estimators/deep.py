@@ -48,6 +48,7 @@ from convexgrade.selection import (
     usual_penalty,
 )
 from convexgrade.solution import Status
+from convexgrade.wording import counted
 
 Array = NDArray[np.float64]
 Part = tuple[Rows, Rows]  # distinct rows to train on, and rows held out
@@ -211,8 +212,8 @@ class ManyGrades(DeepChain):
             corrects = was or corrected[-1] < losses[-1]
             losses = corrected if corrects else losses
         data, plan = self._data(distinct), replace(plan, n_grades=len(losses))
-        told = "1 grade" if len(losses) == 1 else f"{len(losses)} grades"
-        self._reporter(level=1)(f"All rows, {told} from alpha={plan.alpha:.3g} on:")
+        grades = counted(len(losses), "grade")
+        self._reporter(level=1)(f"All rows, {grades} from alpha={plan.alpha:.3g} on:")
         for whole in self._growing(before or self._begin(data), data, plan):
             held_out = losses[: len(whole.chain)]
             self._progress = replace(whole, validation_loss=held_out, verdict="")
