@@ -461,7 +461,7 @@ def test_a_start_at_the_optimum_saves_iterations(shape, loss, cones):
 def test_a_point_around_a_start_is_inside_all_cones_with_equal_products():
     program = make_case(loss="softmax", size=0.05)
     cold = interior.solve(program, tol=1e-5)
-    problem = interior._Problem.of(program, program.null_coefficients)
+    problem = interior._Problem.of(program)
     starts = starts_around(program, cold)
     point = problem.around(starts.pop("huge"))  # mu is less than the rounding of ||v||
     assert np.all(point.slack > 0.0)
