@@ -101,6 +101,9 @@ def test_copies_of_rows_with_other_targets_are_drawn_one_by_one():
     np.testing.assert_array_equal(rows.X[:, 0], [0.0, 1.0, 1.0, 1.0, 2.0])
     np.testing.assert_array_equal(rows.y, [0, 0, 0, 1, 1])
     np.testing.assert_array_equal(rows.copies, [3.0, 1.0, 1.0, 1.0, 5.0])
+    few = drawn_rows(Rows(X, y, np.array([2.0, 1.0, 1.0, 1.0]), np.ones(4)))  # by chance
+    np.testing.assert_array_equal(few.X[:, 0], [0.0, 0.0, 1.0, 1.0, 2.0])
+    np.testing.assert_array_equal(few.copies, 1.0)
     halves = drawn_rows(Rows(X, y, np.array([3.0, 2.5, 1.0, 5.0]), np.ones(4)))
     np.testing.assert_array_equal(halves.copies, [3.0, 2.5, 1.0, 5.0])
 

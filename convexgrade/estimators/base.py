@@ -114,8 +114,8 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             Targets.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a weight of 2 is the row twice, 0 leaves it out. For how many rows
-            there are, ``alpha="auto"`` takes their effective number ``sum(w)**2 / sum(w**2)``; copies of
-            a row are one, unless others of the same X have different targets.
+            there are, ``alpha="auto"`` takes their effective number ``sum(w)**2 / sum(w**2)``. From half
+            as many more rows than distinct ones on, copies of a row count, and are held out, as one.
 
         Returns
         -------

@@ -183,7 +183,7 @@ class CrossValidated(DeepChain):
         return Path(np.unique(given_penalties(self.alphas)))
 
     def _parts(self, given: Rows) -> Iterator[Part]:
-        """Yield the rows of the folds; where these are drawn here, with all copies of a row in one."""
+        """Yield the rows of the folds; where these are drawn here, of rows as `drawn_rows` has them."""
         if given.groups is not None and not hasattr(self.cv, "split"):
             name = f"cv={self.cv!r}" if self._draws_folds else "cv, a list of splits,"
             raise ValueError(

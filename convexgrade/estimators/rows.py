@@ -14,6 +14,9 @@ Array = NDArray[np.float64]
 
 _LEAST = 1e-292  # largest weight from which on products keep their digits; share of it that counts
 _HUGE = {"X": (4e307, "differences"), "y": (1e300, "sums")}  # size of which these may be no numbers
+_COPIED = (
+    1.5  # rows for each distinct one from which on they were copied: as drawn with replacement
+)
 _SINGLE = 1e7  # numbers up to which a weight is so many copies of a row, where some are drawn
 
 
@@ -112,17 +115,19 @@ def distinct_rows(given: Rows) -> Rows:
 
 
 def drawn_rows(given: Rows) -> Rows:
-    """Return the rows of positive weight as they are drawn, to be held out or not; in no given order.
+    """Return the rows of positive weight as they are drawn, to be held out or not; in their own order.
 
-    Copies of a row go together, as one row of their weight: some on either side would let a chain judge
-    itself by what it knows by heart. But where equal X have different targets, how many copies these
-    have is what is to be learnt. There a row of weight 2 is the row twice, drawn one by one, as long as
-    weights are whole and copies take little memory.
+    A row of weight 2 is the row twice, drawn one by one, as long as weights are whole and copies take
+    little memory: where some rows recur, some of those to come do, too. So many of them are no chance,
+    but rows that were copied or weighed. These go together, as one row of their weight: copies on
+    either side would let a chain judge itself by what it knows by heart. Not where equal X have
+    different targets: how many copies these have is what is to be learnt.
     """
     rows = distinct_rows(given)
     _, place, targets = np.unique(rows.X, axis=0, return_inverse=True, return_counts=True)
     apart = targets[place.ravel()] > 1
-    times = np.where(apart, rows.copies, 1.0)
+    copied = rows.copies.sum() >= _COPIED * len(rows.X)
+    times = np.where(apart | ~copied, rows.copies, 1.0)
     if times.sum() * rows.X.shape[1] > _SINGLE or np.any(times % 1.0):
         return rows
     index = np.repeat(np.arange(len(rows.X)), times.astype(np.intp))
