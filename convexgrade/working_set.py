@@ -49,7 +49,7 @@ _CONFIRMED = 0.01, 1e-8  # and, or below the second, of one that no second solve
 _AFFORDABLE = 3e10, 1e12  # operations of a step towards these; where the gap is above the tolerance
 _SETTLED = 1e-7  # gap, relative to the loss before, of a point that needs no further solve
 _FEW = 400  # groups up to which iterations are no slower than a solution found at once,
-_AT_ONCE = 0.01  # and gap, relative to the tolerance of prices, up to which that needs no other
+_AT_ONCE = 0.1  # and gap, relative to the tolerance of prices, up to which that needs no other
 _JOINED = 2e-4  # gap of a point that new groups join
 _ROUNDS = 50  # rounds of pricing and solving, far above what column generation takes
 
