@@ -109,8 +109,7 @@ def sketched(
     neurons = _first_neurons(program, first, nothing.unpenalised, budget, rng)
     point = _settled(program, neurons, nothing.unpenalised, _SKETCH_STEPS)
     if limit is not None and len(point.groups) > limit:
-        largest = np.argsort(-np.linalg.norm(point.blocks, axis=1), kind="stable")[:limit]
-        point = _settled(program, point.neurons().take(largest), point.unpenalised, _SKETCH_STEPS)
+        point = _settled(program, _largest(point, limit), point.unpenalised, _SKETCH_STEPS)
     norms = np.linalg.norm(point.blocks, axis=1)
     large = norms > _SMALL * norms.max(initial=0.0)
     point = point_of(program, point.neurons().take(large), point.unpenalised)
@@ -258,8 +257,13 @@ def _affordable(program: Program, point: Point) -> Point:
     limit = max(1, _COLUMNS_A_ROW * n // d)
     if len(point.groups) <= limit:
         return point
-    largest = np.argsort(-np.linalg.norm(point.blocks, axis=1), kind="stable")[:limit]
-    return point_of(program, point.neurons().take(largest), point.unpenalised)
+    return point_of(program, _largest(point, limit), point.unpenalised)
+
+
+def _largest(point: Point, limit: int) -> Neurons:
+    """Return so many of a point's neurons, the largest first."""
+    order = np.argsort(-np.linalg.norm(point.blocks, axis=1), kind="stable")
+    return point.neurons().take(order[:limit])
 
 
 def _climb(

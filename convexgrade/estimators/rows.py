@@ -14,9 +14,7 @@ Array = NDArray[np.float64]
 
 _LEAST = 1e-292  # largest weight from which on products keep their digits; share of it that counts
 _HUGE = {"X": (4e307, "differences"), "y": (1e300, "sums")}  # size of which these may be no numbers
-_COPIED = (
-    1.5  # rows for each distinct one from which on they were copied: as drawn with replacement
-)
+_COPIED = 1.5  # rows for each distinct one from which on they were copied: bootstraps have 1.58
 _SINGLE = 1e7  # numbers up to which a weight is so many copies of a row, where some are drawn
 
 
