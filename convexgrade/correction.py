@@ -12,8 +12,8 @@ every grade of a finished chain is moved once a sweep, given the others, each ti
 
       <g, J V> + |J V|^2_W / 2 + sum_j c_j ||u_j + v_j|| + mu/2 sum_j s_j ||v_j||^2,
 
-  where ||u + v|| <= ||u + v||^2 / (2 ||u||) + ||u|| / 2 makes it least squares, and s_j, the curvature
-  of the model in neuron j's response, makes mu a pure number.
+  where ||u + v|| <= ||u + v||^2 / (2 ||u||) + ||u|| / 2 makes it least squares. With s_j, the curvature
+  of the model in neuron j's response, mu is a pure number, since what grades read is scaled.
 * The step counts only if the true objective, mean loss plus the penalties of all grades, falls: then
   mu/3 from there on, else 4 mu and again.
 
@@ -61,7 +61,7 @@ _FLOOR = 1e-8  # least curvature of a neuron, relative to the largest, in the tr
 METHODS = ("readouts", "backward")
 
 
-class Layer(NamedTuple):
+class FrozenGrade(NamedTuple):
     """One grade on the rows: scaled input with a column for biases (1, or 0), and active neurons."""
 
     H: Array
@@ -135,28 +135,27 @@ def objective(chain: Chain, data: Data, loss: Loss) -> float:
     return value + sum(grade.alpha * grade.network.penalty for grade in chain.grades)
 
 
-def layers(chain: Chain, X: Array) -> list[Layer]:
+def frozen_grades(chain: Chain, X: Array) -> list[FrozenGrade]:
     """Return what every grade reads of the rows of X, and which of its neurons are active on them."""
     found = []
     for step, grade in zip(chain.walk(X), chain.grades, strict=False):
         constant = np.full(len(X), float(grade.settings.hidden_bias))
         gates = grade.network.gates
         active = step.H @ gates[:-1] + gates[-1] >= 0.0
-        found.append(Layer(np.column_stack([step.H, constant]), active))
+        found.append(FrozenGrade(np.column_stack([step.H, constant]), active))
     return found
 
 
-def sensitivities(chain: Chain, found: list[Layer]) -> Iterator[tuple[int, Array]]:
+def sensitivities(chain: Chain, found: list[FrozenGrade]) -> Iterator[tuple[int, Array]]:
     """Yield, from the last grade to the first, the derivative of the output by neurons' responses.
 
     Of shape (n_samples, n_outputs, n_neurons), zero where a neuron is inactive. The patterns of all
     grades are frozen, so that these are derivatives except where a row lies on a neuron's hyperplane.
     """
     n, k = len(found[0].H), chain.baseline.size
-    by_output = np.broadcast_to(
-        np.eye(k), (n, k, k)
-    )  # of the final output by that after this grade
-    by_hidden: Array | float = 0.0  # by this grade's features, through the grades that read them
+    # Of the final output by that after a grade, and by its features through the grades that read them.
+    by_output = np.broadcast_to(np.eye(k), (n, k, k))
+    by_hidden: Array | float = 0.0
     for index in reversed(range(len(chain))):
         scaling, grade = chain.links[index]
         network = grade.network
@@ -185,13 +184,16 @@ class Model(NamedTuple):
     pull: Array
     size: Array
 
-    def step(self, mu: float) -> Array:
-        """Return the minimiser."""
-        return self.system.solve(-self.slope, self.pull + mu * self.size)
+    def step(self, mu: float) -> Array | None:
+        """Return the minimiser; None where rounding leaves the system without one."""
+        try:
+            return self.system.solve(-self.slope, self.pull + mu * self.size)
+        except np.linalg.LinAlgError:
+            return None
 
 
 def model_of(
-    chain: Chain, index: int, layer: Layer, by_response: Array, data: Data, loss: Loss
+    chain: Chain, index: int, frozen: FrozenGrade, by_response: Array, data: Data, loss: Loss
 ) -> Model:
     """Return the model of the grade at ``index``, given how the output answers to its neurons."""
     grade = chain.grades[index]
@@ -201,8 +203,8 @@ def model_of(
     norms = np.linalg.norm(U, axis=0)
     pull = grade.alpha * np.abs(grade.network.output_coef).sum(axis=1) / np.maximum(norms, 1e-300)
     pull = np.where(norms > 0.0, pull, 0.0)
-    slope = KroneckerSystem(layer.H, by_response).adjoint(gradient) + pull * U
-    system = KroneckerSystem(layer.H, data.curvature(loss, output).rooted(by_response))
+    slope = KroneckerSystem(frozen.H, by_response).adjoint(gradient) + pull * U
+    system = KroneckerSystem(frozen.H, data.curvature(loss, output).rooted(by_response))
     size = np.einsum("ikj,ikj->j", system.G, system.G)
     return Model(system, slope, pull, np.maximum(size, _FLOOR * size.max(initial=1e-100)))
 
@@ -243,7 +245,8 @@ def correct_chain(
     chain, value = _refitted(chain, path[0], data, loss)
     path.append(value)
     mu = dict.fromkeys(range(len(chain)), _FIRST_MU)
-    for sweep in range(1, limits.max_sweeps + 1 if method == "backward" else 1):
+    n_sweeps = limits.max_sweeps if method == "backward" else 0
+    for sweep in range(1, n_sweeps + 1):
         for index in reversed(range(len(chain))):
             if time.perf_counter() >= end:
                 break
@@ -270,14 +273,16 @@ def _moved(
     network = chain.grades[index].network
     if network.n_neurons == 0:
         return chain, value, mu
-    found = layers(chain, data.X)
+    found = frozen_grades(chain, data.X)
     by_response = next(by for at, by in sensitivities(chain, found) if at == index)
     model = model_of(chain, index, found[index], by_response, data, loss)
     for _ in range(_TRIES):
-        trial = with_network(chain, index, _stepped(network, model.step(mu)))
-        after = objective(trial, data, loss)
-        if after < value:
-            return trial, after, max(mu * _WIDER, _LEAST_MU)
+        step = model.step(mu)
+        if step is not None:
+            trial = with_network(chain, index, _stepped(network, step))
+            after = objective(trial, data, loss)
+            if after < value:
+                return trial, after, max(mu * _WIDER, _LEAST_MU)
         mu *= _NARROWER
     return chain, value, mu
 

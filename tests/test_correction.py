@@ -1,6 +1,7 @@
 """Backward feature correction: monotone, convex where it says so, and honest about what remains."""
 
 import pickle
+import warnings
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -8,7 +9,7 @@ from itertools import pairwise
 import cvxpy as cp
 import numpy as np
 import pytest
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
 from convexgrade import (
@@ -22,7 +23,7 @@ from convexgrade.columns import encode, learn_columns
 from convexgrade.correction import (
     Limits,
     correct_chain,
-    layers,
+    frozen_grades,
     model_of,
     objective,
     sensitivities,
@@ -161,7 +162,7 @@ def test_the_output_answers_to_weights_as_the_jacobian_says(kind, parameters):
     """
     chain, data, plan = parts(kind, n_grades=3, **parameters)
     chain = off_the_kinks(chain, plan)
-    found = layers(chain, data.X)
+    found = frozen_grades(chain, data.X)
     rng = np.random.default_rng(0)
     for index, by_response in sensitivities(chain, found):
         V = 1e-6 * rng.standard_normal(chain.grades[index].network.vectors.shape)
@@ -169,7 +170,7 @@ def test_the_output_answers_to_weights_as_the_jacobian_says(kind, parameters):
         ends = [moved(chain, index, V), moved(chain, index, -V)]
         steady = np.ones(len(data.X), dtype=bool)
         for end in ends:
-            for layer, other in zip(found, layers(end, data.X), strict=True):
+            for layer, other in zip(found, frozen_grades(end, data.X), strict=True):
                 steady &= (layer.active == other.active).all(axis=1)
         assert steady.mean() > 0.9
         measured = 0.5 * (ends[0].output(data.X) - ends[1].output(data.X))
@@ -183,7 +184,7 @@ def test_the_output_answers_to_weights_as_the_jacobian_says(kind, parameters):
 def test_the_model_has_the_slope_of_the_true_objective(kind):
     chain, data, plan = parts(kind)
     chain = off_the_kinks(chain, plan)
-    found = layers(chain, data.X)
+    found = frozen_grades(chain, data.X)
     for index, by_response in sensitivities(chain, found):
         model = model_of(chain, index, found[index], by_response, data, plan.loss)
         V = np.random.default_rng(1).standard_normal(model.slope.shape)
@@ -479,6 +480,20 @@ def test_grades_that_raise_no_residual_are_not_corrected():
     with pytest.raises(ValueError, match=message):
         model.set_params(n_grades=3, refinement="none", correction="readouts").fit(X, y)
     assert len(certify(model.set_params(refinement="pointwise"), X, y)) == 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_system_that_rounding_leaves_without_solution_is_a_step_not_taken(seed):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((60, 1))
+    X, y = 1e8 * np.hstack([x, x, x]), np.abs(x[:, 0]) + 0.3 * rng.standard_normal(60)
+    settings = {"standardize": False, "early_stopping": False, "n_patterns": 20, "random_state": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # columns of 1e8, as they are
+        model = MultigradeRegressor(0.01, n_grades=2, **settings).fit(X, y)
+        path = correct(model, X, y).objective_path_
+    assert np.all(np.diff(path) <= 0.0)
+    assert path[-1] < path[0]
 
 
 def test_bad_input_is_named():
