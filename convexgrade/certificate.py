@@ -30,8 +30,9 @@ from scipy.sparse import coo_array, csc_array, csr_array
 
 from convexgrade.network import Network
 from convexgrade.patterns import Patterns
-from convexgrade.program import Groups, Program, fit_unpenalised
+from convexgrade.program import Groups, Program
 from convexgrade.solution import Status
+from convexgrade.unpenalised import fit_unpenalised, weighted_gram
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -177,7 +178,7 @@ def _balanced(program: Program, basis: Array, prediction: Array) -> Array:
     A refit that is stuck may ask for steps that no curvature is known well enough for: then q is left.
     """
     p = program
-    refit = prediction + p.Z @ fit_unpenalised(p.loss, p.Z, p.y, prediction, p.weights)
+    refit = prediction + p.Z @ fit_unpenalised(p.F, p.Z, prediction)
     q = p.loss.gradient(refit, p.y)
     if basis.shape[1] == 0:
         return q
@@ -200,17 +201,12 @@ def _balanced(program: Program, basis: Array, prediction: Array) -> Array:
 
 def _coefficients(program: Program, basis: Array, metric: Array, off: Array) -> Array:
     """Return c with B^T W H B c = off, or as nearly as can be."""
-    r, k = off.shape
-    gram = np.empty((r, k, r, k))
-    for a in range(k):
-        for b in range(k):
-            gram[:, a, :, b] = basis.T @ ((program.weights * metric[:, a, b])[:, None] * basis)
-    square = gram.reshape(r * k, r * k)
+    gram = weighted_gram(basis, program.weights[:, None, None] * metric)
     # In units of its diagonal: outputs of rare classes count for as much as others.
-    unit = np.sqrt(np.maximum(np.diagonal(square), 0.0))
+    unit = np.sqrt(np.maximum(np.diagonal(gram), 0.0))
     unit[unit < _NONE] = 1.0
-    c = np.linalg.lstsq(square / np.outer(unit, unit), off.ravel() / unit, rcond=_FLAT)[0]
-    return np.asarray(c / unit).reshape(r, k)
+    c = np.linalg.lstsq(gram / np.outer(unit, unit), off.T.ravel() / unit, rcond=_FLAT)[0]
+    return np.asarray(c / unit).reshape(off.shape[::-1]).T
 
 
 def _move(q: Array, change: Array, lower: Array, upper: Array) -> tuple[Array, Mask]:

@@ -32,9 +32,10 @@ from convexgrade.network import Network
 from convexgrade.patterns import Patterns, enumerate_patterns, sample_patterns
 from convexgrade.point import Point, drawn_in, no_worse_than_null, null_point, point_of
 from convexgrade.pointwise import refine_pointwise
-from convexgrade.program import Groups, Program, independent_columns
+from convexgrade.program import Groups, Program
 from convexgrade.proposals import Budget, highest_price, joined, propose, sketched
 from convexgrade.solution import Status
+from convexgrade.unpenalised import independent_columns
 from convexgrade.wording import counted
 from convexgrade.working_set import solve_groups, solve_over
 

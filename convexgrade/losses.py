@@ -143,6 +143,49 @@ class Loss(Protocol):
         """Return the predictions from ``f`` on along a Newton step."""
 
 
+class MeanLoss(NamedTuple):
+    """F: the weighted mean of a loss over rows with given targets, as a function of predictions.
+
+    Attributes
+    ----------
+    loss : Loss
+        Loss of a row.
+    y : ndarray of shape (n_samples, n_outputs)
+        Coded targets.
+    weights : ndarray of shape (n_samples,)
+        Weights of the rows.
+    """
+
+    loss: Loss
+    y: Array
+    weights: Array
+
+    def __call__(self, f: Array) -> float:
+        """Return F at predictions of shape (n_samples, n_outputs)."""
+        return float(self.weights @ self.loss.value(f, self.y))
+
+    def gradient(self, f: Array) -> Array:
+        """Return its gradient, shape (n_samples, n_outputs)."""
+        return self.weights[:, None] * self.loss.gradient(f, self.y)
+
+    def hessian(self, f: Array) -> Hessian:
+        """Return its Hessian in each row's prediction."""
+        return self.loss.hessian(f, self.y).weighted(self.weights)
+
+    def distance(self, f: Array) -> float:
+        """Return how far, typically, predictions are from where their loss is least.
+
+        That is the mean loss by the mean slope: the mean distance for the absolute error, half of its
+        square mean by its mean for the squared error.
+        """
+        slope = np.linalg.norm(self.loss.gradient(f, self.y), axis=1)
+        return self(f) / max(float(self.weights @ slope), 1e-300)
+
+    def eased(self, rounding: float) -> MeanLoss:
+        """Return the mean of the loss with its kinks rounded off within ``rounding``."""
+        return self._replace(loss=self.loss.eased(rounding))
+
+
 class Straight:
     """Losses whose predictions stay where they are as a loss is eased, and move on straight lines."""
 

@@ -29,7 +29,7 @@ from convexgrade.grade import (
     null_price,
     state_program,
 )
-from convexgrade.losses import Hessian, Loss
+from convexgrade.losses import Hessian, Loss, MeanLoss
 from convexgrade.network import (
     HIDDEN_AND_INPUTS,
     UNLIMITED,
@@ -61,15 +61,15 @@ class Data(NamedTuple):
 
     def mean_loss(self, loss: Loss, prediction: Array) -> float:
         """Return the mean loss F of a prediction."""
-        return float(self.weights @ loss.value(prediction, self.y))
+        return MeanLoss(loss, self.y, self.weights)(prediction)
 
     def gradient(self, loss: Loss, prediction: Array) -> Array:
         """Return grad F in the prediction, shape (n_samples, n_outputs)."""
-        return self.weights[:, None] * loss.gradient(prediction, self.y)
+        return MeanLoss(loss, self.y, self.weights).gradient(prediction)
 
     def curvature(self, loss: Loss, prediction: Array) -> Hessian:
         """Return the Hessian of F in each row's prediction."""
-        return loss.hessian(prediction, self.y).weighted(self.weights)
+        return MeanLoss(loss, self.y, self.weights).hessian(prediction)
 
 
 class Link(NamedTuple):

@@ -22,10 +22,11 @@ from convexgrade.certificate import (
 from convexgrade.cones import Cones
 from convexgrade.network import Network, from_blocks
 from convexgrade.patterns import Patterns, activation
-from convexgrade.program import Groups, Program, shortened
+from convexgrade.program import Groups, Program
 from convexgrade.pruning import prune
 from convexgrade.search import Neurons
 from convexgrade.solution import Solution, Status
+from convexgrade.unpenalised import shortened
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -124,9 +125,9 @@ def drawn_in(program: Program, point: Point) -> Point:
     if program.loss.quadratic:
         return point
     response = point.prediction(program) - program.Z @ point.unpenalised
-    data = (program.loss, program.Z, program.y, response, program.weights)
     before = program.mean_loss(program.offset)
-    return replace(point, unpenalised=shortened(*data, point.unpenalised, before))
+    unpenalised = shortened(program.F, program.Z, response, point.unpenalised, before)
+    return replace(point, unpenalised=unpenalised)
 
 
 def point_of(

@@ -16,17 +16,16 @@ the (n_samples, n_groups * d) matrix behind them is never formed here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import qr
 
 from convexgrade.cones import Cones
-from convexgrade.losses import Hessian, Loss
+from convexgrade.losses import Hessian, Loss, MeanLoss
 from convexgrade.patterns import Patterns, masked_adjoint, masked_sums
+from convexgrade.unpenalised import fit_unpenalised
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -34,13 +33,6 @@ Index = NDArray[np.intp]
 _COMMON = "Z", "null_coefficients"  # properties that depend on neither patterns nor groups
 _CHUNK = 1 << 20  # numbers of a product with masks that are formed at a time
 _TOGETHER = 100  # groups whose dual norms are sought at a time
-_NO_NUMBER = 1e290  # loss from which on sums of its curvature may be none
-_STEPS = 60  # of Newton's method for unpenalised columns, at most,
-_DEPENDENT = 1e-6  # share of a column that others leave, below which Newton steps do not see it
-_FAR = 3.0  # responses, in units of the targets, that need not be so large
-_FLAT = 1e-12, 1e-7  # where the loss rises by this share; the latter with kinks, rounded off
-_FINER, _EASED = 0.3, 60  # rounding of kinks from solve to solve, of so many at most,
-_AS_IT_IS = 1e-5  # until gradients differ from those without by so little of the largest
 
 
 @dataclass(frozen=True)
@@ -128,6 +120,11 @@ class Program:
         """Number of outputs."""
         return self.y.shape[1]
 
+    @property
+    def F(self) -> MeanLoss:
+        """The mean loss."""
+        return MeanLoss(self.loss, self.y, self.weights)
+
     def over(self, patterns: Patterns, groups: Groups) -> Program:
         """Return the same problem over other patterns and groups; what depends on neither is kept."""
         other = replace(self, patterns=patterns, groups=groups)
@@ -186,23 +183,19 @@ class Program:
 
     def mean_loss(self, prediction: Array) -> float:
         """Return F at a prediction."""
-        return float(self.weights @ self.loss.value(prediction, self.y))
+        return self.F(prediction)
 
     def gradient(self, prediction: Array) -> Array:
         """Return grad F in the prediction, shape (n_samples, n_outputs)."""
-        return self.weights[:, None] * self.loss.gradient(prediction, self.y)
+        return self.F.gradient(prediction)
 
     def curvature(self, prediction: Array) -> Hessian:
         """Return the Hessian of F in each row's prediction."""
-        return self.loss.hessian(prediction, self.y).weighted(self.weights)
+        return self.F.hessian(prediction)
 
     def distance(self, prediction: Array) -> float:
-        """Return how far, typically, a prediction is from where its loss is least.
-
-        That is the mean loss by the mean slope: the mean distance for the absolute error, half of its
-        square mean by its mean for the squared error.
-        """
-        return _distance(self.loss, prediction, self.y, self.weights)
+        """Return how far, typically, a prediction is from where its loss is least."""
+        return self.F.distance(prediction)
 
     def eased(self, share: float) -> Program:
         """Return the program with kinks of the loss rounded off within a share of `distance`."""
@@ -218,15 +211,17 @@ class Program:
 
     def violation(self, blocks: Array) -> float:
         """Return the largest amount by which E_g X v_g >= 0 fails; 0 without cones."""
-        if not self.cones or len(self.groups) == 0:
+        some = np.flatnonzero(blocks.any(axis=1))
+        if not self.cones or some.size == 0:
             return 0.0
-        signed = np.where(self.masks(), 1.0, -1.0) * (self.X @ blocks.T)
+        masks = self.patterns.masks[:, self.groups.pattern[some]]
+        signed = np.where(masks, 1.0, -1.0) * (self.X @ blocks[some].T)
         return float(max(0.0, -signed.min()))
 
     @cached_property
     def null_coefficients(self) -> Array:
         """The c minimising F(offset + Z c): the grade without neurons, shape (q, n_outputs)."""
-        return fit_unpenalised(self.loss, self.Z, self.y, self.offset, self.weights)
+        return fit_unpenalised(self.F, self.Z, self.offset)
 
     def alpha_max(self, *, above: float = 0.0) -> float:
         """Return the least alpha, at least ``above``, at which the grade without neurons is optimal.
@@ -258,105 +253,3 @@ class Program:
         cones = Cones.of(self.X, self.patterns.masks[:, patterns])
         projections, _ = cones.project(place, correlations, enough=enough)
         return float(np.linalg.norm(projections, axis=1).max())
-
-
-def _distance(loss: Loss, f: Array, y: Array, weights: Array) -> float:
-    """Return the mean loss by the mean slope."""
-    slope = np.linalg.norm(loss.gradient(f, y), axis=1)
-    return float(weights @ loss.value(f, y)) / max(float(weights @ slope), 1e-300)
-
-
-def _mean_loss_at(
-    loss: Loss, Z: Array, y: Array, offset: Array, weights: Array
-) -> Callable[[Array], float]:
-    """Return ``weights @ loss(offset + Z c)`` as a function of c."""
-    return lambda c: float(weights @ loss.value(offset + Z @ c, y))
-
-
-def fit_unpenalised(loss: Loss, Z: Array, y: Array, offset: Array, weights: Array) -> Array:
-    """Minimise ``weights @ loss(offset + Z c)`` over c, shape (q, n_outputs), by Newton's method.
-
-    The result is stationary to rounding where a minimiser exists. On separable classes, where none
-    does, it is the point at which the loss stopped falling. A loss with kinks is rounded off, less and
-    less.
-    """
-    c = np.zeros((Z.shape[1], y.shape[1]))
-    if c.size == 0:
-        return c
-    before = float(weights @ loss.value(offset, y))
-    if before == 0.0:  # losses are never negative
-        return c
-    if loss.kinked:
-        for rounding in _distance(loss, offset, y, weights) * _FINER ** np.arange(_EASED):
-            eased = loss.eased(rounding)
-            c = _descended(eased, Z, y, offset, weights, c)
-            q, q_eased = (each.gradient(offset + Z @ c, y) for each in (loss, eased))
-            if np.abs(q_eased - q).max() <= _AS_IT_IS * np.abs(q).max():
-                break
-    c = _descended(loss, Z, y, offset, weights, c)
-    if loss.quadratic:
-        return c
-    return shortened(loss, Z, y, offset, weights, c, before)
-
-
-def shortened(
-    loss: Loss, Z: Array, y: Array, offset: Array, weights: Array, c: Array, before: float
-) -> Array:
-    """Return c, for each output halved while its response is large for next to nothing.
-
-    That is, next to the loss ``before`` the grade: without a linear term, neurons that cancel with it
-    can have any loss. Hinges are flat beyond their kinks. Where there is no row of a class, they have
-    many minimisers and rounded-off ones have none: c is then as far out as the tails of these have led.
-    """
-    mean_loss = _mean_loss_at(loss, Z, y, offset, weights)
-    enough = mean_loss(c) + _FLAT[loss.kinked] * before
-    for output in range(c.shape[1]):
-        half = np.where(np.arange(c.shape[1]) == output, 0.5, 1.0)
-        while np.abs(Z @ c[:, output]).max() > _FAR and mean_loss(half * c) <= enough:
-            c = half * c
-    return c
-
-
-@np.errstate(over="ignore", invalid="ignore")
-def _descended(loss: Loss, Z: Array, y: Array, offset: Array, weights: Array, c: Array) -> Array:
-    """Take Newton steps from c until the loss no longer falls; none where it is no number."""
-    q, k = c.shape
-    mean_loss = _mean_loss_at(loss, Z, y, offset, weights)
-    for _ in range(_STEPS):
-        value = mean_loss(c)
-        if not value < _NO_NUMBER:
-            break
-        f = offset + Z @ c
-        gradient = Z.T @ (weights[:, None] * loss.gradient(f, y))
-        curvature = loss.hessian(f, y).weighted(weights).matrices
-        hessian = np.tensordot(Z, curvature[..., None] * Z[:, None, None, :], axes=(0, 0))
-        hessian = hessian.transpose(0, 1, 3, 2)
-        newton = np.linalg.lstsq(hessian.reshape(q * k, q * k), gradient.ravel(), rcond=1e-13)[0]
-        # Quadratic convergence: the step after a decrement this small is exact to rounding.
-        last = float(gradient.ravel() @ newton) <= 1e-10 * value
-        steps = (c - t * newton.reshape(q, k) for t in 0.5 ** np.arange(30))
-        better = (s for s in steps if mean_loss(s) <= value * (1.0 + 1e-14))
-        c, previous = next(better, c), c
-        if last or c is previous:
-            break
-    return c
-
-
-def independent_columns(H: Array, weights: Array, centred: bool) -> Index:
-    """Return columns of H (n_samples, d) on which all others depend, up to what Newton steps see.
-
-    If ``centred``, on these and the constant. Hidden features of a chain, next to its inputs, can be as
-    good as dependent. What linear terms reach by telling such columns apart has enormous coefficients:
-    no solver finds it, no new row bears it, and yet a lower bound would have to allow for it.
-    """
-    columns = H / np.maximum(np.abs(H).max(axis=0), np.finfo(float).tiny)
-    if centred:
-        columns = columns - weights @ columns / weights.sum()
-    size = np.sqrt(weights @ columns**2)
-    varied = np.flatnonzero(size > _DEPENDENT * np.sqrt(weights.sum()))
-    if varied.size == 0:
-        return varied
-    unit = np.sqrt(weights)[:, None] * columns[:, varied] / size[varied]
-    triangle, order = qr(unit, mode="r", pivoting=True)
-    left = np.abs(np.diagonal(triangle))  # of each column by those before it, decreasing
-    return np.sort(varied[order[: np.sum(left > _DEPENDENT)]])

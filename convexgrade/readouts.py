@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from convexgrade.losses import Loss
 from convexgrade.multigrade import Chain, Data
 from convexgrade.network import Network
-from convexgrade.program import independent_columns
 from convexgrade.solvers._lasso import minimise_l1
+from convexgrade.unpenalised import independent_columns, weighted_gram
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -170,9 +170,7 @@ def _newton_step(
     prediction = offset + columns @ coef
     slope = columns.T @ data.gradient(loss, prediction)[:, outputs]
     hessian = data.curvature(loss, prediction).matrices
-    curvature = np.block(
-        [[(columns.T * hessian[:, a, b]) @ columns for b in outputs] for a in outputs]
-    )
+    curvature = weighted_gram(columns, hessian[:, outputs[:, None], outputs])
     start = coef[:, outputs].T.ravel()
     linear = curvature @ start - slope.T.ravel()
     found = minimise_l1(curvature, linear, np.tile(penalty, outputs.size), start)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from convexgrade.kinks import AbsoluteError, Hinge, Huber, Quantile, SquaredHinge
-from convexgrade.losses import Poisson
-from convexgrade.program import fit_unpenalised
+from convexgrade.losses import MeanLoss, Poisson
 from convexgrade.solution import Start, Status
 from convexgrade.solvers import cvx, newton, solve
+from convexgrade.unpenalised import fit_unpenalised
 from tests.test_interior import make_case, objective, scale
 
 ROUNDED = {
@@ -166,6 +166,6 @@ def test_unpenalised_fits_are_stationary_however_narrow_the_loss(width, seed):
         np.column_stack([rng.standard_normal((25, 3)), np.ones(25)]),
         rng.standard_normal((25, 1)),
     )
-    c = fit_unpenalised(loss, Z, y, np.zeros_like(y), weights)
+    c = fit_unpenalised(MeanLoss(loss, y, weights), Z, np.zeros_like(y))
     slope = Z.T @ (weights[:, None] * loss.gradient(Z @ c, y))
     assert np.abs(slope).max() < 1e-9

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from convexgrade import ConvexReLURegressor, polishing, solvers, working_set
+from convexgrade import ConvexReLURegressor, polishing, solvers, unpenalised, working_set
 from convexgrade import program as program_module
 from convexgrade.certificate import DualPoint, certify_network
 from convexgrade.kinks import AbsoluteError, Huber, Quantile
-from convexgrade.losses import BinaryLogLoss, SquaredError
+from convexgrade.losses import BinaryLogLoss, MeanLoss, SquaredError
 from convexgrade.patterns import activation, sample_patterns
 from convexgrade.point import no_worse_than_null, null_point, point_of
 from convexgrade.polishing import polish
@@ -419,9 +419,9 @@ def test_the_grade_without_neurons_is_fitted_once_for_all_patterns(monkeypatch):
 
 @pytest.mark.parametrize("loss", [SquaredError(), AbsoluteError(), Quantile(0.8), Huber(0.5)])
 def test_nothing_is_refitted_where_nothing_is_left(loss, monkeypatch):
-    monkeypatch.setattr(program_module, "_descended", None)  # which is not called
+    monkeypatch.setattr(unpenalised, "_descended", None)  # which is not called
     Z, y = np.ones((5, 1)), np.arange(5.0)[:, None]
-    found = program_module.fit_unpenalised(loss, Z, y, y, np.full(5, 0.2))
+    found = unpenalised.fit_unpenalised(MeanLoss(loss, y, np.full(5, 0.2)), Z, y)
     np.testing.assert_array_equal(found, [[0.0]])
 
 

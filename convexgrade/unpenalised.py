@@ -1,0 +1,133 @@
+"""Unpenalised columns: those of least loss, and which of them others depend on."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import qr
+
+from convexgrade.losses import MeanLoss
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+_NO_NUMBER = 1e290  # loss from which on sums of its curvature may be none
+_STEPS = 60  # of Newton's method, at most,
+_DEPENDENT = 1e-6  # share of a column that others leave, below which Newton steps do not see it
+_FAR = 3.0  # responses, in units of the targets, that need not be so large
+_FLAT, _FLAT_EASED = 1e-12, 1e-7  # where the loss rises by this share; with kinks, rounded off
+_FINER, _EASED = 0.3, 60  # rounding of kinks from solve to solve, of so many at most,
+_AS_IT_IS = 1e-5  # until gradients differ from those without by so little of the largest
+
+
+def fit_unpenalised(mean_loss: MeanLoss, Z: Array, offset: Array) -> Array:
+    """Minimise the mean loss at ``offset + Z c`` over c, shape (q, n_outputs), by Newton's method.
+
+    The result is stationary to rounding where a minimiser exists. On separable classes, where none
+    does, it is the point at which the loss stopped falling. A loss with kinks is rounded off, less and
+    less.
+    """
+    c = np.zeros((Z.shape[1], offset.shape[1]))
+    if c.size == 0:
+        return c
+    before = mean_loss(offset)
+    if before == 0.0:  # losses are never negative
+        return c
+    if mean_loss.loss.kinked:
+        for rounding in mean_loss.distance(offset) * _FINER ** np.arange(_EASED):
+            eased = mean_loss.eased(rounding)
+            c = _descended(eased, Z, offset, c)
+            f = offset + Z @ c
+            q, q_eased = (each.loss.gradient(f, each.y) for each in (mean_loss, eased))
+            if np.abs(q_eased - q).max() <= _AS_IT_IS * np.abs(q).max():
+                break
+    c = _descended(mean_loss, Z, offset, c)
+    return c if mean_loss.loss.quadratic else shortened(mean_loss, Z, offset, c, before)
+
+
+def shortened(mean_loss: MeanLoss, Z: Array, offset: Array, c: Array, before: float) -> Array:
+    """Return c, for each output halved while its response is large for next to nothing.
+
+    That is, next to the loss ``before`` the grade: without a linear term, neurons that cancel with it
+    can have any loss. Hinges are flat beyond their kinks. Where there is no row of a class, they have
+    many minimisers and rounded-off ones have none: c is then as far out as the tails of these have led.
+    """
+    flat = _FLAT_EASED if mean_loss.loss.kinked else _FLAT
+    enough = mean_loss(offset + Z @ c) + flat * before
+    for output in range(c.shape[1]):
+        half = np.where(np.arange(c.shape[1]) == output, 0.5, 1.0)
+        while (
+            np.abs(Z @ c[:, output]).max() > _FAR and mean_loss(offset + Z @ (half * c)) <= enough
+        ):
+            c = half * c
+    return c
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _descended(mean_loss: MeanLoss, Z: Array, offset: Array, c: Array) -> Array:
+    """Take Newton steps from c until the loss no longer falls; none where it is no number."""
+    for _ in range(_STEPS):
+        f = offset + Z @ c
+        value = mean_loss(f)
+        if not value < _NO_NUMBER:
+            break
+        gradient = Z.T @ mean_loss.gradient(f)
+        step = _newton_step(mean_loss, Z, f, gradient)
+        # Quadratic convergence: the step after a decrement this small is exact to rounding.
+        last = float(np.vdot(gradient, step)) <= 1e-10 * value
+        steps = (c - t * step for t in 0.5 ** np.arange(30))
+        better = (s for s in steps if mean_loss(offset + Z @ s) <= value * (1.0 + 1e-14))
+        c, previous = next(better, c), c
+        if last or c is previous:
+            break
+    return c
+
+
+def _newton_step(mean_loss: MeanLoss, Z: Array, f: Array, gradient: Array) -> Array:
+    """Return H^-1 times the gradient, both of shape (q, n_outputs)."""
+    hessian = weighted_gram(Z, mean_loss.hessian(f).matrices)
+    step = np.linalg.lstsq(hessian, gradient.T.ravel(), rcond=1e-13)[0]
+    return np.asarray(step.reshape(gradient.shape[::-1]).T)
+
+
+def weighted_gram(columns: Array, matrices: Array) -> Array:
+    """Return sum_i M_i (x) z_i z_i^T, output by output: the Hessian in c of F(offset + Z c).
+
+    Parameters
+    ----------
+    columns : ndarray of shape (n_samples, q)
+        The z_i.
+    matrices : ndarray of shape (n_samples, k, k)
+        The M_i, symmetric.
+
+    Returns
+    -------
+    ndarray of shape (k * q, k * q)
+    """
+    q, k = columns.shape[1], matrices.shape[1]
+    gram = np.empty((k, q, k, q))
+    for a in range(k):
+        for b in range(a + 1):
+            gram[a, :, b] = columns.T @ (matrices[:, a, b, None] * columns)
+            gram[b, :, a] = gram[a, :, b].T
+    return gram.reshape(k * q, k * q)
+
+
+def independent_columns(H: Array, weights: Array, centred: bool) -> Index:
+    """Return columns of H (n_samples, d) on which all others depend, up to what Newton steps see.
+
+    If ``centred``, on these and the constant. Hidden features of a chain, next to its inputs, can be as
+    good as dependent. What linear terms reach by telling such columns apart has enormous coefficients:
+    no solver finds it, no new row bears it, and yet a lower bound would have to allow for it.
+    """
+    columns = H / np.maximum(np.abs(H).max(axis=0), np.finfo(float).tiny)
+    if centred:
+        columns = columns - weights @ columns / weights.sum()
+    size = np.sqrt(weights @ columns**2)
+    varied = np.flatnonzero(size > _DEPENDENT * np.sqrt(weights.sum()))
+    if varied.size == 0:
+        return varied
+    unit = np.sqrt(weights)[:, None] * columns[:, varied] / size[varied]
+    triangle, order = qr(unit, mode="r", pivoting=True)
+    left = np.abs(np.diagonal(triangle))  # of each column by those before it, decreasing
+    return np.sort(varied[order[: np.sum(left > _DEPENDENT)]])
