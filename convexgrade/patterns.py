@@ -21,6 +21,7 @@ _EPS = float(np.finfo(np.float64).eps)
 _COINCIDENT = 1e-12  # distance of unit rows up to which their hyperplanes are taken for one,
 _ROUNDINGS = 64.0  # or so many roundings of the coordinates, if that is more,
 _COARSEST = 1e-8  # up to which a list may still claim to be complete
+_ROUNDED = 8.0  # singular values that are none: in units of the largest times size times eps
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def enumerate_patterns(X: Array, *, limit: int) -> Patterns:
     """
     frame = _Frame.of(X)
     rank = frame.rows.shape[1]
-    n_planes = _distinct_hyperplanes(frame.rows)
+    n_planes = _distinct_hyperplanes(frame.rows, frame.tolerance)
     if n_planes == 0:  # rows of zeros, and neurons without bias: none does anything
         return replace(Patterns.none(*X.shape), exhaustive=True)
     count = count_patterns(n_planes, rank)
@@ -251,7 +252,7 @@ class _Frame:
         lengths = np.linalg.norm(columns, axis=1, keepdims=True)
         units = columns / np.where(lengths > 0.0, lengths, 1.0)
         _, s, Vt = np.linalg.svd(units, full_matrices=False)
-        rank = max(1, int(np.sum(s > s[0] * max(X.shape) * _EPS * 8)))
+        rank = _rank(s, X.shape)
         s = np.where(s > 0.0, s, 1.0)[:rank]
         basis = Vt[:rank].T / s
         rows = units @ basis
@@ -311,13 +312,18 @@ def _face_masks(frame: _Frame, faces: Array) -> Mask:
 def _row_space(X: Array) -> tuple[Array, Array]:
     """Return an orthonormal basis of the row space (d, rank) and the rows in it (n, rank)."""
     _, s, Vt = np.linalg.svd(X, full_matrices=False)
-    rank = max(1, int(np.sum(s > s[0] * max(X.shape) * _EPS * 8)))
-    basis = Vt[:rank].T
+    basis = Vt[: _rank(s, X.shape)].T
     return basis, X @ basis
 
 
-def _distinct_hyperplanes(rows: Array) -> int:
-    return len(np.unique(np.round(_normals(rows) / 1e-9), axis=0))
+def _rank(singular: Array, shape: tuple[int, int]) -> int:
+    """Return how many singular values of a matrix are more than rounding; at least 1."""
+    rounding = _ROUNDED * max(shape) * _EPS * singular[0]
+    return max(1, int(np.sum(singular > rounding)))
+
+
+def _distinct_hyperplanes(rows: Array, tolerance: float) -> int:
+    return len(np.unique(np.round(_normals(rows) / tolerance), axis=0))
 
 
 def _normals(rows: Array) -> Array:

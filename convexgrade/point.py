@@ -19,7 +19,6 @@ from convexgrade.certificate import (
     predicted,
     relative_gap,
 )
-from convexgrade.cones import Cones
 from convexgrade.network import Network, from_blocks
 from convexgrade.patterns import Patterns, activation
 from convexgrade.program import Groups, Program
@@ -196,7 +195,7 @@ def point_at(program: Program, solution: Solution) -> Point:
     groups = program.groups.take(keep)
     blocks = solution.blocks[keep]
     if program.cones:
-        blocks = projected(program, groups.pattern, blocks)
+        blocks = program.projected(keep, blocks)
     return Point(
         patterns=program.patterns,
         groups=groups,
@@ -221,9 +220,3 @@ def thinned(program: Program, point: Point) -> Point:
                 break
             point = fewer
     return point
-
-
-def projected(program: Program, cone: Index, points: Array, *, enough: float = 0.0) -> Array:
-    """Project points on the cones of patterns; those of length ``enough`` or less need not arrive."""
-    cones = Cones.of(program.X, program.patterns.masks)
-    return cones.project(cone, points, enough=enough)[0]

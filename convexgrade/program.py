@@ -244,12 +244,12 @@ class Program:
             some = some[norms[some] > above]
             if some.size == 0:
                 break
-            above = max(above, self._largest_projection(some, correlations[some], above))
+            projections = self.projected(some, correlations[some], enough=above)
+            above = max(above, float(np.linalg.norm(projections, axis=1).max()))
         return above
 
-    def _largest_projection(self, index: Index, correlations: Array, enough: float) -> float:
-        """Return max of ||Proj_K(b_g)|| over some groups where it exceeds ``enough``."""
-        patterns, place = np.unique(self.groups.pattern[index], return_inverse=True)
+    def projected(self, groups: Index, points: Array, *, enough: float = 0.0) -> Array:
+        """Project points on the cones of some groups; those no longer than ``enough`` only roughly."""
+        patterns, place = np.unique(self.groups.pattern[groups], return_inverse=True)
         cones = Cones.of(self.X, self.patterns.masks[:, patterns])
-        projections, _ = cones.project(place, correlations, enough=enough)
-        return float(np.linalg.norm(projections, axis=1).max())
+        return cones.project(place, points, enough=enough)[0]

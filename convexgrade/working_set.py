@@ -23,7 +23,6 @@ from convexgrade.point import (
     keep_neurons,
     null_point,
     point_at,
-    projected,
     pruned,
     thinned,
 )
@@ -46,7 +45,8 @@ _PROVED = 0.5  # until it has proved a gap of so much of the tolerance
 _EQUAL = 1e-8  # rise of the objective, relative to the loss before, that is the solver's rounding
 _SHARP = 1e-3  # gap, relative to the tolerance of prices, of a point that needs no last digits
 _CONFIRMED = 0.01, 1e-8  # and, or below the second, of one that no second solver is asked about
-_AFFORDABLE = 3e10, 1e12  # operations of a step towards these; where the gap is above the tolerance
+_AFFORDABLE = 3e10  # operations of a step towards these,
+_WORTH = 1e12  # and of one where the gap is above the tolerance
 _SETTLED = 1e-7  # gap, relative to the loss before, of a point that needs no further solve
 _FEW = 400  # groups up to which iterations are no slower than a solution found at once,
 _AT_ONCE = 0.1  # and gap, relative to the tolerance of prices, up to which that needs no other
@@ -192,14 +192,14 @@ def _polished(full: Program, point: Point, tol: float) -> Point:
     """
     own = full.over(point.patterns, point.groups)
     cost = operations(own)
-    if full.loss.quadratic or not 0.0 < cost <= max(_AFFORDABLE):
+    if full.loss.quadratic or not 0.0 < cost <= _WORTH:
         return point
     gap = gap_of(full, point)
-    if gap <= _SHARP * tol or cost > _AFFORDABLE[gap > tol]:
+    if gap <= _SHARP * tol or (gap <= tol and cost > _AFFORDABLE):
         return point
     blocks, unpenalised = polish(own, point.blocks, point.unpenalised)
     if full.cones:
-        blocks = projected(own, own.groups.pattern, blocks)
+        blocks = own.projected(np.arange(len(own.groups)), blocks)
     objective = own.objective(blocks, unpenalised)
     if objective > point.objective:
         return point
@@ -244,8 +244,7 @@ def _violated(full: Program, outside: Index, point: Point, tol: float) -> Index:
     prices = np.linalg.norm(correlations, axis=1)
     if full.cones:
         above = np.flatnonzero(prices > threshold)
-        cone = program.groups.pattern[above]
-        points = projected(program, cone, correlations[above], enough=threshold)
+        points = program.projected(above, correlations[above], enough=threshold)
         prices[above] = np.linalg.norm(points, axis=1)
     order = np.argsort(-prices, kind="stable")[:_BATCH]
     return outside[order[prices[order] > threshold]]

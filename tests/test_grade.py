@@ -13,10 +13,10 @@ from convexgrade.losses import SquaredError
 from convexgrade.multigrade import ChainPlan, Data, Progress, grow
 from convexgrade.network import HIDDEN_AND_INPUTS, Network
 from convexgrade.point import point_of
-from convexgrade.program import independent_columns
 from convexgrade.pruning import select
 from convexgrade.search import neurons_of
 from convexgrade.solution import Status
+from convexgrade.unpenalised import independent_columns
 from convexgrade.working_set import solve_groups
 from tests.benchmarks.patterns import descend, standardised
 
