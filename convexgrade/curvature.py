@@ -13,22 +13,22 @@ Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 
-class Columns(NamedTuple):
+class Variables(NamedTuple):
     """What variables add to the prediction: one column each, of one output."""
 
     values: Array  # (n_samples, n_variables)
     output: Index  # (n_variables,)
 
 
-def columns(program: Program, neurons: Array, group: Index | None = None) -> Columns:
+def columns(program: Program, neurons: Array, group: Index | None = None) -> Variables:
     """Return columns of neurons, one a group unless told of which, followed by those of c."""
     p, k = program, program.n_outputs
     of_neurons = p.groups.output if group is None else p.groups.output[group]
     free = np.repeat(np.arange(k), p.free.size)
-    return Columns(np.hstack([neurons, np.tile(p.Z, (1, k))]), np.concatenate([of_neurons, free]))
+    return Variables(np.hstack([neurons, np.tile(p.Z, (1, k))]), np.concatenate([of_neurons, free]))
 
 
-def hessian(program: Program, variables: Columns, blocks: Array, unpenalised: Array) -> Array:
+def hessian(program: Program, variables: Variables, blocks: Array, unpenalised: Array) -> Array:
     """Return the Hessian of the mean loss in variables with these columns."""
     p, (values, output) = program, variables
     of_rows = p.curvature(p.predict(blocks, unpenalised)).matrices

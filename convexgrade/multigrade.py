@@ -79,7 +79,7 @@ class Link(NamedTuple):
     grade: Grade
 
 
-class Step(NamedTuple):
+class GradeInput(NamedTuple):
     """What one grade meets: its scaled input H and the output of the chain before it."""
 
     H: Array
@@ -121,7 +121,7 @@ class Chain:
         scaling, grade = self.links[0]
         return grade.network if scaling.mix is None else _combining(grade.network, scaling.mix)
 
-    def walk(self, X: Array) -> Iterator[Step]:
+    def walk(self, X: Array) -> Iterator[GradeInput]:
         """Yield what each grade meets, and last what a further grade would: its *unscaled* input."""
         if self.links:
             X = self.links[0].scaling.within_reach(X)
@@ -129,11 +129,11 @@ class Chain:
         offset = np.broadcast_to(self.baseline, (len(X), self.baseline.size))
         for scaling, grade in self.links:
             H = scaling.apply(features)
-            yield Step(H, offset)
+            yield GradeInput(H, offset)
             hidden = grade.network.hidden(H)
             offset = offset + grade.network.read(hidden, H)
             features = self.handover.features(hidden, offset, X)
-        yield Step(features, offset)
+        yield GradeInput(features, offset)
 
     def staged(self, X: Array) -> Iterator[Array]:
         """Yield the chain's output after each grade, shape (n_samples, n_outputs)."""
@@ -365,7 +365,7 @@ def _next_program(chain: Chain, data: Data, plan: ChainPlan) -> _Next:
         scaling = Scaling(np.zeros(features.shape[1]), np.ones(features.shape[1]))
     if scaling.mix is None and features.shape[1] > len(features):
         scaling = within_row_space(scaling, features)
-    step, index = Step(scaling.apply(features), offset), len(chain)
+    step, index = GradeInput(scaling.apply(features), offset), len(chain)
     return _Next(
         scaling, _state(step, data, plan.loss, plan.penalty(index), plan.settings_of(index))
     )
@@ -385,7 +385,7 @@ def _combining(network: Network, mix: Array) -> Network:
     return read_unscaled(network, Scaling(np.zeros(len(mix)), np.ones(len(mix)), mix))
 
 
-def _state(step: Step, data: Data, loss: Loss, alpha: float, settings: Settings) -> Program:
+def _state(step: GradeInput, data: Data, loss: Loss, alpha: float, settings: Settings) -> Program:
     return state_program(step.H, data.y, step.offset, data.weights, loss, alpha, settings)
 
 

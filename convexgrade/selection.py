@@ -116,14 +116,25 @@ def usual_penalty(n_rows: float, n_columns: int) -> float:
     return float(min(_LARGEST, _OF_NOISE * np.sqrt(n_columns / n_rows)))
 
 
-class Path(NamedTuple):
-    """Penalties to try; and one that leaves no neuron, to be tried where no other beats a constant."""
+class Penalties(NamedTuple):
+    """Penalties of the first grade to try.
+
+    Attributes
+    ----------
+    alphas : ndarray of shape (n_alphas,)
+        The penalties.
+    usual : float
+        The one that is taken where others are no better, or nearest to.
+    empty : float or None
+        One that leaves no neuron, to be tried where no other beats a constant.
+    """
 
     alphas: Array
+    usual: float
     empty: float | None = None
 
 
-def penalty_path(data: Data, plan: ChainPlan, n_alphas: int, eps: float, usual: float) -> Path:
+def penalty_path(data: Data, plan: ChainPlan, n_alphas: int, eps: float, usual: float) -> Penalties:
     """Return penalties in geometric progression from below the largest useful one to eps times it.
 
     At the largest, the highest price that a search finds, the first grade has no neuron. Where it has
@@ -132,7 +143,7 @@ def penalty_path(data: Data, plan: ChainPlan, n_alphas: int, eps: float, usual: 
     than. A path of one is the usual penalty.
     """
     if n_alphas == 1:
-        return Path(np.array([usual]))
+        return Penalties(np.array([usual]), usual)
     steps = np.arange(1, n_alphas + 1) / n_alphas
     largest = first_price(data, plan) or 1.0
     path = largest * eps**steps
@@ -140,7 +151,7 @@ def penalty_path(data: Data, plan: ChainPlan, n_alphas: int, eps: float, usual: 
     nearest = off[np.argmin(np.abs(off))]
     if abs(nearest) <= -0.5 * np.log(eps) / n_alphas:
         path *= np.exp(nearest)
-    return Path(path, _EMPTY * max(largest, path[0]))
+    return Penalties(path, usual, empty=_EMPTY * max(largest, path[0]))
 
 
 def given_penalties(alphas: ArrayLike) -> Array:
@@ -292,8 +303,7 @@ def select(
     folds: Sequence[Fold],
     plan: ChainPlan,
     handover: Handover,
-    path: Path,
-    usual: float,
+    penalties: Penalties,
     n_jobs: int | None,
     report: Report,
 ) -> Selection:
@@ -309,10 +319,8 @@ def select(
         How the chosen chain will be grown; those that judge are grown roughly. Its alpha is replaced.
     handover : Handover
         What grades hand on.
-    path : Path
-        Penalties of the first grade.
-    usual : float
-        The usual one.
+    penalties : Penalties
+        What to try.
     n_jobs : int or None
         Processes; the folds are shared out.
     report : callable
@@ -329,20 +337,20 @@ def select(
                 report(line(one))
             return one
 
-        for alpha in np.sort(path.alphas)[::-1].tolist():
+        for alpha in np.sort(penalties.alphas)[::-1].tolist():
             one = at(alpha)
             starts = [progress.chain.first_network for progress in one.chains]
             tried.append(one._replace(chains=()))
             best = min(tried, key=_least)
             if alpha * _FAR <= best.alpha:
                 break
-        if path.empty is not None and _least(best) > loss_of_constants(folds, plan.loss):
+        if penalties.empty is not None and _least(best) > loss_of_constants(folds, plan.loss):
             starts = []
-            tried.insert(0, at(path.empty)._replace(chains=()))
+            tried.insert(0, at(penalties.empty)._replace(chains=()))
             best = min(tried, key=_least)
     weights = _weights(folds)
     near = [one for one in tried if _are_near(one.rows, best.rows, weights, _TIE)]
-    chosen = min(near, key=lambda one: abs(np.log(one.alpha / usual)))
+    chosen = min(near, key=lambda one: abs(np.log(one.alpha / penalties.usual)))
     trials = tuple(Trial(one.alpha, np.array(one.by_fold)) for one in tried)
     return Selection(trials, chosen)
 

@@ -492,8 +492,8 @@ def selected(losses, alphas, usual, monkeypatch):
     monkeypatch.setattr(selection, "deepen", deepen)
     folds = [selection.Fold(rows, rows)]
     plan, handover = model._plan(), model._handover()
-    path = selection.Path(np.array(alphas))
-    return selection.select(folds, plan, handover, path, usual, None, lambda line: None)
+    penalties = selection.Penalties(np.array(alphas), usual)
+    return selection.select(folds, plan, handover, penalties, None, lambda line: None)
 
 
 @pytest.mark.parametrize(

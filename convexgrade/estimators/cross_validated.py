@@ -22,7 +22,7 @@ from convexgrade.network import Network
 from convexgrade.reading import Reading
 from convexgrade.selection import (
     Fold,
-    Path,
+    Penalties,
     Selection,
     given_penalties,
     is_better,
@@ -146,13 +146,14 @@ class CrossValidated(DeepChain):
         parts = list(self._parts(given))
         if not parts:
             raise ValueError(f"cv={self.cv!r} has no folds.")
-        path = self._penalties(given, plan, usual)
+        penalties = self._penalties(given, plan, usual)
         folds = self._folds(parts, self._reading)
-        self._selection = self._selected(folds, plan, path, usual, self._reading)
+        self._selection = self._selected(folds, plan, penalties, self._reading)
         for said, reading in self._other_readings(distinct_rows(given)):
             self._reporter(level=1)(said)
-            found, same = self._selection, Path(np.array([self._selection.alpha]))
-            also = self._selected(self._folds(parts, reading), plan, same, usual, reading)
+            found = self._selection
+            same = Penalties(np.array([found.alpha]), usual)
+            also = self._selected(self._folds(parts, reading), plan, same, reading)
             chosen, trials = found.chosen, (*found.trials, *also.trials)
             if is_better(also.chosen, chosen, folds):
                 self._reading, chosen = reading, also.chosen
@@ -165,10 +166,10 @@ class CrossValidated(DeepChain):
             self._progress = replace(self._progress, verdict=verdict)
 
     def _selected(
-        self, folds: list[Fold], plan: ChainPlan, path: Path, usual: float, reading: Reading
+        self, folds: list[Fold], plan: ChainPlan, penalties: Penalties, reading: Reading
     ) -> Selection:
         report = self._reporter(level=1)
-        found = select(folds, plan, self._handover(), path, usual, self.n_jobs, report)
+        found = select(folds, plan, self._handover(), penalties, self.n_jobs, report)
         log_tails, distances = reading.tails.draws_in, reading.reads_distances
         return found._replace(
             trials=tuple(
@@ -176,11 +177,11 @@ class CrossValidated(DeepChain):
             )
         )
 
-    def _penalties(self, given: Rows, plan: ChainPlan, usual: float) -> Path:
+    def _penalties(self, given: Rows, plan: ChainPlan, usual: float) -> Penalties:
         if self.alphas is None:
             data = self._data(distinct_rows(given))
             return penalty_path(data, plan, int(self.n_alphas), float(self.eps), usual)
-        return Path(np.unique(given_penalties(self.alphas)))
+        return Penalties(np.unique(given_penalties(self.alphas)), usual)
 
     def _parts(self, given: Rows) -> Iterator[Part]:
         """Yield the rows of the folds; where these are drawn here, of rows as `drawn_rows` has them."""
