@@ -491,6 +491,16 @@ def test_a_start_that_is_not_finite_is_given_up():
     assert objective(program, found) == pytest.approx(objective(program, cold), rel=1e-12)
 
 
+def test_beginning_anew_does_not_lose_what_a_start_has_led_to():
+    program = make_case(size=0.05)
+    near = interior.solve(program, tol=1e-5)
+    start = Start(near.blocks, near.unpenalised, near.gap)
+    warm = interior.solve(program, start=start, max_iter=1)
+    cold = interior.solve(program, max_iter=1)
+    assert warm.status is Status.ITERATION_LIMIT
+    assert warm.gap < 1.0 < cold.gap  # from where a point is no better than none
+
+
 @pytest.mark.parametrize("solver", solvers.SOLVERS)
 def test_solvers_of_any_name_take_a_start(solver):
     program = make_case("line", size=0.05)

@@ -409,10 +409,13 @@ def solve(
     with np.errstate(all="ignore"):  # what is not finite compares false, or fails to factor
         problem = _Problem.of(program)
         firsts = [problem.start()] if start is None else [problem.around(start), problem.start()]
+        ends = []
         for first in firsts:
-            best, status, iterations = _follow(problem, first, tol, max_iter)
-            if best.error <= max(tol, _FAIR):
+            ends.append(_follow(problem, first, tol, max_iter))
+            if ends[-1].best.error <= max(tol, _FAIR):
                 break
+    # Where none has an error that is a number, the last one is at least a point of finite numbers.
+    best, status, iterations = min(reversed(ends), key=lambda end: end.best.error)
     return Solution(
         blocks=best.point.v,
         unpenalised=best.point.unpenalised,
@@ -423,17 +426,23 @@ def solve(
     )
 
 
-def _follow(
-    problem: _Problem, first: _Point, tol: float, max_iter: int
-) -> tuple[_Record, Status, int]:
+class _End(NamedTuple):
+    """The best record of a path, how the path ended, and after how many iterations."""
+
+    best: _Record
+    status: Status
+    iterations: int
+
+
+def _follow(problem: _Problem, first: _Point, tol: float, max_iter: int) -> _End:
     """Follow the path from a point until the tolerance is met or nothing is gained any more."""
     best = _Record(0, first, np.inf)
     for last in _path(problem, first, tol):
         best = last if last.error < best.error else best
         if best.error <= tol:
-            return best, Status.OPTIMAL, last.iteration
+            return _End(best, Status.OPTIMAL, last.iteration)
         if last.iteration == max_iter:
-            return best, Status.ITERATION_LIMIT, last.iteration
+            return _End(best, Status.ITERATION_LIMIT, last.iteration)
         if last.iteration - best.iteration >= (_PATIENCE if best.error > _FAIR else _FAIR_PATIENCE):
             break
-    return best, Status.INACCURATE, last.iteration
+    return _End(best, Status.INACCURATE, last.iteration)
