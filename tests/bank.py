@@ -274,7 +274,8 @@ def assert_optimal(program, solution, *, tol=1e-6):
     """Check objective-independent optimality: feasibility, multipliers, complementarity, stationarity.
 
     Stationarity of group g: b_g + (E_g X)^T rho_g = alpha v_g / ||v_g||, with b_g its correlation with
-    theta = -grad F; for v_g = 0 the left side is at most alpha long.
+    theta = -grad F. For v_g = 0, some rho_g >= 0 makes the left side at most alpha long: that is, the
+    projection of b_g on the cone is no longer than alpha.
     """
     blocks, c = solution.blocks, solution.unpenalised
     assert program.violation(blocks) <= tol
@@ -282,6 +283,7 @@ def assert_optimal(program, solution, *, tol=1e-6):
     theta = -program.weights[:, None] * program.loss.gradient(prediction, program.y)
     np.testing.assert_allclose(program.Z.T @ theta, 0.0, atol=10 * tol)
     b = program.adjoint(theta)
+    assert program.largest_dual_norm(b) <= (1.0 + 1e3 * tol) * program.alpha
     if program.cones and solution.multipliers is not None:
         signs = np.where(program.masks(), 1.0, -1.0)
         rho = csc_array(solution.multipliers).toarray()
