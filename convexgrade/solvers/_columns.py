@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from convexgrade.losses import Hessian
+from convexgrade.pieces import chunks
 from convexgrade.solvers._faces import Face
-from convexgrade.solvers._operator import Operator, Outputs, chunks
+from convexgrade.solvers._operator import Operator, Outputs
 from convexgrade.solvers._symmetric import Factor, Floats, factored_with_ones, solved, squared
 
 Array = NDArray[np.float64]

@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, solve_triangular
 
 from convexgrade.losses import Hessian
+from convexgrade.pieces import MAX_FLOATS
 from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._gradients import minimised
-from convexgrade.solvers._operator import MAX_FLOATS
 from convexgrade.solvers._symmetric import factored
 
 Array = NDArray[np.float64]

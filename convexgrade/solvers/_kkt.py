@@ -31,12 +31,8 @@ from scipy.linalg import cho_solve
 
 from convexgrade.losses import Hessian
 from convexgrade.patterns import masked_adjoint, masked_sums
-from convexgrade.solvers._operator import (
-    MAX_FLOATS,
-    Operator,
-    Outputs,
-    chunks,
-)
+from convexgrade.pieces import MAX_FLOATS, chunks
+from convexgrade.solvers._operator import Operator, Outputs
 from convexgrade.solvers._symmetric import Factor, Floats, cholesky, factored_over_rows, squared
 
 Array = NDArray[np.float64]

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.patterns import masked_adjoint, masked_sums
+from convexgrade.pieces import chunks
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 Outputs = tuple[int, ...]
 
-MAX_FLOATS = 64_000_000  # size of the largest array that is ever formed: half a gigabyte
 _CACHED = 1 << 16  # floats of the largest that is formed over and over
 
 
@@ -151,10 +151,3 @@ class Operator:
         """Return the blocks that `stack` put below each other."""
         blocks = stacked.reshape(stacked.shape[0], -1, rows, stacked.shape[2])
         return np.asarray(blocks[self.channel, self.slot])
-
-
-def chunks(length: int, floats: int, *, most: int | None = None) -> Iterator[slice]:
-    """Yield slices of a range that take at most so many floats, ``floats`` an item; see `MAX_FLOATS`."""
-    step = max(1, (MAX_FLOATS // 4 if most is None else most) // max(1, floats))
-    for first in range(0, length, step):
-        yield slice(first, first + step)

@@ -28,11 +28,12 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
 from convexgrade.losses import Hessian
+from convexgrade.pieces import MAX_FLOATS, chunks
 from convexgrade.solvers import _coupling
 from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._gradients import CLOSE, minimised
-from convexgrade.solvers._operator import MAX_FLOATS, Operator, chunks
+from convexgrade.solvers._operator import Operator
 from convexgrade.solvers._symmetric import Factor, factored
 
 Array = NDArray[np.float64]
