@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from convexgrade.grade import Grade, Report
+from convexgrade.kronecker import KroneckerSystem
 from convexgrade.losses import Loss
 from convexgrade.multigrade import (
     Chain,
@@ -48,7 +49,6 @@ from convexgrade.multigrade import (
 from convexgrade.network import Network
 from convexgrade.readouts import refit_readouts, with_network
 from convexgrade.solution import Status
-from convexgrade.solvers._kronecker import KroneckerSystem
 
 Array = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ more, which the first one does, and the features of earlier grades, for which th
 would take over from readouts that bear a penalty, and a correction would shrink features for ever, and
 let their coefficients grow.
 
-It is solved by Newton steps whose quadratic models `_lasso` solves to the end. Where the loss does not
+It is solved by Newton steps whose quadratic models `lasso` solves to the end. Where the loss does not
 couple outputs, or they are too many to be solved at once, each output in turn until a round over them
 gains nothing: the non-smooth part is separable, so that is the optimum.
 
@@ -26,10 +26,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from convexgrade.lasso import minimise_l1
 from convexgrade.losses import Loss
 from convexgrade.multigrade import Chain, Data
 from convexgrade.network import Network
-from convexgrade.solvers._lasso import minimise_l1
 from convexgrade.unpenalised import independent_columns, weighted_gram
 
 Array = NDArray[np.float64]

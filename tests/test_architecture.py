@@ -18,6 +18,8 @@ LAYERS = [
         "cones",
         "datasets",
         "geometric",
+        "kronecker",
+        "lasso",
         "lattice",
         "quasi_newton",
         "reading",

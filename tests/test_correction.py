@@ -29,10 +29,10 @@ from convexgrade.correction import (
     sensitivities,
 )
 from convexgrade.export import TableModel, load_model, save_model
+from convexgrade.kronecker import KroneckerSystem
+from convexgrade.lasso import minimise_l1
 from convexgrade.readouts import refit_readouts, with_network
 from convexgrade.solution import Status
-from convexgrade.solvers._kronecker import KroneckerSystem
-from convexgrade.solvers._lasso import minimise_l1
 
 TARGETS = ["one", "two", "binary", "softmax"]
 SMALL = {
@@ -111,8 +111,8 @@ def test_kronecker_systems_are_solved_as_if_the_matrix_were_formed(n, k, way, mo
     assert system.method() == way
     np.testing.assert_allclose(system.solve(B, D), expected, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(system.apply(B).ravel(), J @ B.ravel(), rtol=1e-12)
-    monkeypatch.setattr("convexgrade.solvers._kronecker._NORMAL", 0)
-    monkeypatch.setattr("convexgrade.solvers._kronecker._DUAL", 0)
+    monkeypatch.setattr("convexgrade.kronecker._NORMAL", 0)
+    monkeypatch.setattr("convexgrade.kronecker._DUAL", 0)
     assert system.method() == "iterative"
     error = np.linalg.norm(system.solve(B, D) - expected)
     assert error < 2e-2 * np.linalg.norm(expected)
@@ -225,8 +225,8 @@ def test_every_kind_of_chain_can_be_corrected(parameters):
 def test_large_systems_take_the_same_way_down(monkeypatch):
     chain, data, plan = parts("one")
     exact = correct_chain(chain, data, plan.loss, "backward", Limits(max_sweeps=5))
-    monkeypatch.setattr("convexgrade.solvers._kronecker._NORMAL", 0)
-    monkeypatch.setattr("convexgrade.solvers._kronecker._DUAL", 0)
+    monkeypatch.setattr("convexgrade.kronecker._NORMAL", 0)
+    monkeypatch.setattr("convexgrade.kronecker._DUAL", 0)
     iterated = correct_chain(chain, data, plan.loss, "backward", Limits(max_sweeps=5))
     falls = [c.objective_path[0] - c.objective_path[-1] for c in (iterated, exact)]
     assert falls[0] > 0.8 * falls[1]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from convexgrade.solvers._kronecker import KroneckerSystem
+from convexgrade.kronecker import KroneckerSystem
 
 Array = NDArray[np.float64]
 

@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse.linalg import LinearOperator, cg
 
+from convexgrade.pieces import chunks
+
 Array = NDArray[np.float64]
 
 _NORMAL = 800  # unknowns up to which the normal equations are formed
@@ -81,9 +83,7 @@ class KroneckerSystem:
         n, k, m = self.G.shape
         columns = self.H.shape[1] * m
         gram = np.zeros((columns, columns))
-        step = max(1, _CHUNK // (k * columns))
-        for first in range(0, n, step):
-            some = slice(first, first + step)
+        for some in chunks(n, k * columns, most=_CHUNK):
             J = (self.H[some, None, :, None] * self.G[some, :, None, :]).reshape(-1, columns)
             gram += J.T @ J
         return gram
