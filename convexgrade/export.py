@@ -26,6 +26,7 @@ from convexgrade.estimators.targets import probabilities
 from convexgrade.network import DeepNetwork, Handover, Network
 from convexgrade.reading import Distances, Reading, Tails
 from convexgrade.solution import Status
+from convexgrade.wording import counted
 
 Array = NDArray[np.float64]
 
@@ -47,8 +48,8 @@ class GradeSummary:
         c = self.certificate
         scope = "exact" if c.price_is_exact else "the best that a search found"
         return (
-            f"{self.neurons} neurons in {self.seconds:.1f} s, alpha {self.alpha:g}, training loss "
-            f"{self.training_loss:.6g}\n  {c}\n"
+            f"{counted(self.neurons, 'neuron')} in {self.seconds:.1f} s, alpha {self.alpha:g}, "
+            f"training loss {self.training_loss:.6g}\n  {c}\n"
             f"  price {c.price:.6g} ({scope}), violation {c.violation:.1e}"
         )
 

@@ -7,11 +7,13 @@ import pytest
 
 from convexgrade import (
     ConstructiveMultigrade,
+    Conversion,
     ConvexReLURegressor,
     GeometricLayerwiseRegressor,
     MultigradeRegressor,
 )
 from convexgrade.energy import Energy
+from convexgrade.export import GradeSummary
 from convexgrade.network import DeepNetwork
 
 SHORT = 100
@@ -116,3 +118,13 @@ def test_energy_as_text(index):
     assert all(f"{number:.4g} " in str(energy) for number in numbers)
     expected = "squared error 1 before, 0.25 after: 0.5 output, 0.25 penalty, 0.0e+00 defect"
     assert str(Energy(1.0, 0.25, 0.5, 0.25, 0.0)) == expected
+
+
+def test_one_neuron_is_no_plural():
+    gated, certificate = ConvexReLURegressor(), chain().grades_[0].certificate
+    converted = str(Conversion(gated, 0.5, 1.0, 2.0, 1, 2, 0.0))
+    assert converted.startswith(
+        "1 gated neuron became 2 ReLU neurons, penalty 0.5 became 1 (2 times)"
+    )
+    summary = str(GradeSummary(certificate, 1, 0.01, 0.25, 1.5))
+    assert summary.startswith("1 neuron in 1.5 s, alpha 0.01, training loss 0.25\n")

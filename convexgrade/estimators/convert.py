@@ -13,6 +13,7 @@ from convexgrade.decomposition import Decomposition, decompose
 from convexgrade.estimators.base import BaseChain
 from convexgrade.multigrade import Chain, Data, certify_chain, measure_energy
 from convexgrade.solution import Status
+from convexgrade.wording import counted
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,10 @@ class Conversion:
     error: float
 
     def __str__(self) -> str:
+        before = counted(self.n_neurons_before, "gated neuron")
+        after = counted(self.n_neurons_after, "ReLU neuron")
         return (
-            f"{self.n_neurons_before} gated neurons became {self.n_neurons_after} ReLU neurons, "
+            f"{before} became {after}, "
             f"penalty {self.penalty_before:.4g} became {self.penalty_after:.4g} "
             f"({self.blow_up:.3g} times), equal to {self.error:.1e} on the training rows."
         )
