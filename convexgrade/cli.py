@@ -28,7 +28,11 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from convexgrade.certificate import Certificate
-from convexgrade.columns import (
+from convexgrade.datasets import load_energy
+from convexgrade.display import GradesDisplay, error_metric
+from convexgrade.estimators import MultigradeClassifier, MultigradeRegressor
+from convexgrade.export import TableModel, load_model, save_model, written_whole
+from convexgrade.table_columns import (
     Column,
     encode,
     learn_columns,
@@ -36,10 +40,6 @@ from convexgrade.columns import (
     refuse_infinite,
     unknown_values,
 )
-from convexgrade.datasets import load_energy
-from convexgrade.display import GradesDisplay, error_metric
-from convexgrade.estimators import MultigradeClassifier, MultigradeRegressor
-from convexgrade.export import TableModel, load_model, save_model, written_whole
 from convexgrade.tables import (
     are_too_many,
     guess_task,

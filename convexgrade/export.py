@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from convexgrade.certificate import Certificate
-from convexgrade.columns import Column, encode, one_row
 from convexgrade.estimators.base import BaseChain
 from convexgrade.estimators.targets import probabilities
 from convexgrade.network import DeepNetwork, Handover, Network
 from convexgrade.reading import Distances, Reading, Tails
 from convexgrade.solution import Status
+from convexgrade.table_columns import Column, encode, one_row
 from convexgrade.wording import counted
 
 Array = NDArray[np.float64]
@@ -284,7 +284,7 @@ def save_model(model: TableModel, path: str | os.PathLike[str]) -> None:
     --------
     >>> import pandas as pd, tempfile
     >>> from convexgrade import ConvexReLURegressor
-    >>> from convexgrade.columns import encode, learn_columns
+    >>> from convexgrade.table_columns import encode, learn_columns
     >>> from convexgrade.export import TableModel, load_model, save_model
     >>> frame = pd.DataFrame({"size": [1.0, 2.0, None, 4.0], "kind": ["a", "b", "b", "a"]})
     >>> columns = learn_columns(frame)

@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from convexgrade.columns import check_distinct
+from convexgrade.table_columns import check_distinct
 
 # What stands for no value among numbers. Among texts it is a word like others ("None", the country
 # "NA"), and only an empty cell has no value.

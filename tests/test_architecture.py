@@ -59,7 +59,7 @@ LAYERS = [
     {"estimators.deep", "estimators.shallow"},
     {"estimators.cross_validated"},
     {"estimators", "estimators.*"},
-    {"columns", "display"},
+    {"display", "table_columns"},
     {"export", "tables"},
     {"cli"},
     {"__init__", "__main__"},

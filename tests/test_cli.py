@@ -20,8 +20,8 @@ import pytest
 
 from convexgrade import MultigradeClassifier, MultigradeRegressor, cli
 from convexgrade.cli import main
-from convexgrade.columns import encode
 from convexgrade.export import load_model
+from convexgrade.table_columns import encode
 
 ROOT = Path(__file__).parents[1]
 FAST = ["--alpha", "0.05", "--n-grades", "2", "--patterns", "sampled", "--n-patterns", "5"]

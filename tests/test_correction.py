@@ -19,7 +19,6 @@ from convexgrade import (
     certify,
     correct,
 )
-from convexgrade.columns import encode, learn_columns
 from convexgrade.correction import (
     Limits,
     correct_chain,
@@ -33,6 +32,7 @@ from convexgrade.kronecker import KroneckerSystem
 from convexgrade.lasso import minimise_l1
 from convexgrade.readouts import refit_readouts, with_network
 from convexgrade.solution import Status
+from convexgrade.table_columns import encode, learn_columns
 
 TARGETS = ["one", "two", "binary", "softmax"]
 SMALL = {

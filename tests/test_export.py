@@ -18,8 +18,8 @@ from convexgrade import (
     MultigradeClassifier,
     MultigradeRegressor,
 )
-from convexgrade.columns import encode, learn_columns, unknown_values
 from convexgrade.export import TableModel, load_model, save_model, written_whole
+from convexgrade.table_columns import encode, learn_columns, unknown_values
 
 FAST = {"alpha": 0.05, "n_grades": 2, "patterns": "sampled", "n_patterns": 5, "random_state": 0}
 FAST |= {"early_stopping": False}

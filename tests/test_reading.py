@@ -13,9 +13,9 @@ from convexgrade import (
     certify,
     correct,
 )
-from convexgrade.columns import encode, learn_columns
 from convexgrade.export import TableModel, load_model, save_model
 from convexgrade.reading import AS_THEY_ARE, Reading, Tails, heavy_tails
+from convexgrade.table_columns import encode, learn_columns
 
 
 def ones(n):

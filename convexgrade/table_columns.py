@@ -70,7 +70,7 @@ def learn_columns(frame: Any) -> tuple[Column, ...]:
     Examples
     --------
     >>> import pandas as pd
-    >>> from convexgrade.columns import learn_columns
+    >>> from convexgrade.table_columns import learn_columns
     >>> for column in learn_columns(pd.DataFrame({"age": [3, None, 7], "kind": ["b", "a", "b"]})):
     ...     print(column)
     age: numeric, missing becomes 5
