@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from numbers import Integral
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from convexgrade.moduli import as_modulus, check_least, modulus_at, values_of
+from convexgrade.moduli import Modulus, as_modulus, check_least, modulus_at, values_of
 from convexgrade.refinement import (
     Function,
-    Modulus,
     RefinementNetwork,
     Residual,
     Stage,
@@ -118,7 +117,7 @@ class ConstructiveMultigrade:
         self,
         n_stages: int = 4,
         *,
-        modulus: float | tuple[float, float] | Modulus | None = None,
+        modulus: Modulus | None = None,
         max_nodes: int = 300_000,
         n_samples: int = 4096,
     ) -> None:
@@ -172,7 +171,9 @@ class ConstructiveMultigrade:
         self.bounds_ = np.minimum.accumulate([*(s.bound for s in self.stages_), last])
         return self
 
-    def _refine(self, residual: Residual, modulus: Modulus | None) -> tuple[Residual, str]:
+    def _refine(
+        self, residual: Residual, modulus: Callable[[float], float] | None
+    ) -> tuple[Residual, str]:
         """Return the residual after all stages, and why there are no more."""
         for index in range(1, self.n_stages + 1):
             stage = next_stage(residual, modulus, self.max_nodes)
@@ -322,7 +323,7 @@ class ConstructiveMultigrade:
         return X
 
 
-def _finite(modulus: Modulus) -> Modulus:
+def _finite(modulus: Callable[[float], float]) -> Callable[[float], float]:
     """Return a modulus with its values checked."""
 
     def checked(t: float) -> float:

@@ -45,7 +45,6 @@ from convexgrade.wording import counted
 
 Array = NDArray[np.float64]
 Function = Callable[[Array], Array]
-Modulus = Callable[[float], float]
 
 _ROUNDING = 1e-14  # of the largest value of f: below it, a residual or coefficient is rounding
 _CONTRADICTION = 1e-12  # of the same: above a bound by less, what is measured is rounding
@@ -216,7 +215,9 @@ class Residual:
         return float(max(np.abs(self.left).max(), np.abs(nodes).max()))
 
 
-def next_stage(residual: Residual, modulus: Modulus | None, max_nodes: int) -> Stage | None:
+def next_stage(
+    residual: Residual, modulus: Callable[[float], float] | None, max_nodes: int
+) -> Stage | None:
     """Return the stage on the coarsest nested grid that meets (*); None if ``max_nodes`` has none.
 
     Raises
