@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from convexgrade.moduli import Modulus, as_modulus, check_least, modulus_at, values_of
+from convexgrade.checks import check_least
+from convexgrade.moduli import Modulus, as_modulus, modulus_at, values_of
 from convexgrade.refinement import (
     Function,
     RefinementNetwork,

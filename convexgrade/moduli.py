@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from convexgrade.checks import check_least
 from convexgrade.geometric import Box, as_box
 
 Array = NDArray[np.float64]
@@ -103,13 +104,6 @@ def compare_readouts(
             ratio = 0.0 if error == 0.0 else float("inf")
         rows.append(ReadoutCheck(layer, error, float(modulus), bound, ratio))
     return rows
-
-
-def check_least(name: str, value: Any, kind: Any, least: int) -> None:
-    """Raise an error unless a value is a number of a kind and at least so large."""
-    if not (isinstance(value, kind) and not isinstance(value, bool) and value >= least):
-        noun = "an integer" if kind is Integral else "a number"
-        raise ValueError(f"{name}={value!r} must be {noun} of at least {least}.")
 
 
 def values_of(f: Callable[[Array], ArrayLike], points: Array, *, most: int = 1) -> Array:

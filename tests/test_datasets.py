@@ -104,7 +104,9 @@ def test_benchmark_folds_part_the_rows():
 
 @pytest.mark.parametrize("d", [1, 5, 1000])
 def test_a_depth_separation_that_would_need_a_huge_table_is_refused(d):
-    with pytest.raises(ValueError, match=rf"must be at most [0-9.e+]+ with n_features={d}: "):
+    with pytest.raises(
+        ValueError, match=rf"must be above 0 and at most [0-9.e+]+ with n_features={d}: "
+    ):
         make_depth_separation(d, d, truncate=1e6)
 
 

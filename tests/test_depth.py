@@ -67,7 +67,7 @@ def test_samples_are_reproducible():
     [
         ({"n_samples": 0}, "n_samples"),
         ({"n_features": 2.5}, "n_features"),
-        ({"truncate": 0.0}, "truncate"),
+        ({"truncate": 0.0}, "truncate=0.0 must be above 0 and"),
         ({"truncate": np.inf}, "truncate"),
     ],
 )

@@ -15,12 +15,14 @@ from scipy.integrate import cumulative_simpson
 from scipy.special import gammaln, jv
 from sklearn.utils import Bunch, check_random_state
 
+from convexgrade.checks import check_least
+
 __all__ = ["load_concrete", "load_energy", "make_depth_separation"]
 
-_MOST_STEPS = 5_000_000  # of that table: some 0.5 GB
-_STEPS_A_DIMENSION = 100  # of that table at least, as its density can rise with t^(d - 1),
-_TERMS = 20  # of a power series whose terms fall by half at least
 _STEP = 0.01  # of the grid on which the radial law is tabulated; its density waves with period pi
+_STEPS_A_DIMENSION = 100  # of that grid at least, as the density can rise with t^(d - 1)
+_MOST_STEPS = 5_000_000  # of that grid: some 0.5 GB
+_TERMS = 20  # of a power series whose terms fall by half at least
 
 
 def load_concrete(*, return_X_y: bool = False, as_frame: bool = False) -> Any:
@@ -151,17 +153,17 @@ def make_depth_separation(
     >>> X.shape, float(y.min())
     ((200, 5), 0.0)
     """
-    _check_positive("n_samples", n_samples, Integral, "a positive integer")
-    _check_positive("n_features", n_features, Integral, "a positive integer")
-    _check_positive("truncate", truncate, Real, "a positive finite number")
+    check_least("n_samples", n_samples, Integral, 1)
+    check_least("n_features", n_features, Integral, 1)
+    check_least("truncate", truncate, Real, 0)
     d, rng = int(n_features), check_random_state(random_state)
     ball = np.exp(gammaln(d / 2 + 1) / d) / np.sqrt(np.pi)
     unit = 2.0 * np.pi * ball * np.sqrt(d)
     largest = _MOST_STEPS * _STEP / unit
-    if truncate > largest:
+    if not 0 < truncate <= largest:
         raise ValueError(
-            f"truncate={truncate!r} must be at most {largest:.4g} with n_features={d}: the law is "
-            f"tabulated that far."
+            f"truncate={truncate!r} must be above 0 and at most {largest:.4g} with n_features={d}: the "
+            f"law is tabulated that far."
         )
     t, distribution = _radial_law(d, unit * float(truncate))
     if np.isnan(distribution).any():
@@ -173,12 +175,6 @@ def make_depth_separation(
     direction = rng.standard_normal((n_samples, d))
     X = direction * (radius / np.linalg.norm(direction, axis=1))[:, None]
     return X, np.maximum(0.0, 1.0 - radius)
-
-
-def _check_positive(name: str, value: Any, kind: type, allowed: str) -> None:
-    right = isinstance(value, kind) and not isinstance(value, bool)
-    if not right or not 0 < value < np.inf:
-        raise ValueError(f"{name}={value!r} must be {allowed}.")
 
 
 def _radial_law(d: int, end: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
