@@ -180,9 +180,15 @@ class Scaling:
 
 
 class Span(NamedTuple):
-    """Intervals that the outputs of a chain keep to where they predict."""
+    """Intervals that the outputs of a chain keep to where they predict.
 
-    low: Array  # (n_outputs,)
+    Attributes
+    ----------
+    low, high : ndarray of shape (n_outputs,) or ()
+        Their ends, infinite where there is none; of shape () if those of all outputs are the same.
+    """
+
+    low: Array
     high: Array
 
     @classmethod
@@ -306,7 +312,7 @@ class DeepNetwork:
     baseline : ndarray of shape (k,)
         Output of the empty chain.
     grades : tuple of Network
-        One network a grade.
+        One network a grade; without any, the output is ``baseline``.
     handover : Handover
         What each grade hands on to the next.
     reading : Reading
@@ -349,9 +355,11 @@ class DeepNetwork:
         Raises
         ------
         ValueError
-            If X is no table of as many columns as the chain was fitted to.
+            If X is no table of as many columns as the chain was fitted to; without grades, no table.
         """
         X = np.asarray(X, dtype=np.float64)
+        if not self.grades:
+            return self._baseline_only(X)
         width = len(self.grades[0].hidden_coef) - self.reading.distances.column.size
         if X.ndim != 2 or X.shape[1] != width:
             raise ValueError(f"X must have shape (n_samples, {width}); got {X.shape}.")
@@ -362,6 +370,12 @@ class DeepNetwork:
             if far.any():
                 output[far] = self._output(_NEARER * X[far])
         return output
+
+    def _baseline_only(self, X: Array) -> Array:
+        """Return the output of the empty chain, which tells nothing of the columns of X."""
+        if X.ndim != 2:
+            raise ValueError(f"X must have shape (n_samples, n_features); got {X.shape}.")
+        return np.tile(self.baseline, (len(X), 1))
 
     def _output(self, X: Array) -> Array:
         features, output = X, np.broadcast_to(self.baseline, (len(X), self.baseline.size))

@@ -73,6 +73,14 @@ def test_deep_network():
     assert_shown(DeepNetwork(network.baseline, ()), "DeepNetwork(0 grades)")
 
 
+def test_a_network_without_grades_is_its_baseline():
+    network = DeepNetwork(np.array([1.0, -2.0]), ())
+    np.testing.assert_array_equal(network.forward(np.ones((3, 4))), [[1.0, -2.0]] * 3)
+    assert network.forward(np.empty((0, 4))).shape == (0, 2)
+    with pytest.raises(ValueError, match=r"shape \(n_samples, n_features\); got \(3,\)"):
+        network.forward(np.ones(3))
+
+
 def test_reading():
     reading = chain().network_.reading
     expected = "Reading(tails=Tails(1 column drawn in), distances=Distances(3 columns))"
