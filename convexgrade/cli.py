@@ -59,7 +59,6 @@ _PARAMETERS = tuple(
 )
 _DEFAULTS: dict[str, Any] = {"random_state": 0}  # here, other than those of the estimators
 _PICTURE = Path("convexgrade.png")
-_CHAIN = _DEFAULTS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -370,7 +369,7 @@ def _demonstrate(arguments: argparse.Namespace) -> None:
     X, y = load_energy(return_X_y=True)
     parts = train_test_split(X, y, random_state=0)
     X_train, X_test, y_train, y_test = parts
-    chain = MultigradeRegressor(**_CHAIN)
+    chain = MultigradeRegressor(**_DEFAULTS)
     print(f"Heating load of buildings, {len(X_train)} training rows and {len(X_test)} test rows.")
     print("A chain of ReLU networks, each trained by a convex program. For some seconds, rows held")
     print("out tell penalty and depth; then a line comes with each grade:\n", flush=True)

@@ -611,7 +611,7 @@ def small_job(monkeypatch):
     monkeypatch.setattr(cli, "load_energy", lambda **_: (X, y))
     monkeypatch.setattr(
         cli,
-        "_CHAIN",
+        "_DEFAULTS",
         {"alpha": 0.05, "n_grades": 2, "n_patterns": 5, "early_stopping": False, "random_state": 0},
     )
 
