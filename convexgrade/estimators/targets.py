@@ -1,4 +1,7 @@
-"""How targets become a chain's outputs: reals standardised, counts by their mean, classes indicators."""
+"""How targets become a chain's outputs: reals standardised, counts by their mean, classes indicators.
+
+The mixins stand before a chain among the bases of an estimator; what they take from it, they annotate.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ _NORMAL = 1.4826  # standard deviations of a normal distribution in its median d
 _FARTHEST = 1e4  # spreads from the median that a target is away, at most, for a robust loss
 _LARGEST = 700.0  # exponent of a predicted mean: e to the power of more is no number
 
-REGRESSION_LOSSES: Mapping[str, Callable[[Any], Loss]] = {
+REGRESSION_LOSSES: Mapping[str, Callable[[RegressorTargets], Loss]] = {
     "squared_error": lambda estimator: SquaredError(),
     "absolute_error": lambda estimator: AbsoluteError(),
     "huber": lambda estimator: Huber(float(estimator.epsilon)),
@@ -122,7 +125,16 @@ class LogCoding(Coding):
 class RegressorTargets(RegressorMixin):
     """Real targets, standardised column by column."""
 
-    def predict(self: Any, X: ArrayLike) -> Array:
+    loss: str
+    quantile: float
+    epsilon: float
+    extrapolation: float | None
+
+    _coding: Coding
+    _one_dimensional: bool
+    _last_output: Callable[[ArrayLike], Array]
+
+    def predict(self, X: ArrayLike) -> Array:
         """Predict targets.
 
         Parameters
@@ -138,7 +150,7 @@ class RegressorTargets(RegressorMixin):
         return self._shaped(self._last_output(X))
 
     @property
-    def prediction_range_(self: Any) -> tuple[Array, Array]:
+    def prediction_range_(self) -> tuple[Array, Array]:
         """Least and greatest prediction of each output.
 
         Where ``extrapolation`` is None, all numbers; of counts, those from 0 on whose logarithm is one.
@@ -148,10 +160,10 @@ class RegressorTargets(RegressorMixin):
         low, high = outputs - np.inf, outputs + np.inf
         return self._coding.uncoded(low), self._coding.uncoded(high)
 
-    def _shaped(self: Any, output: Array) -> Array:
+    def _shaped(self, output: Array) -> Array:
         return output[:, 0] if self._one_dimensional else output
 
-    def _validate(self: Any, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[Array, Array]:
+    def _validate(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[Array, Array]:
         if issparse(y):
             raise TypeError(
                 "Sparse data was passed for y, but dense data is required: y.toarray()."
@@ -162,7 +174,7 @@ class RegressorTargets(RegressorMixin):
             )
         return rows, np.asarray(targets, dtype=np.float64)
 
-    def _learn_coding(self: Any, y: Array, weights: Array) -> Coding:
+    def _learn_coding(self, y: Array, weights: Array) -> Coding:
         self._one_dimensional = y.ndim == 1
         columns, loss = _as_columns(y), self._loss_of(1)
         refuse_huge("y", y)
@@ -174,22 +186,22 @@ class RegressorTargets(RegressorMixin):
             coding = Coding(loss, target_scaling(columns, weights))
         return replace(coding, span=self._span(coding, columns))
 
-    def _loss_of(self: Any, n_outputs: int) -> Loss:
+    def _loss_of(self, n_outputs: int) -> Loss:
         return REGRESSION_LOSSES[self.loss](self)
 
-    def _span(self: Any, coding: Coding, columns: Array) -> Span:
+    def _span(self, coding: Coding, columns: Array) -> Span:
         if self.extrapolation is None:
             return UNLIMITED
         return coding.span_around(columns, float(self.extrapolation))
 
-    def _continued(self: Any, y: Array) -> Coding:
+    def _continued(self, y: Array) -> Coding:
         """Return the coding of the fitted grades, with room for further targets."""
         self._coded(y)
         self._one_dimensional = y.ndim == 1
         coding = self._coding
         return replace(coding, span=coding.span.joined(self._span(coding, _as_columns(y))))
 
-    def _coded(self: Any, y: Array) -> Array:
+    def _coded(self, y: Array) -> Array:
         columns, fitted = _as_columns(y), self._coding.scaling.center.size
         if columns.shape[1] != fitted:
             raise ValueError(
@@ -205,7 +217,7 @@ class RegressorTargets(RegressorMixin):
         return tags
 
 
-def knows_probabilities(estimator: Any) -> bool:
+def knows_probabilities(estimator: ClassifierTargets) -> bool:
     """Return whether a classifier has probabilities; else raise an error that says why not."""
     loss = estimator._coding.loss.name if hasattr(estimator, "_coding") else estimator.loss
     if loss != "log_loss":
@@ -219,7 +231,15 @@ def knows_probabilities(estimator: Any) -> bool:
 class ClassifierTargets(ClassifierMixin):
     """Classes as indicators: one logit for two of them, one logit each for more."""
 
-    def predict(self: Any, X: ArrayLike) -> NDArray[Any]:
+    loss: str
+    class_weight: Mapping[Any, float] | str | None
+    classes_: NDArray[Any]
+
+    _coding: Coding
+    _class_weight: Mapping[Any, float] | str | None
+    _last_output: Callable[[ArrayLike], Array]
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict classes.
 
         Parameters
@@ -234,7 +254,7 @@ class ClassifierTargets(ClassifierMixin):
         """
         return self._classes_of(self._last_output(X))
 
-    def decision_function(self: Any, X: ArrayLike) -> Array:
+    def decision_function(self, X: ArrayLike) -> Array:
         """Return logits, or margins of the hinge losses.
 
         Parameters
@@ -251,7 +271,7 @@ class ClassifierTargets(ClassifierMixin):
         return output[:, 0] if output.shape[1] == 1 else output
 
     @available_if(knows_probabilities)  # type: ignore[untyped-decorator]
-    def predict_proba(self: Any, X: ArrayLike) -> Array:
+    def predict_proba(self, X: ArrayLike) -> Array:
         """Return class probabilities; for ``loss="log_loss"`` alone.
 
         Parameters
@@ -267,7 +287,7 @@ class ClassifierTargets(ClassifierMixin):
         return probabilities(self._last_output(X))
 
     @available_if(knows_probabilities)  # type: ignore[untyped-decorator]
-    def predict_log_proba(self: Any, X: ArrayLike) -> Array:
+    def predict_log_proba(self, X: ArrayLike) -> Array:
         """Return logarithms of class probabilities, however small; for ``loss="log_loss"`` alone.
 
         Parameters
@@ -282,12 +302,10 @@ class ClassifierTargets(ClassifierMixin):
         """
         return log_probabilities(self._last_output(X))
 
-    def _classes_of(self: Any, output: Array) -> NDArray[Any]:
+    def _classes_of(self, output: Array) -> NDArray[Any]:
         return self.classes_[np.argmax(probabilities(output), axis=1)]
 
-    def _validate(
-        self: Any, X: ArrayLike, y: ArrayLike, *, reset: bool
-    ) -> tuple[Array, NDArray[Any]]:
+    def _validate(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[Array, NDArray[Any]]:
         with quiet_sums():
             rows, labels = validate_data(self, X, y, dtype=np.float64, reset=reset)
         try:
@@ -303,7 +321,7 @@ class ClassifierTargets(ClassifierMixin):
             raise
         return rows, labels
 
-    def _learn_coding(self: Any, y: NDArray[Any], weights: Array) -> Coding:
+    def _learn_coding(self, y: NDArray[Any], weights: Array) -> Coding:
         classes = np.unique(y)
         if classes.size < 2:
             raise ValueError(
@@ -314,17 +332,17 @@ class ClassifierTargets(ClassifierMixin):
         k = 1 if classes.size == 2 else classes.size
         return Coding(self._loss_of(k), Scaling(np.zeros(k), np.ones(k)))
 
-    def _loss_of(self: Any, n_outputs: int) -> Loss:
+    def _loss_of(self, n_outputs: int) -> Loss:
         return CLASSIFICATION_LOSSES[self.loss](n_outputs)
 
-    def _continued(self: Any, y: NDArray[Any]) -> Coding:
+    def _continued(self, y: NDArray[Any]) -> Coding:
         self._coded(y)
         return self._coding
 
-    def _learn_class_weight(self: Any) -> None:
+    def _learn_class_weight(self) -> None:
         self._class_weight = self.class_weight
 
-    def _class_shares(self: Any, y: NDArray[Any], copies: Array) -> Array:
+    def _class_shares(self, y: NDArray[Any], copies: Array) -> Array:
         shares = class_weights(self._class_weight, y, copies)
         if not (shares * copies > 0.0).any():
             raise ValueError(
@@ -333,7 +351,7 @@ class ClassifierTargets(ClassifierMixin):
             )
         return shares
 
-    def _coded(self: Any, y: NDArray[Any]) -> Array:
+    def _coded(self, y: NDArray[Any]) -> Array:
         unknown = set(y.tolist()) - set(self.classes_.tolist())
         if unknown:
             raise ValueError(
