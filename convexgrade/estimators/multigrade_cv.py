@@ -104,7 +104,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     verbose : int, default=0
         1 prints a line for every alpha and depth and for every grade of the final chain.
     n_jobs : int or None, default=None
-        Processes that the folds are shared out to. The result does not depend on it.
+        Processes that the folds are shared out to, and threads of the search for better neurons in
+        the fit to all rows. The result does not depend on it.
 
     Attributes
     ----------
@@ -304,7 +305,8 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     verbose : int, default=0
         1 prints a line for every alpha and depth and for every grade of the final chain.
     n_jobs : int or None, default=None
-        Processes that the folds are shared out to. The result does not depend on it.
+        Processes that the folds are shared out to, and threads of the search for better neurons in
+        the fit to all rows. The result does not depend on it.
 
     Attributes
     ----------
