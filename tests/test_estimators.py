@@ -452,7 +452,8 @@ def test_a_tolerance_of_few_digits_is_the_same_tolerance():
 
 def test_grades_added_without_rows_held_out_have_no_validation_loss():
     X, y = make_data(60)
-    model = small(MultigradeRegressor, n_grades=2, warm_start=True, early_stopping=True).fit(X, y)
+    model = small(MultigradeRegressor, n_grades=2, warm_start=True, early_stopping=True)
+    model.set_params(patterns="sampled").fit(X, y)
     assert model.validation_loss_.size == model.n_grades_
     model.set_params(n_grades=model.n_grades_ + 1, early_stopping=False, alpha_decay=0.01)
     assert model.fit(X, y).n_grades_ == model.n_grades
