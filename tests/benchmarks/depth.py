@@ -148,7 +148,7 @@ def main() -> None:
         warnings.simplefilter("ignore", ConvergenceWarning)
         for d in dimensions:
             for name, neurons, alpha, error, seconds in measure(d):
-                line = f"| {d} | {name} | {neurons} | {alpha} | {error:.5f} | {seconds:.0f} |"
+                line = f"| {d} | {name} | {neurons} | {alpha} | {error:.3g} | {seconds:.0f} |"
                 print(line, flush=True)
 
 
