@@ -41,6 +41,7 @@ from convexgrade.network import (
     read_unscaled,
     scale_output,
 )
+from convexgrade.pieces import chunks
 from convexgrade.program import Program
 from convexgrade.scaling import scaling_between, standard_scaling, whitened, within_row_space
 from convexgrade.solution import Status
@@ -145,10 +146,8 @@ class Chain:
     def output(self, X: Array) -> Array:
         """Return the output of the whole chain: of some rows at a time, as features take memory."""
         widths = (link.grade.n_neurons + link.scaling.center.size for link in self.links)
-        height = max(1, _CHUNK // max(widths, default=1))
         output = np.empty((len(X), self.baseline.size))
-        for first in range(0, len(X), height):
-            some = slice(first, first + height)
+        for some in chunks(len(X), max(widths, default=1), most=_CHUNK):
             for step in self.walk(X[some]):
                 output[some] = step.offset
         return output

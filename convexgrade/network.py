@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from convexgrade.pieces import chunks
 from convexgrade.reading import AS_IT_IS, Reading
 from convexgrade.wording import counted, counted_each
 
@@ -99,9 +100,7 @@ class Network:
     def forward(self, H: Array) -> Array:
         """Return the network's output on the rows of H, shape (n_samples, k)."""
         output = np.empty((len(H), self.intercept.size))
-        step = max(1, _CHUNK // max(1, self.n_neurons))
-        for first in range(0, len(H), step):
-            rows = slice(first, first + step)
+        for rows in chunks(len(H), self.n_neurons, most=_CHUNK):
             output[rows] = self.read(self.hidden(H[rows]), H[rows])
         return output
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from convexgrade.cones import Cones
 from convexgrade.losses import Hessian, Loss, MeanLoss
 from convexgrade.patterns import Patterns, masked_adjoint, masked_sums
+from convexgrade.pieces import chunks
 from convexgrade.unpenalised import fit_unpenalised
 
 Array = NDArray[np.float64]
@@ -161,11 +162,11 @@ class Program:
     def predict(self, blocks: Array, unpenalised: Array) -> Array:
         """Return offset + f, shape (n_samples, n_outputs)."""
         prediction = self.offset + self.Z @ unpenalised
-        signed, step = self.groups.sign[:, None] * blocks, max(1, _CHUNK // len(self.X))
+        signed = self.groups.sign[:, None] * blocks
         for k in range(self.n_outputs):
             own = np.flatnonzero(self.groups.output == k)
-            for first in range(0, own.size, step):
-                some = own[first : first + step]
+            for part in chunks(own.size, len(self.X), most=_CHUNK):
+                some = own[part]
                 masks = self.patterns.masks[:, self.groups.pattern[some]]
                 prediction[:, k] += masked_sums(masks, self.X, signed[some])
         return prediction
@@ -174,11 +175,10 @@ class Program:
         """Return s_g X^T D_g theta_{k(g)} for every group, shape (n_groups, d)."""
         patterns, place = np.unique(self.groups.pattern, return_inverse=True)
         found = np.empty((self.n_outputs, patterns.size, self.X.shape[1]))
-        step = max(1, _CHUNK // len(self.X))
-        for first in range(0, patterns.size, step):
-            masks = self.patterns.masks[:, patterns[first : first + step]]
+        for some in chunks(patterns.size, len(self.X), most=_CHUNK):
+            masks = self.patterns.masks[:, patterns[some]]
             for k in range(self.n_outputs):
-                found[k, first : first + step] = masked_adjoint(masks, self.X, theta[:, k])
+                found[k, some] = masked_adjoint(masks, self.X, theta[:, k])
         return self.groups.sign[:, None] * found[self.groups.output, place]
 
     def mean_loss(self, prediction: Array) -> float:

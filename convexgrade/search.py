@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from convexgrade.network import Network
 from convexgrade.patterns import activation, centred_gates, distinct_columns, masked_adjoint
+from convexgrade.pieces import chunks
 from convexgrade.program import Program
 from convexgrade.quasi_newton import Iterate, Pairs, step
 
@@ -277,9 +278,7 @@ def gate_prices(program: Program, theta: Array, gates: Array) -> Array:
 
 
 def _at_a_time(program: Program, gates: Array) -> Iterator[slice]:
-    step = max(1, _AT_A_TIME // len(program.X))
-    for first in range(0, gates.shape[1], step):
-        yield slice(first, first + step)
+    return chunks(gates.shape[1], len(program.X), most=_AT_A_TIME)
 
 
 def ascend(
