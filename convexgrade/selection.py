@@ -20,8 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from convexgrade.grade import Report
 from convexgrade.losses import Loss
-from convexgrade.multigrade import ChainPlan, Data, Progress, extended, first_price
+from convexgrade.multigrade import ChainPlan, Data, Link, Progress, extended, first_price
 from convexgrade.network import Handover, Network
+from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
 
@@ -75,6 +76,22 @@ class Tried(NamedTuple):
     by_fold: tuple[tuple[float, ...], ...] = ()
     rows: Array = np.empty(0)
     verdict: str = ""
+
+    @property
+    def first(self) -> Progress:
+        """The chain of the first fold, to predict with until there is one of all rows.
+
+        Its grades say that they were tried: how their solver ended is true of some rows only.
+        """
+        tried = self.chains[0]
+        links = tuple(_as_tried(link) for link in tried.chain.links)
+        chain = replace(tried.chain, links=links)
+        return replace(tried, chain=chain, validation_loss=self.losses[: len(chain)])
+
+
+def _as_tried(link: Link) -> Link:
+    certificate = replace(link.grade.certificate, status=Status.TRIED)
+    return link._replace(grade=replace(link.grade, certificate=certificate))
 
 
 class Trial(NamedTuple):

@@ -104,8 +104,49 @@ def test_copies_of_rows_with_other_targets_are_drawn_one_by_one():
     few = drawn_rows(Rows(X, y, np.array([2.0, 1.0, 1.0, 1.0]), np.ones(4)))  # by chance
     np.testing.assert_array_equal(few.X[:, 0], [0.0, 0.0, 1.0, 1.0, 2.0])
     np.testing.assert_array_equal(few.copies, 1.0)
-    halves = drawn_rows(Rows(X, y, np.array([3.0, 2.5, 1.0, 5.0]), np.ones(4)))
-    np.testing.assert_array_equal(halves.copies, [3.0, 2.5, 1.0, 5.0])
+    parts = drawn_rows(Rows(X, y, np.array([3.0, 2.5, 1.0, np.pi]), np.ones(4)))
+    np.testing.assert_array_equal(parts.copies, [3.0, 2.5, 1.0, np.pi])
+
+
+@pytest.mark.parametrize("unit", [1.0, 10.0, 0.1, 1.0 / 3.0, 37.5])
+def test_the_unit_of_weights_does_not_change_how_rows_are_drawn(unit):
+    X, y = np.array([[0.0], [1.0], [1.0], [2.0]]), np.array([0, 0, 1, 1])
+    for weights in ([3.0, 2.0, 1.0, 5.0], [1.0, 1.0, 1.0, 1.0], [2.0, 3.0, 4.0, 3.0]):
+        plain = drawn_rows(Rows(X, y, np.array(weights), np.ones(4)))
+        other = drawn_rows(Rows(X, y, unit * np.array(weights), np.ones(4)))
+        np.testing.assert_array_equal(other.X, plain.X)
+        np.testing.assert_array_equal(other.y, plain.y)
+        np.testing.assert_allclose(other.copies, unit * plain.copies, rtol=1e-12)
+
+
+def test_rows_of_a_table_of_few_values_are_drawn_one_by_one():
+    """With their own weights, in an order that is not that of the rows; a copied table is not one."""
+    rng = np.random.default_rng(0)
+    X = np.repeat(np.arange(40.0), 5)[:, None]
+    uneven, weights = np.ones(200, dtype=bool), rng.uniform(1.0, 2.0, 200)
+    uneven[:7] = False
+    for some, number in ((uneven, 193), (X[:, 0] < 30, 150)):
+        rows = Rows(X[some], X[some, 0], weights[some], np.ones(some.sum()))
+        drawn = drawn_rows(rows)
+        assert len(drawn.X) == number
+        assert drawn.copies.sum() == pytest.approx(weights[some].sum())
+        again = drawn_rows(rows.take(rng.permutation(number)))
+        for part, other in zip(drawn[:4], again[:4], strict=True):
+            np.testing.assert_array_equal(part, other)
+    copied = drawn_rows(Rows(X, X[:, 0], np.ones(200), np.ones(200)))
+    np.testing.assert_array_equal(copied.copies, 1.0 * np.full(40, 5.0))
+    few = drawn_rows(Rows(X[:90], X[:90, 0], np.ones(90), np.ones(90)))
+    assert len(few.X) == 90
+
+
+def test_chains_learn_tables_of_few_values():
+    """Parity of four bits, without noise: copies of every row are among those to come."""
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 2, (400, 4)).astype(float)
+    y = X.sum(axis=1).astype(int) % 2
+    for estimator, more in ((MultigradeClassifier, {}), (MultigradeClassifierCV, {"n_alphas": 2})):
+        model = small(estimator, n_patterns=50, **more).fit(X, y)
+        assert model.score(X, y) == 1.0
 
 
 @pytest.mark.parametrize("estimator", [*CHAINS, MultigradeRegressorCV, MultigradeClassifierCV])
@@ -369,7 +410,7 @@ def test_an_interrupted_fit_keeps_finished_grades_or_the_first_chain_that_was_tr
     X, y = make_data(n=60)
     model = interrupted_fit(grades_before)
     assert model.n_grades_ == len(model.validation_loss_) == kept
-    assert {c.status is Status.SKETCHED for c in model.certificates_} == {sketched}
+    assert {c.status is Status.TRIED for c in model.certificates_} == {sketched}
     assert model.stop_reason_ == "" or kept == 2
     assert model.score(X, y) > 0.5
 
@@ -384,6 +425,44 @@ def test_a_fit_goes_on_with_finished_grades_but_not_with_sketches():
         assert (model.grades_[0] is first) == (grades_before == 17)
         np.testing.assert_array_equal(model.predict(X), anew.predict(X))
         np.testing.assert_array_equal(model.validation_loss_, anew.validation_loss_)
+
+
+@pytest.mark.parametrize("settings", [{"patterns": "sampled"}, {"activation": "gated_relu"}])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_fit_does_not_go_on_with_what_was_solved_on_some_rows(settings, error, monkeypatch):
+    """What was tried serves after an interruption, but says so; an error leaves the old model."""
+    X, y = make_data(n=60)
+    model = small(MultigradeRegressor, warm_start=True, **settings, **HALF)
+    anew, original, calls = clone(model).fit(X, y), multigrade.fit_grade, []
+
+    def ended(*args):
+        if len(calls) == 2:
+            raise error
+        calls.append(args)
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(multigrade, "fit_grade", ended)
+        with pytest.raises(error):
+            model.fit(X, y)
+    assert hasattr(model, "_progress") == (error is KeyboardInterrupt)
+    if error is KeyboardInterrupt:
+        assert [c.status for c in model.certificates_] == [Status.TRIED]
+    model.fit(X, y)
+    assert Status.TRIED not in [c.status for c in model.certificates_]
+    np.testing.assert_array_equal(model.predict(X), anew.predict(X))
+
+
+def test_rows_of_no_weight_do_not_name_classes_to_a_fit_that_goes_on():
+    X, y = make_data(n=60)
+    labels, weights = np.where(np.arange(60) < 5, 2, targets(MultigradeClassifier, y)), np.ones(60)
+    weights[:5] = 0.0
+    model = small(MultigradeClassifier, alpha=0.01, n_grades=1, early_stopping=False)
+    model.fit(X, labels, weights)
+    model.set_params(warm_start=True, n_grades=2).fit(X, labels, weights)
+    assert model.classes_.tolist() == [0, 1]
+    whole = clone(model).fit(X, labels, weights)
+    np.testing.assert_array_equal(model.predict_proba(X), whole.predict_proba(X))
 
 
 def test_folds_are_shared_out_without_a_difference():

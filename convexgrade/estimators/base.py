@@ -115,7 +115,9 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a weight of 2 is the row twice, 0 leaves it out. For how many rows
             there are, ``alpha="auto"`` takes their effective number ``sum(w)**2 / sum(w**2)``. From half
-            as many more rows than distinct ones on, copies of a row count, and are held out, as one.
+            as many more rows than distinct ones on, copies of a row count, and are held out, as one;
+            not in tables of few values, where rows recur: at least four for each distinct one, in
+            numbers without a common divisor or of at most 30 distinct ones.
 
         Returns
         -------
@@ -145,7 +147,25 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> Iterator[None]:
-        """Fit, and pause when a grade has been added to the chain that stays, and when that ends."""
+        """Fit, and pause when a grade has been added to the chain that stays, and when that ends.
+
+        An error before the first grade leaves the estimator as it was. An interruption then leaves it
+        as it was, too, if it has no plan yet, and else with what was tried on rows held out.
+        """
+        with refused_whole(self, Exception):
+            growing = self._begun(X, y, sample_weight, groups)
+            next(growing, None)
+        yield
+        yield from growing
+
+    def _begun(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
+        groups: ArrayLike | None,
+    ) -> Iterator[None]:
+        """Check and learn what a fit needs, and return its generator of grades."""
         continues = self._continues()
         with refused_whole(self):
             self._learn_class_weight()
@@ -154,18 +174,16 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             if groups is not None:
                 check_consistent_length(given.X, groups)
                 given = given._replace(groups=column_or_1d(groups))
-        first_network = None
-        if not continues:
-            # What a fit leaves that ends before its first grade must not be half of this one.
-            last = self._progress.chain if self.__sklearn_is_fitted__() else None
-            if last is not None:
-                del self._progress
+            if continues:
+                self._coding = self._continued(distinct_rows(given).y)
+                return self._grow(given, self._plan(), continues)
             self._learn_from(distinct_rows(given))
             self._choose(given, effective_number(drawn_rows(given).copies))
-            first_network = None if last is None else self._first_network(last)
-        else:
-            self._coding = self._continued(given.y)
-        yield from self._grow(given, self._plan(first_network), continues)
+            first_network = None
+            if self.__sklearn_is_fitted__():
+                first_network = self._first_network(self._progress.chain)
+                del self._progress  # which must not be half of this fit
+            return self._grow(given, self._plan(first_network), continues)
 
     def transform(self, X: ArrayLike) -> Array:
         """Return the hidden features of the last grade.

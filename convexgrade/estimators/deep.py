@@ -245,10 +245,7 @@ class ManyGrades(DeepChain):
                 for tried in deepen(folds, here, self._handover(), least=least, run=run):
                     self._reporter(level=1)(line(tried))
                     if best is None and before is None:
-                        chain, held_out = tried.chains[0], tried.losses
-                        self._progress = replace(
-                            chain, validation_loss=held_out[: len(chain.chain)]
-                        )
+                        self._progress = tried.first
                 if best is None or min(tried.losses) < min(best.losses):
                     best, self._alpha = tried, tried.alpha
                 if chooses and not shares and asks_for_larger(best, tried, folds, plan.loss):
@@ -274,9 +271,7 @@ class ManyGrades(DeepChain):
                 for also in deepen(others, rough, self._handover(), run=run):
                     self._reporter(level=1)(line(also))
             if is_better(also, tried, folds):
-                chain = also.chains[0]
-                self._reading = reading
-                self._progress = replace(chain, validation_loss=also.losses[: len(chain.chain)])
+                self._reading, self._progress = reading, also.first
                 tried, folds = also, others
         return tried, folds
 
@@ -303,8 +298,8 @@ class ManyGrades(DeepChain):
     def _continues(self) -> bool:
         if not (self.warm_start and self.__sklearn_is_fitted__()):
             return False
-        if any(c.status is Status.SKETCHED for c in self.certificates_):
-            return False  # interrupted before there was more than a trial
+        if any(c.status is Status.TRIED for c in self.certificates_):
+            return False  # interrupted before there was a grade of all rows
         if self.n_grades < self.n_grades_:
             raise ValueError(
                 f"n_grades={self.n_grades} must be at least the {self.n_grades_} grades already "

@@ -15,7 +15,10 @@ Array = NDArray[np.float64]
 _LEAST = 1e-292  # largest weight from which on products keep their digits; share of it that counts
 _HUGE = {"X": (4e307, "differences"), "y": (1e300, "sums")}  # size of which these may be no numbers
 _COPIED = 1.5  # rows for each distinct one from which on they were copied: bootstraps have 1.58
+_RECURRING = 4.0  # and from which on they are those of a table of few values,
+_FEW = 30  # in uneven numbers, or if there are no more distinct ones
 _SINGLE = 1e7  # numbers up to which a weight is so many copies of a row, where some are drawn
+_WHOLE = 1e-3  # how far from whole numbers rounding takes weights in their common unit
 
 
 class Rows(NamedTuple):
@@ -52,12 +55,14 @@ class Rows(NamedTuple):
 
 
 @contextmanager
-def refused_whole(estimator: object) -> Iterator[None]:
+def refused_whole(
+    estimator: object, refusal: type[BaseException] = BaseException
+) -> Iterator[None]:
     """Put an estimator's attributes back where its input is refused, half of which may be noted."""
     before = vars(estimator).copy()
     try:
         yield
-    except BaseException:
+    except refusal:
         vars(estimator).clear()
         vars(estimator).update(before)
         raise
@@ -107,34 +112,67 @@ def distinct_rows(given: Rows) -> Rows:
     order of the rows then does not matter either: the search visits the same points whatever it was.
     """
     rows = given.take(given.weights > 0.0)
-    _, first, copy_of = np.unique(_table(rows), axis=0, return_index=True, return_inverse=True)
-    copies = np.bincount(copy_of, rows.copies).astype(np.float64)
-    return rows.take(first)._replace(copies=copies)
+    first, copy_of = _copies(rows)
+    return rows.take(first)._replace(copies=np.bincount(copy_of, rows.copies).astype(np.float64))
 
 
 def drawn_rows(given: Rows) -> Rows:
     """Return the rows of positive weight as they are drawn, to be held out or not; in their own order.
 
-    A row of weight 2 is the row twice, drawn one by one, as long as weights are whole and copies take
-    little memory: where some rows recur, some of those to come do, too. So many of them are no chance,
-    but rows that were copied or weighed. These go together, as one row of their weight: copies on
-    either side would let a chain judge itself by what it knows by heart. Not where equal X have
-    different targets: how many copies these have is what is to be learnt.
+    A row of weight 2 is the row twice, drawn one by one, as long as weights are multiples of a unit and
+    copies take little memory: where some rows recur, some of those to come do, too. So many of them are
+    no chance, but rows that were copied or weighed. These go together, as one row of their weight:
+    copies on either side would let a chain judge itself by what it knows by heart. Not where equal X
+    have different targets: how many copies these have is what is to be learnt. Nor in a table of few
+    values, where nearly every row to come is one of those known.
     """
-    rows = distinct_rows(given)
+    samples = given.take(given.weights > 0.0)
+    _, copy_of = _copies(samples)
+    if _recur(np.bincount(copy_of)):
+        return samples.take(np.lexsort((samples.copies, copy_of)))
+    rows = distinct_rows(samples)
+    numbers = _numbers(rows.copies)
     _, place, targets = np.unique(rows.X, axis=0, return_inverse=True, return_counts=True)
     apart = targets[place.ravel()] > 1
-    copied = rows.copies.sum() >= _COPIED * len(rows.X)
-    times = np.where(apart | ~copied, rows.copies, 1.0)
+    copied = numbers.sum() >= _COPIED * len(numbers)
+    times = np.where(apart | ~copied, numbers, 1.0)
     if times.sum() * rows.X.shape[1] > _SINGLE or np.any(times % 1.0):
         return rows
     index = np.repeat(np.arange(len(rows.X)), times.astype(np.intp))
     return rows._replace(copies=rows.copies / times).take(index)
 
 
-def _table(rows: Rows) -> Array:
-    """Return one line for each row: its columns, and a number that stands for its target."""
+def _recur(counts: NDArray[np.intp]) -> bool:
+    """Return whether samples are those of a table of few values, given how many there are of each row.
+
+    Of a table that was copied as a whole, the numbers have a common divisor.
+    """
+    uneven = np.gcd.reduce(counts) == 1
+    return bool(counts.sum() >= _RECURRING * counts.size and (uneven or counts.size <= _FEW))
+
+
+def _numbers(copies: Array) -> Array:
+    """Return weights in their largest common unit, in which 10 for all are 1; if none, as they are.
+
+    Euclid's algorithm, with the remainder nearest to zero; of less than a share of the largest weight
+    it is rounding.
+    """
+    shares = copies / copies.max()
+    unit = 0.0
+    for share in np.unique(shares):
+        rest = float(share)
+        while rest > 1.0 / _SINGLE:
+            unit, rest = rest, abs(unit - round(unit / rest) * rest)
+    numbers = shares / unit
+    whole = np.round(numbers)
+    return whole if np.all((whole > 0.0) & (np.abs(numbers - whole) <= _WHOLE)) else copies
+
+
+def _copies(rows: Rows) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the index of the first of each distinct row, sorted, and which of these each row is."""
     # By lines only where there are columns: numpy cannot sort lines of objects, as labels may be.
     lines = 0 if rows.y.ndim > 1 else None
     _, code = np.unique(rows.y, axis=lines, return_inverse=True)
-    return np.column_stack([rows.X, code])
+    table = np.column_stack([rows.X, code])
+    _, first, copy_of = np.unique(table, axis=0, return_index=True, return_inverse=True)
+    return first, copy_of
