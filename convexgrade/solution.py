@@ -44,7 +44,7 @@ class Status(Enum):
         "may take more neurons."
     )
     SKETCHED = "A sketch to judge by, which no solver has seen."
-    TRIED = "Tried on some of the rows, to be judged by the others; the certificate speaks of those alone."
+    TRIED = "Tried on some rows, to be judged by the others; the certificate speaks of the former alone."
     OTHER_DATA = "Optimal on the data of its fit; on these, the certificate tells how far from it."
     INACCURATE = (
         "The solver stopped early; the certificate tells how far from optimal the point is."
