@@ -27,6 +27,11 @@ _TOO_FINE = (
     "Stage {index} needs a grid of more than max_nodes={limit} nodes: the residual varies too much "
     "between the nodes of the finest one allowed."
 )
+_ZERO = "The residual is zero up to rounding"
+_UNSEEN = (
+    "{zero} at all points evaluated, among them the {nodes} nodes of the finest grid that "
+    "max_nodes={limit} allows. Elsewhere, the modulus leaves it up to {bound:.3g}."
+)
 
 
 class RefinementCheck(NamedTuple):
@@ -54,6 +59,11 @@ class ConstructiveMultigrade:
     d + 2 throughout. No grade raises the size of the residual at any point of the cube, and every stage
     (many grades) at least halves its largest value [1]_: with a modulus of continuity; without one,
     what the values at the nodes do not show can rise.
+
+    The construction also ends where the residual is zero, up to rounding, at all points evaluated. With
+    a modulus, grids get finer first, until this is proved of the whole cube. Where ``max_nodes`` does
+    not allow grids so fine, the last stage halves nothing, and ``stop_reason_`` says so: the last entry
+    of ``bounds_`` is how large the residual may be between the nodes.
 
     Parameters
     ----------
@@ -85,7 +95,8 @@ class ConstructiveMultigrade:
     bounds_ : ndarray of shape (``n_stages_`` + 1,)
         Upper bounds of the residual on the whole cube; inf without a modulus.
     guaranteed_ : bool
-        Whether the guarantee rests on ``modulus`` (True) or on samples (False).
+        Whether the guarantee rests on ``modulus`` (True), and ``bounds_`` are proved, or on samples
+        (False).
     stop_reason_ : str
         Why there are no more stages.
 
@@ -187,8 +198,18 @@ class ConstructiveMultigrade:
                 return residual, _TOO_FINE.format(index=index, limit=self.max_nodes)
             residual = residual.after(stage)
             if residual.is_zero:
-                return residual, "The residual is zero up to rounding."
+                return residual, self._zero_reason(residual, modulus is not None)
         return residual, f"All {self.n_stages} stages were constructed."
+
+    def _zero_reason(self, residual: Residual, proved: bool) -> str:
+        """Say how far it is known that the residual is zero."""
+        if not proved:
+            return f"{_ZERO} at all points evaluated."
+        if residual.is_proved_zero:
+            return f"{_ZERO}."
+        last = residual.stages[-1]
+        size, limit, bound = last.coefficients.size, self.max_nodes, last.bound
+        return _UNSEEN.format(zero=_ZERO, nodes=size, limit=limit, bound=bound)
 
     @property
     def n_stages_(self) -> int:

@@ -23,7 +23,10 @@ and never grows), so e and f have the same distance from their interpolants on T
     |e(x) - e(v)| <= max over vertices of T |e(v') - e(v)|  +  |f(x) - (interpolant of f)(x)|.
 
 The first term is computed. The second is at most omega(diameter of T) when f has modulus of continuity
-omega: with a modulus, (*) is proved. Without one it is the largest value met at sample points.
+omega: with a modulus, (*) is proved. Without one it is the largest value met at sample points. So is
+max|e|: too small only makes eps smaller. A residual that is zero at all these points may still have a
+bump between them, at most as high as the second term: with a modulus, the mesh is halved until that is
+rounding, a bump is met, or no more nodes are allowed.
 
 The hat is a ReLU network of width d + 2: with z = (x - v) / h, M = max(0, z_1, ..., z_d) and
 m = min(0, z_1, ..., z_d), phi_v = relu(1 - M + m). Layer i computes p = relu(M - z_i) and
@@ -186,8 +189,13 @@ class Residual:
 
     @property
     def is_zero(self) -> bool:
-        """Whether the last stage met nothing but rounding."""
+        """Whether the last stage met nothing but rounding where the residual was evaluated."""
         return bool(self.stages) and self.stages[-1].sup_norm <= _ROUNDING * self.scale
+
+    @property
+    def is_proved_zero(self) -> bool:
+        """Whether it is no more than rounding anywhere on the cube; see `next_stage`."""
+        return self.is_zero and self.stages[-1].bound <= 2.0 * _ROUNDING * self.scale
 
     def at(self, X: Array) -> Array:
         """Return the residual at points."""
@@ -220,6 +228,10 @@ def next_stage(
 ) -> Stage | None:
     """Return the stage on the coarsest nested grid that meets (*); None if ``max_nodes`` has none.
 
+    Where nothing but rounding is met, no finite grid may meet (*): what is between its nodes can only be
+    bounded. With a modulus, grids then get finer until what it allows between nodes is rounding as well,
+    or until something is met. Should ``max_nodes`` end this, the stage is that of the finest grid.
+
     Raises
     ------
     ValueError
@@ -227,6 +239,8 @@ def next_stage(
     """
     d, n_cells = residual.points.shape[1], residual.n_cells
     sup_norm = float(np.abs(residual.left).max())
+    rounding = _ROUNDING * residual.scale
+    finest = None
     while (n_cells + 1) ** d <= max_nodes:
         nodes = residual.on_grid(n_cells)
         sup_norm = max(sup_norm, float(np.abs(nodes).max()))
@@ -235,13 +249,21 @@ def next_stage(
         oscillation = _vertex_oscillation(nodes) + between
         if modulus is not None:
             _check_modulus(residual, nodes, sampled, between)
-        if 4.0 * oscillation <= sup_norm or sup_norm <= _ROUNDING * residual.scale:
-            size = np.maximum(np.abs(nodes) - oscillation, 0.0)
-            size[size < _ROUNDING * sup_norm] = 0.0
-            bound = np.inf if modulus is None else float(np.abs(nodes).max()) + between
-            return Stage(np.sign(nodes) * size, oscillation, sup_norm, bound)
+        bound = np.inf if modulus is None else float(np.abs(nodes).max()) + between
+        stage = _shrunk(nodes, oscillation, sup_norm, bound)
+        nothing = sup_norm <= rounding
+        if 4.0 * oscillation <= sup_norm or (nothing and (modulus is None or between <= rounding)):
+            return stage
+        finest = stage if nothing else None
         n_cells *= 2
-    return None
+    return finest
+
+
+def _shrunk(nodes: Array, oscillation: float, sup_norm: float, bound: float) -> Stage:
+    """Return the stage that shrinks the residual with these values at nodes."""
+    size = np.maximum(np.abs(nodes) - oscillation, 0.0)
+    size[size < _ROUNDING * sup_norm] = 0.0
+    return Stage(np.sign(nodes) * size, oscillation, sup_norm, bound)
 
 
 def _check_modulus(residual: Residual, nodes: Array, sampled: float, between: float) -> None:

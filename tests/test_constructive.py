@@ -128,6 +128,49 @@ def test_zero_constant_and_affine_functions_end_early():
     assert np.allclose(constant.predict(new_points(1, 5)), 2.0, atol=1e-15)
 
 
+def narrow_bump(X):
+    return np.maximum(0.0, 1e-3 - np.abs(X[:, 0] - 0.3337))
+
+
+def test_a_bump_between_the_first_points_is_found_on_finer_grids():
+    model = ConstructiveMultigrade(2, modulus=1.0, n_samples=1).fit(narrow_bump, 1)
+    assert model.n_stages_ == 2
+    assert model.n_grades_ > 0
+    assert model.stop_reason_ == "All 2 stages were constructed."
+    check = model.check(narrow_bump, np.linspace(0.33, 0.34, 10_001)[:, None])
+    assert check.sup_norms[0] == pytest.approx(1e-3)
+    assert np.all(check.ratios <= 0.5)
+    assert np.all(check.sup_norms <= model.bounds_)
+    assert model.bounds_[-1] <= 0.25 * 1e-3
+
+
+def test_a_bump_that_no_allowed_grid_can_see_is_not_ruled_out():
+    model = ConstructiveMultigrade(2, modulus=1.0, n_samples=1, max_nodes=100).fit(narrow_bump, 1)
+    assert model.n_grades_ == 0
+    assert model.bounds_.tolist() == [1 / 64, 1 / 64]
+    assert "65 nodes of the finest grid that max_nodes=100 allows" in model.stop_reason_
+    assert "Elsewhere, the modulus leaves it up to 0.0156." in model.stop_reason_
+    sampled = ConstructiveMultigrade(2, n_samples=1).fit(narrow_bump, 1)
+    assert sampled.stop_reason_ == "The residual is zero up to rounding at all points evaluated."
+
+
+@pytest.mark.parametrize(("dimension", "finest"), [(1, 2.0**-18), (2, 2.0**-8.5), (3, 3**0.5 / 64)])
+def test_the_bounds_of_the_zero_function_are_those_of_the_finest_grid(dimension, finest):
+    model = ConstructiveMultigrade(modulus=1.0).fit(lambda X: np.zeros(len(X)), dimension)
+    assert model.n_stages_ == 1
+    np.testing.assert_allclose(model.bounds_, finest)
+    assert "max_nodes=300000 allows" in model.stop_reason_
+
+
+def test_what_is_proved_to_be_rounding_is_said_to_be_zero():
+    model = ConstructiveMultigrade(9, modulus=1e-12).fit(lambda X: np.ones(len(X)), 1)
+    assert model.stop_reason_ == "The residual is zero up to rounding."
+    assert model.bounds_[-1] <= 2e-14
+    short = ConstructiveMultigrade(9, modulus=1e-12, max_nodes=9).fit(lambda X: np.ones(len(X)), 1)
+    assert "max_nodes=9" in short.stop_reason_
+    assert short.bounds_[-1] > 2e-14
+
+
 def test_a_grid_that_would_be_too_large_ends_the_construction():
     model = ConstructiveMultigrade(9, max_nodes=1000).fit(wave, 1)
     assert model.n_stages_ < 9
