@@ -80,7 +80,7 @@ def rescale(program: Program, network: Network) -> Network:
 
 
 def rescale_within(program: Program, network: Network, slack: float) -> Network:
-    """Return the network at the best point of its ray at which no residual has grown.
+    """Return the network at the best point of its ray at which no residual has grown by more than slack.
 
     With e what is left before and N the output, |e - t N| <= |e| + slack holds for every entry up to
     some t: t N is at most 2 |e| + slack in the direction of e, and slack in the other. Where that t

@@ -4,7 +4,8 @@ With e what is left before the grade and N its output, |e - N| <= |e| for every 
 0 <= s N <= 2 |e| with s the sign of e. The constraints are convex, and the zero grade meets them.
 
 A solver meets them to its tolerance only, which a row with N = 0 does not forgive: with N ever so little
-on the wrong side, the residual rises. So N is asked for a little more than 0 where it can be
+on the wrong side, the residual rises. A rise of 1e-10 of the largest |e| is let pass; the errors of a
+solver can be larger. So N is asked for a little more than 0 where it can be
 (0 < delta <= s N). It cannot at *pinned* rows, where N = 0 is all that is allowed: those with e = 0, and
 equal rows with residuals on either side. There the solution is put right afterwards. On the pieces on
 which it is linear, N = 0 at given rows is a system of homogeneous linear equations in the vectors of
@@ -31,7 +32,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _MARGIN = 1e-6  # fall of residuals asked for, relative to the largest: more than a solver misses
-_SLACK = 1e-10  # rise of a residual that is rounding, relative to the largest residual
+_SLACK = 1e-10  # rise of a residual that is let pass, relative to the largest before the grade
 _EQUAL_ROWS = 1e-8  # difference of rows, in units of the largest entry of each column
 _KINK = 1e-6  # response, relative to lengths of row and neuron, that a solver cannot tell from 0
 _DEPENDENT = 1e-12  # relative size of equations that follow from others
@@ -43,7 +44,8 @@ def refine_pointwise(
     """Solve a grade with the constraints, over the patterns of a point's neurons.
 
     What is left of the solver's errors after the module's remedies is removed by moving the network
-    back along its ray, to where no residual has grown by more than rounding.
+    back along its ray, to where no residual has grown by more than 1e-10 of the largest before the
+    grade, over all rows and outputs.
 
     Parameters
     ----------

@@ -8,6 +8,7 @@ import pytest
 
 from convexgrade import MultigradeRegressor, certify
 from convexgrade.datasets import load_concrete
+from convexgrade.energy import rescale_within
 from convexgrade.grade import Settings, fit_grade, state_program
 from convexgrade.losses import BinaryLogLoss
 from convexgrade.point import Point, null_point
@@ -125,6 +126,26 @@ def test_outputs_are_constrained_one_by_one():
     X, Y = make_data(1, n=16, k=2)
     model = fit(X, Y, n_patterns=10, refinement="pointwise")
     assert np.diff(residuals(model, X, Y, None), axis=0).max() <= 1e-9
+
+
+@pytest.mark.parametrize("case", ["zeros", "pairs"])
+def test_a_grade_raises_no_residual_by_more_than_is_stated(case):
+    X, y = data_of(case)
+    model = fit(X, y, alpha=0.01, alpha_decay=0.3, n_patterns=30, refinement="pointwise")
+    sizes = residuals(model, X, y, None)
+    rounding = 1e-14 * sizes.max()
+    assert np.all(np.diff(sizes, axis=0).max(axis=1) <= 1e-10 * sizes[:-1].max(axis=1) + rounding)
+
+
+def test_moving_back_ends_at_the_slack():
+    """A grade that is on the wrong side at one row ends where that residual has grown by the slack."""
+    program, point = solved(cones=True)
+    network, slack = point.network(program), 1e-6
+    left = program.y - program.offset
+    wrong = replace(program, y=program.offset + np.where(np.arange(10)[:, None] == 3, 0.0, left))
+    output = rescale_within(wrong, network, slack).forward(program.X[:, :-1])
+    growth = np.abs(wrong.y - program.offset - output) - np.abs(wrong.y - program.offset)
+    assert growth.max() == pytest.approx(slack)
 
 
 def test_certificates_and_energies_stay_true():

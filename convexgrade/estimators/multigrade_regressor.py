@@ -62,9 +62,10 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         is such a function of few inputs, without noise.
     refinement : {"none", "pointwise"}, default="none"
         ``"pointwise"`` constrains every grade so that it raises the residual of no training row, as
-        the chain has it before ``extrapolation`` limits predictions. Each grade is then solved again
-        through CVXPY, and its certificate measures against the program without the constraints. They
-        exclude ``correction``.
+        the chain has it before ``extrapolation`` limits predictions, by more than 1e-10 of the largest
+        residual before the grade (over all rows and outputs, in units of the standardised targets).
+        Each grade is then solved again through CVXPY, and its certificate measures against the program
+        without the constraints. They exclude ``correction``.
     activation : {"relu", "gated_relu"}, default="relu"
         As in `ConvexReLURegressor`.
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
