@@ -1,20 +1,23 @@
 """The published experiments of multigrade learning, rerun: their figures beside ours.
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.multigrade [setting1] [setting2] [sines] [equal]
-        [rising]
+        [rising] [--random-states 0 1 2 3] [--no-whiten]
 
 Settings 1 and 2 (Zhang, Shen & Xu 2026, arXiv 2601.16884): sums of 3 and 5 sines without noise, 1024
 rows, four grades of 32 ReLU neurons; half the mean squared error. They are fitted at that width and
 depth, and once more by one grade without a width limit, whose floor is the linear spline on the rows.
 ``sines``, ``equal``, ``rising`` (Fang & Xu 2024, section 3.1): twenty sines of falling, equal and rising
 size, 6000 rows; relative squared error. Published for the first, setting 2.
+
+Fits of four grades start from random patterns: ``--random-states`` repeats them, and adds the median and
+the range of the last grades.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -162,8 +165,20 @@ def spline_floors(e: Experiment) -> str:
     return f"linear spline through the rows {through:.2e}, 128 uniform knots {uniform:.2e}"
 
 
-def run(e: Experiment, plan: dict[str, Any]) -> tuple[list[tuple[Any, ...]], float]:
-    """Fit, and return a row a grade: train, test, width, relative gap; and the seconds."""
+class Row(NamedTuple):
+    """What is reported of a chain up to one of its grades."""
+
+    train: float
+    test: float
+    width: int
+    gap: float
+
+    def __str__(self) -> str:
+        return f"{self.train:.2e} | {self.test:.2e} | {self.width} | {self.gap:.1e}"
+
+
+def run(e: Experiment, plan: dict[str, Any]) -> tuple[list[Row], float]:
+    """Fit, and return a row a grade, and the seconds."""
     y, y_test = e.f(e.x_train), e.f(e.x_test)
     start = time.perf_counter()
     model = MultigradeRegressor(**plan).fit(e.x_train[:, None], y)
@@ -172,39 +187,99 @@ def run(e: Experiment, plan: dict[str, Any]) -> tuple[list[tuple[Any, ...]], flo
     test = [e.error(p, y_test) for p in model.staged_predict(e.x_test[:, None])]
     width = [grade.n_neurons for grade in model.grades_]
     gap = [certificate.relative_gap for certificate in model.certificates_]
-    return list(zip(train, test, width, gap, strict=True)), seconds
+    return [Row(*row) for row in zip(train, test, width, gap, strict=True)], seconds
 
 
-def report(e: Experiment) -> None:
-    """Run an experiment and print it."""
-    p = e.published
-    print(f"\n## {e.title}\n\nFloors on the test points: {spline_floors(e)}.")
-    print(f"End-to-end training, published: {p.end_to_end}.\n")
-    print("| | grade | train | test | neurons | relative gap | seconds |")
-    print("|---|---|---|---|---|---|---|")
+def print_published(p: Published) -> None:
+    """Print the rows of a paper."""
     for grade, train in enumerate(p.train_by_grade or (), start=1):
         last = grade == len(p.train_by_grade or ())
         test, seconds = (f"{p.test:.2e}", f"{p.seconds:,.0f}") if last else ("", "")
         print(f"| published | {grade} | {train:.2e} | {test} | 32 | | {seconds} |")
     if p.train_by_grade is None and p.test is not None:
         print(f"| published | 4 | | {p.test:.2e} | | | {p.seconds:,.0f} |")
+
+
+def repeated(plan: dict[str, Any], states: Sequence[int]) -> dict[str, dict[str, Any]]:
+    """Return the plan for each random state by a name for it; as it is where nothing is random."""
+    if "random_state" not in plan:
+        return {"": plan}
+    return {f", random state {state}": {**plan, "random_state": state} for state in states}
+
+
+def summary(values: Iterable[float], digits: str) -> str:
+    """Return median and range of values."""
+    found = np.array([*values])
+    middle, low, high = (f"{v:{digits}}" for v in (np.median(found), found.min(), found.max()))
+    return f"median {middle}, range {low} to {high}"
+
+
+def report(e: Experiment, states: Sequence[int]) -> None:
+    """Run an experiment and print it."""
+    print(f"\n## {e.title}\n\nFloors on the test points: {spline_floors(e)}.")
+    print(f"End-to-end training, published: {e.published.end_to_end}.\n")
+    print("| | grade | train | test | neurons | relative gap | seconds |")
+    print("|---|---|---|---|---|---|---|")
+    print_published(e.published)
+    summaries = []
     for name, plan in e.plans.items():
-        rows, seconds = run(e, plan)
-        for grade, (train, test, width, gap) in enumerate(rows, start=1):
-            total = f"{seconds:.1f}" if grade == len(rows) else ""
-            cells = f"{train:.2e} | {test:.2e} | {width} | {gap:.1e} | {total}"
-            print(f"| {name} | {grade} | {cells} |", flush=True)
+        fits = []
+        for state, fixed in repeated(plan, states).items():
+            rows, seconds = run(e, fixed)
+            fits.append((rows, seconds))
+            for grade, row in enumerate(rows, start=1):
+                total = f"{seconds:.1f}" if grade == len(rows) else ""
+                print(f"| {name}{state} | {grade} | {row} | {total} |", flush=True)
+        if len(fits) > 1:
+            summaries += summarised(name, fits)
+    if summaries:
+        print("\n" + "\n".join(summaries), flush=True)
+
+
+def summarised(name: str, fits: Sequence[tuple[list[Row], float]]) -> list[str]:
+    """Return lines about several fits of one plan: errors by grade, and seconds."""
+    lines = []
+    for grade in range(1, min(len(rows) for rows, _ in fits) + 1):
+        train, test = (
+            summary((getattr(rows[grade - 1], part) for rows, _ in fits), ".2e")
+            for part in ("train", "test")
+        )
+        lines.append(f"{name}, {len(fits)} fits, grade {grade}: train {train}; test {test}.")
+    return [*lines, f"Seconds: {summary((seconds for _, seconds in fits), '.1f')}."]
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="experiment", help="default: all")
+    parser.add_argument("--random-states", nargs="+", type=int, default=[0])
+    parser.add_argument("--no-whiten", action="store_true", help="four grades without whitening")
+    options = parser.parse_args(arguments)
+    known = experiments()
+    unknown = sorted(set(options.names) - set(known))
+    if unknown:
+        parser.error(f"no experiment named {', '.join(unknown)}; there are {', '.join(known)}")
+    options.experiments = [known[name] for name in options.names or known]
+    if options.no_whiten:
+        options.experiments = [unwhitened(e) for e in options.experiments]
+    return options
+
+
+def unwhitened(e: Experiment) -> Experiment:
+    """Return the experiment with the fits of four grades alone, which do not whiten."""
+    plans = {
+        f"{name}, not whitened": {**plan, "whiten": False}
+        for name, plan in e.plans.items()
+        if "whiten" in plan
+    }
+    return e._replace(plans=plans)
 
 
 def main() -> None:
     """Run those named on the command line, or all."""
-    known = experiments()
-    names = sys.argv[1:] or list(known)
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        raise SystemExit(f"No experiment named {', '.join(unknown)}; there are {', '.join(known)}.")
-    for name in names:
-        report(known[name])
+    options = parsed()
+    for experiment in options.experiments:
+        report(experiment, options.random_states)
 
 
 if __name__ == "__main__":
