@@ -104,23 +104,23 @@ class Correction:
     objective_path: tuple[float, ...]
 
 
-def check_curved(loss: Loss) -> None:
-    """Raise an error if corrections cannot lower a loss."""
+def check_curved(loss: Loss, asked: str = "a correction") -> None:
+    """Raise an error if corrections cannot lower a loss, naming what ``asked`` for one."""
     if loss.kinked:
         raise ValueError(
-            f"a correction moves grades by models of the loss's curvature, which loss={loss.name!r} has "
+            f"{asked} moves grades by models of the loss's curvature, which loss={loss.name!r} has "
             f"not everywhere; correct chains of 'squared_error', 'poisson' or 'log_loss'."
         )
 
 
-def check_correctable(chain: Chain, loss: Loss) -> None:
+def check_correctable(chain: Chain, loss: Loss, asked: str = "a correction") -> None:
     """Raise an error if a correction would break what grades promise, or cannot lower the loss."""
-    check_curved(loss)
+    check_curved(loss, asked)
     for index, grade in enumerate(chain.grades, start=1):
         if grade.settings.refinement == "pointwise":
             raise ValueError(
                 f"grade {index} was fitted with refinement='pointwise', so as to raise no training "
-                f"residual; a correction moves grades and refits their readouts, which may raise some."
+                f"residual; {asked} moves grades and refits their readouts, which may raise some."
             )
 
 
@@ -276,15 +276,14 @@ def _moved(
     found = frozen_grades(chain, data.X)
     by_response = next(by for at, by in sensitivities(chain, found) if at == index)
     model = model_of(chain, index, found[index], by_response, data, loss)
-    for _ in range(_TRIES):
-        step = model.step(mu)
+    for tried in mu * _NARROWER ** np.arange(_TRIES):
+        step = model.step(tried)
         if step is not None:
             trial = with_network(chain, index, _stepped(network, step))
             after = objective(trial, data, loss)
             if after < value:
-                return trial, after, max(mu * _WIDER, _LEAST_MU)
-        mu *= _NARROWER
-    return chain, value, mu
+                return trial, after, max(tried * _WIDER, _LEAST_MU)
+    return chain, value, mu  # when the others have moved, a step of this size may be one again
 
 
 def _stepped(network: Network, V: Array) -> Network:

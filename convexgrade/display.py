@@ -19,14 +19,15 @@ from sklearn.metrics import (
 from sklearn.pipeline import Pipeline
 
 Array = NDArray[np.float64]
-Metric = Callable[[Any, Any], float]
+Metric = Callable[..., float]  # of targets, predictions and, by name, sample_weight
 
 
 def error_metric(estimator: Any) -> tuple[str, Metric]:
     """Return name and function of the error shown for an estimator: one of what its loss predicts.
 
-    Classes have the rate of wrong ones, whatever the loss. Huber's loss has the mean absolute error:
-    the outliers for which it is chosen would rule its own, as they rule the RMSE.
+    That is the loss of its last fit; before the first, the one that its parameters ask for. Classes
+    have the rate of wrong ones, whatever the loss. Huber's loss has the mean absolute error: the
+    outliers for which it is chosen would rule its own, as they rule the RMSE.
 
     Examples
     --------
@@ -40,11 +41,11 @@ def error_metric(estimator: Any) -> tuple[str, Metric]:
     """
     if is_classifier(estimator):
         return "error rate", zero_one_loss
-    match getattr(estimator, "loss", "squared_error"):
+    loss, level = _loss(estimator)
+    match loss:
         case "absolute_error" | "huber":
             return "mean absolute error", mean_absolute_error
         case "quantile":
-            level = float(estimator.quantile)
             return f"pinball loss at {level:g}", partial(mean_pinball_loss, alpha=level)
         case "poisson":
             return "Poisson deviance", _poisson_deviance
@@ -52,10 +53,19 @@ def error_metric(estimator: Any) -> tuple[str, Metric]:
             return "RMSE", root_mean_squared_error
 
 
-def _poisson_deviance(y: Any, predicted: Any) -> float:
+def _loss(estimator: Any) -> tuple[str, float]:
+    """Return the name of the loss of an estimator, and the quantile, if it predicts one."""
+    if hasattr(estimator, "_coding"):
+        fitted = estimator._coding.loss
+        return fitted.name, float(getattr(fitted, "quantile", 0.5))
+    asked = getattr(estimator, "loss", "squared_error")
+    return asked, float(getattr(estimator, "quantile", 0.5))
+
+
+def _poisson_deviance(y: Any, predicted: Any, sample_weight: Any = None) -> float:
     """Return the mean deviance, also of means that were too small to be numbers."""
     means = np.maximum(predicted, np.finfo(np.float64).tiny)
-    return float(mean_poisson_deviance(np.ravel(y), np.ravel(means)))
+    return float(mean_poisson_deviance(np.ravel(y), np.ravel(means), sample_weight=sample_weight))
 
 
 class GradesDisplay:
@@ -111,6 +121,7 @@ class GradesDisplay:
         X: ArrayLike,
         y: ArrayLike,
         *,
+        sample_weight: ArrayLike | None = None,
         name: str | None = None,
         ax: Any = None,
         **kwargs: Any,
@@ -119,12 +130,15 @@ class GradesDisplay:
 
         Parameters
         ----------
-        estimator : estimator or Pipeline
-            A fitted chain, or a fitted pipeline that ends in one.
+        estimator : estimator, Pipeline or search
+            A fitted chain, or a fitted pipeline that ends in one; or a fitted search, such as
+            `sklearn.model_selection.GridSearchCV`, whose ``best_estimator_`` is one of these.
         X : array-like of shape (n_samples, n_features)
             Rows.
         y : array-like of shape (n_samples,)
             Their targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the error.
         name : str, default=None
             Label of the line.
         ax : matplotlib Axes, default=None
@@ -141,13 +155,15 @@ class GradesDisplay:
         TypeError
             If the estimator is no chain.
         """
+        estimator = getattr(estimator, "best_estimator_", estimator)
         if isinstance(estimator, Pipeline):
             X = estimator[:-1].transform(X) if len(estimator) > 1 else X
             estimator = estimator[-1]
         if not (isinstance(estimator, BaseEstimator) and hasattr(estimator, "staged_predict")):
             raise TypeError(f"{type(estimator).__name__} is no chain that was fitted to data.")
         metric, error = error_metric(estimator)
-        errors = np.array([error(y, predicted) for predicted in estimator.staged_predict(X)])
+        stages = estimator.staged_predict(X)
+        errors = np.array([error(y, stage, sample_weight=sample_weight) for stage in stages])
         return cls(errors=errors, metric=metric, name=name).plot(ax=ax, **kwargs)
 
     def plot(self, ax: Any = None, *, name: str | None = None, **kwargs: Any) -> Self:

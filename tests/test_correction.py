@@ -18,6 +18,7 @@ from convexgrade import (
     MultigradeRegressor,
     certify,
     correct,
+    correction,
 )
 from convexgrade.correction import (
     Limits,
@@ -477,9 +478,19 @@ def test_grades_that_raise_no_residual_are_not_corrected():
     message = r"grade 1 was fitted with refinement='pointwise', so as to raise no training residual"
     with pytest.raises(ValueError, match=message):
         correct(model, X, y)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"{message}; correction='readouts' moves grades"):
         model.set_params(n_grades=3, refinement="none", correction="readouts").fit(X, y)
     assert len(certify(model.set_params(refinement="pointwise"), X, y)) == 2
+
+
+def test_a_grade_that_no_step_moves_is_tried_again_from_where_it_was(monkeypatch):
+    """Each sweep that it did not move, its trust region was left a million times narrower."""
+    chain, data, plan = parts("one")
+    tried = []
+    monkeypatch.setattr(correction.Model, "step", lambda self, mu: tried.append(mu))
+    value = objective(chain, data, plan.loss)
+    assert correction._moved(chain, 0, value, 0.5, data, plan.loss) == (chain, value, 0.5)
+    np.testing.assert_allclose(tried, 0.5 * 4.0 ** np.arange(10))
 
 
 @pytest.mark.parametrize("seed", range(3))

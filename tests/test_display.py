@@ -1,5 +1,7 @@
 """Displays compute what the chain predicts, and draw it."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -9,6 +11,7 @@ from sklearn.metrics import (
     mean_poisson_deviance,
     root_mean_squared_error,
 )
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
@@ -54,7 +57,7 @@ def test_errors_are_those_of_the_staged_predictions(chain, ax):
         ("squared_error", "RMSE", root_mean_squared_error),
         ("absolute_error", "mean absolute error", mean_absolute_error),
         ("huber", "mean absolute error", mean_absolute_error),
-        ("quantile", "pinball loss at 0.8", lambda y, p: mean_pinball_loss(y, p, alpha=0.8)),
+        ("quantile", "pinball loss at 0.8", partial(mean_pinball_loss, alpha=0.8)),
         ("poisson", "Poisson deviance", mean_poisson_deviance),
     ],
 )
@@ -64,6 +67,12 @@ def test_the_error_is_one_of_what_the_loss_predicts(loss, name, error, ax):
     display = GradesDisplay.from_estimator(model, X, y, ax=ax)
     assert display.errors[-1] == pytest.approx(error(y, model.predict(X)))
     assert ax.get_ylabel() == name
+    other = "quantile" if loss != "quantile" else "squared_error"
+    assert error_metric(model.set_params(loss=other, quantile=0.1))[0] == name  # of the fit
+    weights = np.linspace(0.0, 1.0, len(y))
+    weighted = GradesDisplay.from_estimator(model, X, y, sample_weight=weights, ax=ax)
+    expected = error(y, model.predict(X), sample_weight=weights)
+    assert weighted.errors[-1] == pytest.approx(expected)
 
 
 def test_means_too_small_to_be_numbers_have_a_deviance():
@@ -119,6 +128,12 @@ def test_pipelines_are_followed_to_their_chain(steps, ax):
     pipeline = make_pipeline(*steps, MultigradeRegressor(**FAST)).fit(X, Y)
     display = GradesDisplay.from_estimator(pipeline, X, Y, ax=ax)
     assert display.errors[-1] == pytest.approx(root_mean_squared_error(Y, pipeline.predict(X)))
+
+
+def test_searches_show_their_best_chain(ax):
+    search = GridSearchCV(MultigradeRegressor(**FAST), {"alpha": [0.05, 10.0]}, cv=2).fit(X, Y)
+    display = GradesDisplay.from_estimator(search, X, Y, ax=ax)
+    assert display.errors[-1] == pytest.approx(root_mean_squared_error(Y, search.predict(X)))
 
 
 def test_a_model_of_a_function_has_no_errors_to_display():

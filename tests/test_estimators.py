@@ -508,6 +508,7 @@ def test_an_interrupted_fit_keeps_finished_grades(monkeypatch):
         ("tol", 1.5),
         ("max_iter", 0),
         ("n_jobs", 1.5),
+        ("n_jobs", 0),
     ],
 )
 def test_a_parameter_out_of_range_names_itself(estimator, name, value):
@@ -772,7 +773,10 @@ def test_a_warm_start_predicts_in_the_shape_of_its_targets():
     X, y = make_data()
     model = small(MultigradeRegressor, warm_start=True, patterns="sampled").fit(X, y)
     assert model.predict(X).shape == (60,)
-    assert model.fit(X, y[:, None]).predict(X).shape == (60, 1)
+    with pytest.warns(UserWarning, match="adds no grade to the 2 grades there are") as told:
+        model.fit(X, y[:, None])
+    assert [warning.filename for warning in told] == [__file__]
+    assert model.predict(X).shape == (60, 1)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])

@@ -75,11 +75,11 @@ def correct(
     Returns
     -------
     estimator
-        The copy, with ``objective_path_``. Its parameter ``correction`` is ``method``; the others are
-        those of the fit, and ``grades_`` says what penalties the grades have now. Its certificates are
-        computed anew: each bounds the distance of a grade from the optimum of its own program, given
-        the grades before it. They no longer aim for that, as the status says. What `staged_predict`
-        yields before the last grade are sums that were not fitted to be predictions.
+        The copy, with ``objective_path_``. Its parameter ``correction``, if it has one, is ``method``;
+        the others are those of the fit, and ``grades_`` says what penalties the grades have now. Its
+        certificates are computed anew: each bounds the distance of a grade from the optimum of its own
+        program, given the grades before it. They no longer aim for that, as the status says. What
+        `staged_predict` yields before the last grade are sums that were not fitted to be predictions.
 
     Raises
     ------

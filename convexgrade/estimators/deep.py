@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
@@ -176,7 +177,7 @@ class ManyGrades(DeepChain):
 
     def _choose(self, given: Rows, n_rows: float) -> None:
         if self.correction != "none":
-            check_curved(self._coding.loss)
+            check_curved(self._coding.loss, f"correction={self.correction!r}")
         self._alpha = usual_penalty(n_rows, self._reading.width(self.n_features_in_))
 
     def _penalty(self) -> float:
@@ -306,7 +307,14 @@ class ManyGrades(DeepChain):
                 f"fitted when warm_start=True."
             )
         if self.correction != "none":
-            check_correctable(self._progress.chain, self._coding.loss)
+            asked = f"correction={self.correction!r}"
+            check_correctable(self._progress.chain, self._coding.loss, asked)
+        elif self.n_grades == self.n_grades_:
+            warnings.warn(
+                f"warm_start=True adds no grade to the {counted(self.n_grades_, 'grade')} there are "
+                f"under n_grades={self.n_grades}; a larger n_grades does, warm_start=False fits anew.",
+                stacklevel=6,
+            )
         self._check_same_loss()
         fitted = self._progress.chain.handover
         if self._handover() != fitted:
