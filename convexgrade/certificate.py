@@ -28,9 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csc_array, csr_array
 
+from convexgrade.groups import Groups
 from convexgrade.network import Network
 from convexgrade.patterns import Patterns
-from convexgrade.program import Groups, Program
+from convexgrade.program import Program
 from convexgrade.solution import Status
 from convexgrade.unpenalised import fit_unpenalised, weighted_gram
 

@@ -27,12 +27,13 @@ from convexgrade.certificate import (
 )
 from convexgrade.cutting import cut
 from convexgrade.energy import rescale
+from convexgrade.groups import Groups
 from convexgrade.losses import Loss
 from convexgrade.network import Network
 from convexgrade.patterns import Patterns, enumerate_patterns, sample_patterns
 from convexgrade.point import Point, drawn_in, no_worse_than_null, null_point, point_of
 from convexgrade.pointwise import refine_pointwise
-from convexgrade.program import Groups, Program
+from convexgrade.program import Program
 from convexgrade.proposals import Budget, highest_price, joined, propose, sketched
 from convexgrade.solution import Status
 from convexgrade.unpenalised import independent_columns

@@ -19,9 +19,10 @@ from convexgrade.certificate import (
     predicted,
     relative_gap,
 )
+from convexgrade.groups import Groups
 from convexgrade.network import Network, from_blocks
 from convexgrade.patterns import Patterns, activation
-from convexgrade.program import Groups, Program
+from convexgrade.program import Program
 from convexgrade.pruning import prune
 from convexgrade.search import Neurons
 from convexgrade.solution import Solution, Status

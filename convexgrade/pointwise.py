@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.energy import rescale_within
+from convexgrade.groups import Groups
 from convexgrade.network import Network
 from convexgrade.point import Point
-from convexgrade.program import Groups, Program
+from convexgrade.program import Program
 from convexgrade.solution import Status
 from convexgrade.working_set import solve_groups_within
 

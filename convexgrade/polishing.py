@@ -157,7 +157,7 @@ def _by_rows(program: Program, bases: list[Array], blocks: Array, unpenalised: A
     norms = np.linalg.norm(blocks, axis=1)
     units, bend = blocks / norms[:, None], p.alpha / norms
     faces = np.stack([base @ base.T for base in bases])
-    operator = Operator.build(p.X, p.Z, p.patterns.masks, p.routing(), p.groups.pattern)
+    operator = Operator.build(p.X, p.Z, p.patterns.masks, p.groups, p.n_outputs)
     f = p.predict(blocks, unpenalised)
     curvature = p.curvature(f)
     least = np.sqrt(_ALONG * bend.min() / bend)[:, None, None]

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.cones import Cones
+from convexgrade.groups import Groups
 from convexgrade.losses import Hessian, Loss, MeanLoss
 from convexgrade.patterns import Patterns, masked_adjoint, masked_sums
 from convexgrade.pieces import chunks
@@ -34,41 +35,6 @@ Index = NDArray[np.intp]
 _COMMON = "Z", "null_coefficients"  # properties that depend on neither patterns nor groups
 _CHUNK = 1 << 20  # numbers of a product with masks that are formed at a time
 _TOGETHER = 100  # groups whose dual norms are sought at a time
-
-
-@dataclass(frozen=True)
-class Groups:
-    """Which pattern, sign and output each vector of a program belongs to; arrays of one length."""
-
-    pattern: Index
-    sign: Array
-    output: Index
-
-    def __len__(self) -> int:
-        return self.pattern.size
-
-    @classmethod
-    def every(cls, n_patterns: int, n_outputs: int, *, signed: bool) -> Groups:
-        """List all combinations; ``signed=False`` (free vectors) needs one sign only."""
-        signs = np.array([1.0, -1.0]) if signed else np.array([1.0])
-        output, sign, pattern = np.meshgrid(
-            np.arange(n_outputs), signs, np.arange(n_patterns), indexing="ij"
-        )
-        return cls(pattern.ravel(), sign.ravel(), output.ravel())
-
-    def take(self, index: Index | NDArray[np.bool_]) -> Groups:
-        """Return the groups at ``index``."""
-        return Groups(self.pattern[index], self.sign[index], self.output[index])
-
-    def locate(self, other: Groups) -> Index:
-        """Return the position in this list of each group of ``other``, or -1."""
-        position = {key: g for g, key in enumerate(self._keys())}
-        return np.array([position.get(key, -1) for key in other._keys()], dtype=np.intp)
-
-    def _keys(self) -> list[tuple[int, float, int]]:
-        return list(
-            zip(self.pattern.tolist(), self.sign.tolist(), self.output.tolist(), strict=True)
-        )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from convexgrade import solvers
 from convexgrade.certificate import Multipliers, dual_point
+from convexgrade.groups import Groups
 from convexgrade.patterns import Patterns
 from convexgrade.point import (
     FAR,
@@ -27,7 +28,7 @@ from convexgrade.point import (
     thinned,
 )
 from convexgrade.polishing import operations, polish
-from convexgrade.program import Groups, Program
+from convexgrade.program import Program
 from convexgrade.solution import Start, Status
 
 Array = NDArray[np.float64]

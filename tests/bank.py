@@ -11,10 +11,11 @@ import numpy as np
 from scipy.optimize import nnls
 from scipy.sparse import csc_array
 
+from convexgrade.groups import Groups
 from convexgrade.kinks import AbsoluteError, Hinge, Huber, Quantile, SquaredHinge
 from convexgrade.losses import BinaryLogLoss, Poisson, SoftmaxLogLoss, SquaredError
 from convexgrade.patterns import enumerate_patterns
-from convexgrade.program import Groups, Program
+from convexgrade.program import Program
 from convexgrade.solvers._proximal import Step
 
 

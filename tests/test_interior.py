@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from convexgrade import solvers
+from convexgrade.groups import Groups
 from convexgrade.losses import BinaryLogLoss, Hessian, SoftmaxLogLoss, SquaredError
 from convexgrade.patterns import Patterns, activation, sample_patterns
-from convexgrade.program import Groups
 from convexgrade.search import descend, random_neurons
 from convexgrade.solution import Start, Status
 from convexgrade.solvers import _kkt, cvx, interior
@@ -277,9 +277,7 @@ def test_factorisation_solves_the_system(coupled, columns_a_row, monkeypatch):
     groups = program.groups.take(np.arange(len(program.groups)) != 3)  # one channel has one sign
     program = program.over(program.patterns, groups)
     (n, d), k = program.X.shape, program.n_outputs
-    operator = Operator.build(
-        program.X, program.Z, program.patterns.masks, program.routing(), groups.pattern
-    )
+    operator = Operator.build(program.X, program.Z, program.patterns.masks, groups, k)
     A = dense(operator, k, d)
     roots = np.triu(rng.standard_normal((len(groups), d, d))) + 3.0 * np.eye(d)
     H = Hessian(rng.uniform(0.1, 3.0, (n, k)), coupled)
@@ -334,8 +332,8 @@ def test_adjoint(few):
         program.X,
         program.Z,
         program.patterns.masks,
-        program.routing(),
-        program.groups.pattern,
+        program.groups,
+        program.n_outputs,
     )
     assert operator._at_once == few
     rng = np.random.default_rng(0)

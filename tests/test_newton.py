@@ -12,10 +12,10 @@ from convexgrade import cones as cones_module
 from convexgrade import solvers
 from convexgrade.certificate import dual_point, lower_bound
 from convexgrade.cones import Cones, Tight
+from convexgrade.groups import Groups
 from convexgrade.kinks import AbsoluteError
 from convexgrade.losses import Hessian, SquaredError
 from convexgrade.patterns import sample_patterns
-from convexgrade.program import Groups
 from convexgrade.solution import Start, Status
 from convexgrade.solvers import _coupling, _gradients, _systems, active, cvx, interior, newton
 from convexgrade.solvers._columns import Columns
@@ -335,7 +335,7 @@ class NewtonSystem(NamedTuple):
 def newton_system(loss, *, cones: bool) -> NewtonSystem:
     p, rng = make_case(loss=loss, cones=cones), np.random.default_rng(0)
     n, k = p.y.shape
-    operator = Operator.build(p.X, p.Z, p.patterns.masks, p.routing(), p.groups.pattern)
+    operator = Operator.build(p.X, p.Z, p.patterns.masks, p.groups, p.n_outputs)
     active = np.arange(0, len(p.groups), 2)
     points = rng.standard_normal((active.size, p.X.shape[1]))
     normals = rng.standard_normal((active.size, 3, 3)) if cones else None
@@ -573,7 +573,7 @@ def test_outer_products_of_faces_from_what_they_have_or_lack(held):
     program = make_case("wide")
     p, rng = program, np.random.default_rng(0)
     d = p.X.shape[1]
-    operator = Operator.build(p.X, p.Z, p.patterns.masks, p.routing(), p.groups.pattern)
+    operator = Operator.build(p.X, p.Z, p.patterns.masks, p.groups, p.n_outputs)
     active = np.arange(0, len(p.groups), 2)
     normals = rng.standard_normal((active.size, held, d))
     normals[::3, 1:] = 0.0

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from convexgrade.groups import Groups
 from convexgrade.patterns import masked_adjoint, masked_sums
 from convexgrade.pieces import chunks
 
@@ -51,16 +52,17 @@ class Operator:
 
     @classmethod
     def build(
-        cls, X: Array, Z: Array, masks: NDArray[np.bool_], routing: Array, pattern: Index
+        cls, X: Array, Z: Array, masks: NDArray[np.bool_], groups: Groups, n_outputs: int
     ) -> Operator:
-        """Find the channels of groups with ``s_g`` in column ``k(g)`` of ``routing``."""
-        goes_to, n_patterns = np.argmax(np.abs(routing), axis=1), masks.shape[1]
-        pairs, channel = np.unique(goes_to * n_patterns + pattern, return_inverse=True)
+        """Find the channels of groups: what groups of one pattern and output share."""
+        n_patterns = masks.shape[1]
+        pairs = groups.output * n_patterns + groups.pattern
+        pairs, channel = np.unique(pairs, return_inverse=True)
         output, pattern = np.divmod(pairs, n_patterns)
         order = np.argsort(channel, kind="stable")
         slot = np.empty_like(order)
         slot[order] = np.arange(order.size) - np.searchsorted(channel[order], channel[order])
-        edges = np.searchsorted(output, np.arange(routing.shape[1] + 1)).tolist()
+        edges = np.searchsorted(output, np.arange(n_outputs + 1)).tolist()
         return cls(
             X=X,
             Z=Z,
@@ -68,8 +70,8 @@ class Operator:
             spans=tuple(slice(a, b) for a, b in pairwise(edges)),
             channel=channel,
             slot=slot,
-            sign=routing.sum(axis=1),
-            output=goes_to,
+            sign=groups.sign,
+            output=groups.output,
         )
 
     def columns(self, outputs: Outputs) -> int:

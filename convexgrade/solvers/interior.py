@@ -148,7 +148,7 @@ class _Problem:
         masks, pattern = p.patterns.masks, p.groups.pattern
         return cls(
             program=p,
-            operator=Operator.build(p.X, p.Z, masks, p.routing(), pattern),
+            operator=Operator.build(p.X, p.Z, masks, p.groups, p.n_outputs),
             rows=rows,
             signs=np.where(masks[: len(rows), pattern], 1.0, -1.0),
             null=null,

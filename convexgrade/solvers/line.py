@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, solveh_banded
 
-from convexgrade.program import Groups, Program
+from convexgrade.groups import Groups
+from convexgrade.program import Program
 from convexgrade.solution import Solution, Status
 
 Array = NDArray[np.float64]

@@ -155,7 +155,7 @@ class _Problem:
         """
         p = self.program
         over = replace(p.over(p.patterns, p.groups.take(working)), loss=loss)
-        operator = Operator.build(p.X, p.Z, p.patterns.masks, over.routing(), over.groups.pattern)
+        operator = Operator.build(p.X, p.Z, p.patterns.masks, over.groups, p.n_outputs)
         centre, before = Point(point.v[working], point.c), p.mean_loss(p.offset)
         step = Step(over, operator, self.cones, centre, pace, before)
         system = System(operator, over.groups.pattern, p.patterns.masks, memory)

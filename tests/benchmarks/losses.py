@@ -18,10 +18,11 @@ import numpy as np
 from sklearn.metrics import mean_absolute_error, root_mean_squared_error
 
 from convexgrade import MultigradeRegressor, solvers
+from convexgrade.groups import Groups
 from convexgrade.kinks import AbsoluteError, Hinge, Huber, Quantile, SquaredHinge
 from convexgrade.losses import BinaryLogLoss, Loss, Poisson, SquaredError
 from convexgrade.patterns import sample_patterns
-from convexgrade.program import Groups, Program
+from convexgrade.program import Program
 from tests.benchmarks.datasets import load
 
 LOSSES = (

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from protocol import Problem, compete
 
+from convexgrade.groups import Groups
 from convexgrade.losses import SquaredError
 from convexgrade.patterns import Patterns
-from convexgrade.program import Groups, Program
+from convexgrade.program import Program
 from convexgrade.solvers import solve
 
 
