@@ -26,13 +26,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, solve_triangular
+from scipy.linalg import solve_triangular
 
 from convexgrade.losses import Hessian
 from convexgrade.pieces import MAX_FLOATS
 from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._gradients import minimised
-from convexgrade.solvers._symmetric import factored
+from convexgrade.solvers._symmetric import factored, solved_by_factor
 
 Array = NDArray[np.float64]
 
@@ -60,15 +60,12 @@ class _ByColumns(NamedTuple):
 
     def begin(self, r: Array) -> tuple[Array, Array]:
         """Return B_k^-1 r, and D_k K_k B_k^-1 r."""
-        own = self._solve(r)
+        own = solved_by_factor(self.factor, r)
         return own, self.weighted @ own
 
     def end(self, own: Array, shared: Array) -> Array:
         """Return B_k^-1 (r + K_k^T D_k shared), given B_k^-1 r."""
-        return own + self._solve(self.weighted.T @ shared)
-
-    def _solve(self, r: Array) -> Array:
-        return np.asarray(cho_solve((self.factor, True), r, check_finite=False))
+        return own + solved_by_factor(self.factor, self.weighted.T @ shared)
 
 
 class _ByRows(NamedTuple):
@@ -96,7 +93,7 @@ class CoupledInverse(NamedTuple):
     """(I + K^T H K)^-1."""
 
     own: tuple[_ByColumns | _ByRows, ...]
-    total: tuple[Array, bool]  # factor of T
+    total: Array  # factor of T
 
     @classmethod
     def of(cls, blocks: Iterable[Array], D: Array) -> CoupledInverse:
@@ -124,7 +121,7 @@ class CoupledInverse(NamedTuple):
         pieces = np.split(r, np.cumsum([own.size for own in self.own])[:-1])
         begun = [own.begin(piece) for own, piece in zip(self.own, pieces, strict=True)]
         along = np.sum([one for _, one in begun], axis=0)
-        shared = cho_solve(self.total, along, check_finite=False)
+        shared = solved_by_factor(self.total, along)
         ended = (own.end(z, shared) for own, (z, _) in zip(self.own, begun, strict=True))
         return np.concatenate(list(ended))
 
@@ -132,7 +129,7 @@ class CoupledInverse(NamedTuple):
 def _factor(gram: Array) -> Array:
     """Return the factor of I + gram, which is written over."""
     np.einsum("ii->i", gram)[...] += 1.0
-    return factored(gram)[0]
+    return factored(gram)
 
 
 def _half(factor: Array, right: Array) -> Array:

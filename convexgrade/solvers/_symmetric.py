@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import get_blas_funcs, get_lapack_funcs
+from scipy.linalg import cho_solve, get_blas_funcs, get_lapack_funcs
 from scipy.linalg.lapack import dposv, dpotrf
 
 Array = NDArray[np.float64]
@@ -169,7 +169,7 @@ def factored_over_rows(outer: Callable[[int, Floats], Floats], S: Floats) -> Fac
 def cholesky(matrix: Array) -> Array:
     """Return lower Cholesky factors of a matrix, or of a stack, with the least ridge that works."""
     if matrix.ndim == 2:
-        return np.tril(factored(matrix)[0])
+        return np.tril(factored(matrix))
     for ridged in _with_ridges(matrix):
         try:
             return np.asarray(np.linalg.cholesky(ridged), dtype=float)
@@ -178,16 +178,21 @@ def cholesky(matrix: Array) -> Array:
     raise np.linalg.LinAlgError("not positive definite")
 
 
-def factored(matrix: Array) -> tuple[Array, bool]:
-    """Return the Cholesky factor of one symmetric matrix as `cho_solve` wants it, with the least ridge.
+def factored(matrix: Array) -> Array:
+    """Return the lower Cholesky factor of one symmetric matrix, with the least ridge that works.
 
-    (numpy's takes twice as long.)
+    What stands above its diagonal means nothing. (numpy's function takes twice as long.)
     """
     for ridged in _with_ridges(matrix):
         found, info = dpotrf(ridged.T, lower=True, clean=False)
         if info == 0 and np.isfinite(np.einsum("ii->i", found)).all():
-            return found, True
+            return np.asarray(found, dtype=float)
     raise np.linalg.LinAlgError("not positive definite")
+
+
+def solved_by_factor(factor: Array, right: Array) -> Array:
+    """Return the solution of the system of the matrix that `factored` made a factor of."""
+    return np.asarray(cho_solve((factor, True), right, check_finite=False))
 
 
 def solved(matrix: Array, right: Array) -> Array:

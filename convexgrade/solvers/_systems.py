@@ -22,10 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve
 
 from convexgrade.losses import Hessian
 from convexgrade.pieces import MAX_FLOATS, chunks
@@ -34,7 +34,7 @@ from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._gradients import CLOSE, minimised
 from convexgrade.solvers._operator import Operator
-from convexgrade.solvers._symmetric import Factor, factored
+from convexgrade.solvers._symmetric import Factor, factored, solved_by_factor
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -300,7 +300,7 @@ def _over_sample(K: Columns, h: Array) -> Callable[[Array], Array]:
         matrix = sample.formed(Hessian(weighted))
         np.einsum("ii->i", matrix)[...] += 1.0
         columns = factored(matrix)
-        return lambda r: np.asarray(cho_solve(columns, r, check_finite=False))
+        return partial(solved_by_factor, columns)
     S = np.sqrt(weighted)
     over_rows = sample.row_factor(S)
     # Roots have d numbers for each column.
