@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.cones import Cones, Tight
-from convexgrade.losses import Hessian, Path
+from convexgrade.losses import Hessian, Loss, Path
 from convexgrade.program import Program
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._operator import Operator
@@ -29,11 +29,7 @@ from convexgrade.solvers._systems import System
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-_GROWTH = 6.0, 3.0  # of sigma from step to step, of smooth losses and of those with kinks
 _ROUNDED = 1e6  # sigma alpha, in units of the largest ||x||, that rounding allows
-_INNER = 25, 150  # Newton steps in each, at most, of either,
-_LEAST = 0, 1  # and at least,
-_EASY = 8, 30  # and so few that the next may be longer
 _EXACT = 0.5  # error of a proximal step, relative to its proximal terms
 _LAST = 3.0  # gap that a step leaves, relative to the wanted one, at which it may be the last
 _ARMIJO = 1e-4
@@ -43,6 +39,28 @@ _TRIALS = 40  # so many times, at first with this many times the last length
 _LONGER = 4.0
 _ROUNDING = 1e-14  # of the merit function, relative to the loss before the grade
 _STALLED = 0.9  # share of its error that a step leaves if it leads nowhere
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How fast proximal steps grow, and how many steps are taken, for a kind of loss."""
+
+    growth: float  # of sigma, from a proximal step that was easy to the next one
+    easy: int  # Newton steps up to which a proximal step was easy
+    least: int  # Newton steps of a proximal step, at least
+    most: int  # Newton steps of a proximal step, at most: one that takes as many was too long
+    patience: int  # proximal steps without a smaller gap after which the method gives up
+
+
+# Where kinks are rounded off, Newton steps lead less far. So a proximal step takes more of them, the
+# next one is not so much longer, and the gap may wait longer for its fall.
+_SMOOTH = Limits(growth=6.0, easy=8, least=0, most=25, patience=8)
+_KINKED = Limits(growth=3.0, easy=30, least=1, most=150, patience=16)
+
+
+def limits_of(loss: Loss) -> Limits:
+    """Return the limits that suit a loss."""
+    return _KINKED if loss.kinked else _SMOOTH
 
 
 class Point(NamedTuple):
@@ -62,11 +80,12 @@ class Pace(NamedTuple):
     tau: Array
     rounding: float
 
-    def after(self, taken: int, point: Point, alpha: float, *, kinked: bool) -> Pace:
+    def after(self, taken: int, point: Point, alpha: float, limits: Limits) -> Pace:
         """Return the next pace: longer after a step that was easy, shorter after one that was not."""
-        easy, most = _EASY[kinked], _INNER[kinked]
-        longer = _GROWTH[kinked]
-        growth = longer if taken <= easy else 1.0 if taken < most else 1.0 / longer
+        if taken <= limits.easy:
+            growth = limits.growth
+        else:
+            growth = 1.0 if taken < limits.most else 1.0 / limits.growth
         rounding = self.rounding / growth
         largest = float(np.linalg.norm(point.v, axis=1).max(initial=0.0))
         if growth * self.sigma * alpha > _ROUNDED * largest > 0.0:
@@ -98,6 +117,7 @@ class Step:
     centre: Point  # vectors of the working set
     pace: Pace
     before: float  # mean loss before the grade
+    limits: Limits
 
     @property
     def noise(self) -> float:
@@ -182,13 +202,13 @@ class Step:
         Returns the state and the number of steps.
         """
         p = self.program
-        length, most, least = 1.0, _INNER[p.loss.kinked], _LEAST[p.loss.kinked]
-        last_merit, last_error = np.inf, np.inf
-        for taken in range(most):
+        length, last_merit, last_error = 1.0, np.inf, np.inf
+        for taken in range(self.limits.most):
             curvature = p.curvature(state.f)
             error = self.error(state, curvature)
             stalled = last_merit - state.merit <= self.noise and error > _STALLED * last_error
-            if stalled or (taken >= least and error <= self.allowed(state, tol)):
+            solved = taken >= self.limits.least and error <= self.allowed(state, tol)
+            if stalled or solved:
                 return state, taken
             last_merit, last_error = state.merit, error
             step = system.solve(self.faces(state), curvature, self.pace.tau, -state.residual)
@@ -201,7 +221,7 @@ class Step:
             if found is None:
                 return state, taken
             state, length = found
-        return state, most
+        return state, self.limits.most
 
     def _polished(
         self, state: State, path: Path, curvature: Hessian, error: float

@@ -31,7 +31,7 @@ from convexgrade.losses import Loss
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
 from convexgrade.solvers._operator import Operator
-from convexgrade.solvers._proximal import Pace, Point, State, Step
+from convexgrade.solvers._proximal import Limits, Pace, Point, State, Step, limits_of
 from convexgrade.solvers._systems import Memory, System
 
 Array = NDArray[np.float64]
@@ -49,7 +49,6 @@ _VIOLATED = 1e-8  # violation of the cones, in units of the targets, that is no 
 _LOST = 1.0  # gap to which a start has led that a method without does better; with kinks, any
 _ROBUST = 0.25  # exponent of means in which a few large numbers count little,
 _RARE = 1e-4  # but no less than this share of their mean
-_PATIENCE = 8, 16  # proximal steps without a smaller gap after which it gives up, with kinks more
 _TRIAL = 30  # Newton steps after which the gap tells a quick solve from a slow one
 
 
@@ -66,6 +65,7 @@ class _Problem:
     """The whole program, and what does not change from step to step."""
 
     program: Program
+    limits: Limits
     cones: Cones | None
     null: Array  # c of the grade without neurons
     before: float  # F there: the unit of accuracy
@@ -90,6 +90,7 @@ class _Problem:
         curvatures = (p.Z**2).T @ (p.weights * bends) / p.n_outputs
         return cls(
             program=p,
+            limits=limits_of(p.loss),
             cones=Cones.of(p.X, p.patterns.masks) if p.cones else None,
             null=null,
             before=before,
@@ -157,7 +158,7 @@ class _Problem:
         over = replace(p.over(p.patterns, p.groups.take(working)), loss=loss)
         operator = Operator.build(p.X, p.Z, p.patterns.masks, over.groups, p.n_outputs)
         centre, before = Point(point.v[working], point.c), p.mean_loss(p.offset)
-        step = Step(over, operator, self.cones, centre, pace, before)
+        step = Step(over, operator, self.cones, centre, pace, before, self.limits)
         system = System(operator, over.groups.pattern, p.patterns.masks, memory)
         state = step.state(f, tight.take(working))
         state, taken = step.solve(state, system, tol)
@@ -268,14 +269,12 @@ def _follow(
         active = working[state.active]
         gap = problem.gap(point, active, pricing, state.theta)
         best = min(best, _Best(point, gap, step, pricing.tight), key=lambda found: found.gap)
-        lost, slowly = (
-            step - best.step >= _PATIENCE[p.loss.kinked],
-            total >= _TRIAL and best.gap > slow,
-        )
+        lost = step - best.step >= problem.limits.patience
+        slowly = total >= _TRIAL and best.gap > slow
         if best.gap <= tol or lost or slowly:
             break
         working = problem.working(pricing.prices, active)
-        pace = pace.after(taken, point, p.alpha, kinked=p.loss.kinked)
+        pace = pace.after(taken, point, p.alpha, problem.limits)
         finer = p.loss.eased(pace.rounding)
         f, loss = loss.carried(state.f, p.y, finer), finer
     if p.violation(best.point.v) > _VIOLATED * (1.0 + np.abs(p.y).max()):
