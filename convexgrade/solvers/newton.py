@@ -31,7 +31,7 @@ from convexgrade.losses import Loss
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
 from convexgrade.solvers._operator import Operator
-from convexgrade.solvers._proximal import Limits, Pace, Point, State, Step, limits_of
+from convexgrade.solvers._proximal import Limits, Pace, Point, Step, limits_of
 from convexgrade.solvers._systems import Memory, System
 
 Array = NDArray[np.float64]
@@ -53,11 +53,34 @@ _TRIAL = 30  # Newton steps after which the gap tells a quick solve from a slow 
 
 
 class _Pricing(NamedTuple):
-    """What a dual point says: prices of all groups (bounds unless high, above alpha), and its value."""
+    """What a dual point says of all groups, and of the point beside it."""
 
-    prices: Array
+    prices: Array  # bounds unless high, above alpha
     tight: Tight
-    dual: float
+    gap: float  # relative to the loss before
+
+
+@dataclass(frozen=True)
+class _Iterate:
+    """Where the method is between two proximal steps, and what it gives to the next one."""
+
+    point: Point
+    f: Array  # the prediction to begin with
+    loss: Loss  # the program's, eased as the pace says
+    tight: Tight  # of all groups
+    working: Index  # groups that the next step sees
+    pace: Pace
+
+
+class _Moved(NamedTuple):
+    """What a proximal step has led to."""
+
+    point: Point
+    active: Index  # groups whose vectors are not zero
+    f: Array
+    theta: Array
+    tight: Tight  # of all groups
+    taken: int  # Newton steps
 
 
 @dataclass(frozen=True)
@@ -99,8 +122,8 @@ class _Problem:
             curvatures=np.maximum(curvatures, 1e-100),
         )
 
-    def price(self, theta: Array, tight: Tight) -> _Pricing:
-        """Price all groups against theta, exactly where that matters."""
+    def price(self, point: Point, active: Index, theta: Array, tight: Tight) -> _Pricing:
+        """Price all groups against theta, exactly where that matters, and bound the gap of a point."""
         p = self.program
         b = p.adjoint(theta)
         prices = np.linalg.norm(b, axis=1)
@@ -109,16 +132,39 @@ class _Problem:
             cone, some = p.groups.pattern[above], tight.take(above)
             prices[above], some = self.cones.longest(cone, b[above], some, _WORKING, p.alpha)
             tight = tight.replaced(above, some)
-        t = min(1.0, p.alpha / max(float(prices.max(initial=0.0)), 1e-300))
+        dual = self.dual(theta, float(prices.max(initial=0.0)))
+        return _Pricing(prices, tight, self.gap(point, active, theta, dual))
+
+    def dual(self, theta: Array, price: float) -> float:
+        """Return the value of the dual at theta, made smaller where the highest price is above alpha."""
+        p = self.program
+        t = min(1.0, p.alpha / max(price, 1e-300))
         q = -t * theta / p.weights[:, None]
         value = np.sum(q * p.offset, axis=1) - p.loss.conjugate(q, p.y)
-        return _Pricing(prices, tight, float(p.weights @ value))
+        return float(p.weights @ value)
 
-    def begin(self, start: Start | None) -> Point:
-        """Return the point to start from."""
+    def begin(self, start: Start | None) -> _Iterate:
+        """Return what to begin with: at a start, or without neurons."""
+        p = self.program
         if start is None:
-            return Point(np.zeros((len(self.program.groups), self.program.X.shape[1])), self.null)
-        return Point(start.blocks, start.unpenalised)
+            point = Point(np.zeros((len(p.groups), p.X.shape[1])), self.null)
+        else:
+            point = Point(start.blocks, start.unpenalised)
+        f, active = p.predict(point.v, point.c), np.flatnonzero(point.v.any(axis=1))
+        pricing = self.price(point, active, -p.gradient(f), Tight.none(*point.v.shape))
+        gap = min(pricing.gap, start.gap if start else np.inf)
+        pace = self.first_pace(point, gap, pricing.prices)
+        working = self.working(pricing.prices, active)
+        return _Iterate(point, f, p.loss.eased(pace.rounding), pricing.tight, working, pace)
+
+    def following(self, last: _Iterate, moved: _Moved, pricing: _Pricing) -> _Iterate:
+        """Return what the next step begins with: its pace, working set, and eased loss."""
+        p = self.program
+        pace = last.pace.after(moved.taken, moved.point, p.alpha, self.limits)
+        loss = p.loss.eased(pace.rounding)
+        f = last.loss.carried(moved.f, p.y, loss)
+        working = self.working(pricing.prices, moved.active)
+        return _Iterate(moved.point, f, loss, pricing.tight, working, pace)
 
     def first_pace(self, point: Point, gap: float, prices: Array) -> Pace:
         """Return the first pace: small from nowhere, larger the nearer the start is."""
@@ -139,32 +185,19 @@ class _Problem:
         size = max(_WORKING, int(_SPARE * active.size))
         return np.union1d(active, np.argsort(-prices, kind="stable")[:size])
 
-    def advance(
-        self,
-        point: Point,
-        loss: Loss,
-        f: Array,
-        tight: Tight,
-        working: Index,
-        pace: Pace,
-        memory: Memory,
-        tol: float,
-    ) -> tuple[State, Point, int]:
-        """Take a proximal step from a point, over a working set; count its Newton steps.
-
-        ``loss`` is the program's, eased as the pace says, and ``f`` the prediction to begin with.
-        """
-        p = self.program
-        over = replace(p.over(p.patterns, p.groups.take(working)), loss=loss)
+    def advance(self, at: _Iterate, memory: Memory, tol: float) -> _Moved:
+        """Take a proximal step over the working set."""
+        p, working = self.program, at.working
+        over = replace(p.over(p.patterns, p.groups.take(working)), loss=at.loss)
         operator = Operator.build(p.X, p.Z, p.patterns.masks, over.groups, p.n_outputs)
-        centre, before = Point(point.v[working], point.c), p.mean_loss(p.offset)
-        step = Step(over, operator, self.cones, centre, pace, before, self.limits)
+        centre, before = Point(at.point.v[working], at.point.c), p.mean_loss(p.offset)
+        step = Step(over, operator, self.cones, centre, at.pace, before, self.limits)
         system = System(operator, over.groups.pattern, p.patterns.masks, memory)
-        state = step.state(f, tight.take(working))
-        state, taken = step.solve(state, system, tol)
-        v = np.zeros_like(point.v)
-        v[working[state.active]] = state.x
-        return state, Point(v, state.c), taken
+        state, taken = step.solve(step.state(at.f, at.tight.take(working)), system, tol)
+        active, v = working[state.active], np.zeros_like(at.point.v)
+        v[active] = state.x
+        tight = at.tight.replaced(working, state.tight)
+        return _Moved(Point(v, state.c), active, state.f, state.theta, tight, taken)
 
     def multipliers(self, tight: Tight) -> csc_array | None:
         """Return rho (n_samples, n_groups) of tight constraints."""
@@ -176,11 +209,11 @@ class _Problem:
         rho = tight.rho[tight.used] / np.where(norms[rows] > 0.0, norms[rows], 1.0)
         return csc_array((rho, (rows, group)), shape=(len(norms), tight.number.size))
 
-    def gap(self, point: Point, active: Index, pricing: _Pricing, theta: Array) -> float:
+    def gap(self, point: Point, active: Index, theta: Array, dual: float) -> float:
         """Return the duality gap relative to the loss before, unpenalised residuals included."""
         loose = np.abs(self.program.Z.T @ theta)
         reach = np.abs(point.c) + np.sqrt(2.0 * self.before / self.curvatures)[:, None]
-        gap = self.objective(point, active) - pricing.dual + float(np.vdot(loose, reach))
+        gap = self.objective(point, active) - dual + float(np.vdot(loose, reach))
         return gap / self.before if np.isfinite(gap) else np.inf
 
     def objective(self, point: Point, groups: Index) -> float:
@@ -237,6 +270,8 @@ def _robust_mean(values: Array, weights: Array) -> float:
 
 
 class _Best(NamedTuple):
+    """The point of the smallest gap so far, and the step that led to it."""
+
     point: Point
     gap: float
     step: int
@@ -247,43 +282,35 @@ def _follow(
     problem: _Problem, start: Start | None, tol: float, max_iter: int, slow: float
 ) -> Solution:
     """Take proximal steps until the gap is small, or falls slowly, or no longer."""
-    p, point = problem.program, problem.begin(start)
-    f = p.predict(point.v, point.c)
-    theta = -p.gradient(f)
-    pricing = problem.price(theta, Tight.none(*point.v.shape))
-    active = np.flatnonzero(point.v.any(axis=1))
-    gap = min(problem.gap(point, active, pricing, theta), start.gap if start else np.inf)
-    working = problem.working(pricing.prices, active)
-    best = _Best(point, np.inf, 0, pricing.tight)
-    pace = problem.first_pace(point, gap, pricing.prices)
-    loss, memory, total = p.loss.eased(pace.rounding), Memory(), 0
+    at, memory, newton_steps = problem.begin(start), Memory(), 0
+    best = _Best(at.point, np.inf, 0, at.tight)
     for step in range(1, max_iter + 1):
         try:
-            state, point, taken = problem.advance(
-                point, loss, f, pricing.tight, working, pace, memory, tol
-            )
+            moved = problem.advance(at, memory, tol)
         except np.linalg.LinAlgError:
             break
-        total += taken
-        pricing = problem.price(state.theta, pricing.tight.replaced(working, state.tight))
-        active = working[state.active]
-        gap = problem.gap(point, active, pricing, state.theta)
-        best = min(best, _Best(point, gap, step, pricing.tight), key=lambda found: found.gap)
+        newton_steps += moved.taken
+        pricing = problem.price(moved.point, moved.active, moved.theta, moved.tight)
+        if pricing.gap < best.gap:
+            best = _Best(moved.point, pricing.gap, step, pricing.tight)
         lost = step - best.step >= problem.limits.patience
-        slowly = total >= _TRIAL and best.gap > slow
+        slowly = newton_steps >= _TRIAL and best.gap > slow
         if best.gap <= tol or lost or slowly:
             break
-        working = problem.working(pricing.prices, active)
-        pace = pace.after(taken, point, p.alpha, problem.limits)
-        finer = p.loss.eased(pace.rounding)
-        f, loss = loss.carried(state.f, p.y, finer), finer
+        at = problem.following(at, moved, pricing)
+    return _solution(problem, best, tol, step, max_iter)
+
+
+def _solution(problem: _Problem, best: _Best, tol: float, steps: int, max_iter: int) -> Solution:
+    """Return the best point, and how far the steps have come."""
+    p, gap = problem.program, best.gap
     if p.violation(best.point.v) > _VIOLATED * (1.0 + np.abs(p.y).max()):
-        best = best._replace(gap=np.inf)  # features of such scales that projections lose all digits
-    if best.gap <= tol:
+        gap = np.inf  # features of such scales that projections lose all digits
+    if gap <= tol:
         status = Status.OPTIMAL
-    elif not np.isfinite(best.gap):
+    elif not np.isfinite(gap):
         status = Status.FAILED
     else:
-        status = Status.ITERATION_LIMIT if step == max_iter else Status.INACCURATE
-    rho = problem.multipliers(best.tight) if np.isfinite(best.gap) else None
-    return Solution(best.point.v, best.point.c, rho, status, step, best.gap)
+        status = Status.ITERATION_LIMIT if steps == max_iter else Status.INACCURATE
+    rho = problem.multipliers(best.tight) if np.isfinite(gap) else None
+    return Solution(best.point.v, best.point.c, rho, status, steps, gap)
