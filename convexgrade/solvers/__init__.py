@@ -27,15 +27,17 @@ Solver = Callable[[Program, Start | None, float], Solution]
 # noise and a small penalty let each neuron lean on many constraints, which it meets one by one: where
 # interior points are affordable, it has a trial, and leaves the program to them if it is slow.
 # Where few groups and a very small penalty say that most will be active, they go first.
-_FEW_COLUMNS = 30  # of X, without cones,
-_SMALL_SYSTEM = 1500, 3000  # rows or columns, where outputs are not coupled, and where they are,
-_MANY = 0.2, 0.5  # share of its columns, or numbers for each row, that a start has,
+_FEW_COLUMNS = 30  # most columns of X for which interior points are an option, without cones
+_SMALL_SYSTEM = 1500  # most rows, or columns, of all systems of interior points, without cones
+_SMALL_COUPLED = 3000  # most rows, or columns, of a system of interior points that couples outputs
+_MANY_SHARE = 0.2  # share of a program's columns that are not zero in a start of many active groups
+_MANY_A_ROW = 0.5  # numbers for each row that are not zero in a start of many active groups
 _ROOM = 8  # columns for each row up to which it is no matter that interior points see all groups
-_DIMENSIONS = 10
-_OPERATIONS = 1e7  # of a system of interior points, for each dimension, squared, as of Newton steps
-_SLOW = 0.03  # gap after a trial
-_DENSE = 0.3  # alpha, in units of `alpha_max` by groups, up to which most of them will be active,
-_WIDE = 20  # where there are no more columns than so many for each row
+_DIMENSIONS = 10  # columns of X up to which interior points are not worth a wait, with cones
+_OPERATIONS = 1e7  # operations of an interior point system that are worth a wait, in units of d^2
+_SLOW = 0.03  # gap after a trial of the proximal Newton method that says that it is slow
+_DENSE = 0.3  # alpha that makes most groups active, in units of `alpha_max` over their number
+_WIDE = 20  # columns for each row up to which most groups can be active
 _HEAVY = 8  # numbers of a start for each row from which losses with kinks are solved without it
 _GOOD = 1e-7  # gap at which a native method has done its work, whatever it was asked for
 _SMALL = 1e4  # numbers of the masks of a program that CVXPY solves soon
@@ -107,14 +109,14 @@ def _suits_interior_points(program: Program, start: Start | None) -> bool:
     """Return whether interior points are the faster for a program without cones."""
     n, d = program.X.shape
     columns = d * np.unique(program.groups.pattern).size
-    limit = _SMALL_SYSTEM[program.loss.coupled]
+    limit = _SMALL_COUPLED if program.loss.coupled else _SMALL_SYSTEM
     if d > _FEW_COLUMNS or min(n, columns) * program.n_outputs > limit:
         return False
     if not program.loss.quadratic:
         return True
     active = 0 if start is None else np.count_nonzero(start.blocks)
-    share, a_row = _MANY
-    return columns <= _ROOM * n and bool(active >= min(share * columns, a_row * n))
+    many = min(_MANY_SHARE * columns, _MANY_A_ROW * n)
+    return columns <= _ROOM * n and bool(active >= many)
 
 
 def _through_cvxpy(name: str) -> Solver:

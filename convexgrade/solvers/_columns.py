@@ -25,8 +25,8 @@ Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
-_PANEL = 1 << 20  # floats of the part of K that is formed at a time,
-_ROWS = 256  # or so many of its rows, where they are longer: fewer make products slow
+_PANEL = 1 << 20  # floats of the part of K that is formed at a time
+_ROWS = 256  # rows of K that are formed at a time, at least: fewer make products slow
 
 
 class Roots(NamedTuple):

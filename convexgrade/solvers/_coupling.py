@@ -36,15 +36,16 @@ from convexgrade.solvers._symmetric import factored, solved_by_factor
 
 Array = NDArray[np.float64]
 
-_DIRECT = 3e8  # operations up to which a system is formed and solved as it is
+# Costs are times, in units of one operation of those that form a system.
+_DIRECT = 3e8  # cost up to which a system is formed and solved as it is
 _FIRST = 256  # rows of the first sample
-_HALVED = 1.6  # times as many iterations half as many rows take,
-_SAMPLED = 20  # and no fewer than this, measured
+_HALVED = 1.6  # how many times as many iterations a sample of half as many rows takes, measured
+_SAMPLED = 20  # iterations from which those of half a sample are reckoned, at least, measured
 _LIMIT = 200  # iterations after which the next sample is tried at once
-_A_PRODUCT = 5  # operations to form a system that take as long as one of a product with K and K^T,
-_A_MASK = 200  # as masking one number in it,
-_A_ROOT = 40  # as one number of the roots of faces, which all products of an iteration read,
-_A_SOLVE = 30  # and as one number of an inverse when it is used
+_A_PRODUCT = 5  # cost of one number of a row in products with K and K^T
+_A_MASK = 200  # cost of masking one number of a row in products with K and K^T
+_A_ROOT = 40  # cost of one number of the roots of faces, which all products of an iteration read
+_A_SOLVE = 30  # cost of one number of the inverse over a sample, when it is used
 
 
 class _ByColumns(NamedTuple):

@@ -23,8 +23,8 @@ Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
-_RIDGE = 1e-12  # of unit normals' products, so that dependent ones have a Cholesky factor,
-_DEPENDENT = 1e-10  # and squared distance from the span of others at which one depends on them
+_RIDGE = 1e-12  # ridge of unit normals' products, so that dependent ones have a Cholesky factor
+_DEPENDENT = 1e-10  # squared distance of a unit normal from the span of others on which it depends
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from convexgrade.solvers._symmetric import Factor, Floats, cholesky, factored_ov
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-_COLUMNS_A_ROW = 1.2  # from this many on, the system over the rows is the cheaper one
+_COLUMNS_A_ROW = 1.2  # columns for each row from which on a system over the rows is the cheaper one
 _PROXIMAL = 1e-12  # block of an unpenalised column, relative to its curvature
 _ROUNDED_AWAY = 1e-9  # a term this small, relative to the others, is too inexact in their sum
 

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 Outputs = tuple[int, ...]
 
-_CACHED = 1 << 16  # floats of the largest that is formed over and over
+_CACHED = 1 << 16  # floats that a processor's cache holds: what is formed over and over has no more
 
 
 @dataclass(frozen=True)

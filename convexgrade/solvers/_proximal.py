@@ -29,15 +29,16 @@ from convexgrade.solvers._systems import System
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-_ROUNDED = 1e6  # sigma alpha, in units of the largest ||x||, that rounding allows
-_EXACT = 0.5  # error of a proximal step, relative to its proximal terms
+_ROUNDED = 1e6  # largest sigma alpha that rounding allows, in units of the largest ||x||
+_EXACT = 0.5  # error that a proximal step may have, relative to its proximal terms
 _LAST = 3.0  # gap that a step leaves, relative to the wanted one, at which it may be the last
-_ARMIJO = 1e-4
+_ARMIJO = 1e-4  # least gain of a step, relative to what its slope promises
 _TURNED = 0.5  # slope uphill, relative to the one downhill at first, at which a step is too long
-_SHORTER = 0.1, 0.5  # shares of its length that are tried next: no less and no more,
-_TRIALS = 40  # so many times, at first with this many times the last length
-_LONGER = 4.0
-_ROUNDING = 1e-14  # of the merit function, relative to the loss before the grade
+_LEAST_SHARE = 0.1  # least share of a length that was too long to be tried next
+_MOST_SHARE = 0.5  # largest share of a length that was too long to be tried next
+_TRIALS = 40  # lengths of a step that are tried, at most
+_LONGER = 4.0  # first length that is tried, at most, in units of the last one that was taken
+_ROUNDING = 1e-14  # rounding of the merit function, relative to the loss before the grade
 _STALLED = 0.9  # share of its error that a step leaves if it leads nowhere
 
 
@@ -250,7 +251,7 @@ class Step:
             if lower and uphill <= -_TURNED * slope:
                 return trial, length
             share = slope / (slope - uphill) if uphill > slope else np.inf
-            length *= min(max(share, _SHORTER[0]), _SHORTER[1])
+            length *= min(max(share, _LEAST_SHARE), _MOST_SHARE)
         return None
 
 

@@ -40,24 +40,25 @@ Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
-_GATHERED = 250  # operations that take as long as to gather one number of the Gram matrix,
-_COLUMN = 100  # and to form one of a column of K
-_MANY = 3e8  # operations to form a system, from which on conjugate gradients are worth a trial
-_FEW = 16  # iterations that are no trial
-_A_PRODUCT = 3  # operations to form a system that take as long as one of a product with K and K^T,
-_A_ROOT = 25  # as one number of the roots of faces, when all products of an iteration read them,
-_A_SWEEP = 100  # as one number of a preconditioner's factor from a sample,
-_A_SOLVE = 10  # and as one number of a factor when it is used
-_SAMPLED = 8  # rows for one of the sample of a preconditioner,
-_SAMPLE = 256, 2048  # which has no fewer and no more
+# Costs are times, in units of one operation of those that form a system.
+_GATHERED = 250  # cost of gathering one number of the Gram matrix of patterns
+_COLUMN = 100  # cost of forming one number of a column of K
+_MANY = 3e8  # cost of forming a system from which on conjugate gradients are worth a trial
+_FEW = 16  # iterations of conjugate gradients that are no trial
+_A_PRODUCT = 3  # cost of one number of a row in products with K and K^T
+_A_ROOT = 25  # cost of one number of the roots of faces, which all products of an iteration read
+_A_SWEEP = 100  # cost of one number of a preconditioner's factor over a sample, when it is used
+_A_SOLVE = 10  # cost of one number of a kept factor over the rows, when it is used
+_SAMPLED = 8  # rows for each one in the sample of a preconditioner
+_SAMPLE = 256, 2048  # smallest and largest sample of a preconditioner, in rows
 _NOTHING = 1e-6  # part of a root of the curvature that says nothing, relative to the largest
-_KEPT = MAX_FLOATS  # floats up to which the factor of a system over the rows is kept,
-_REPAID = 3  # if it takes no longer than so many systems over the columns,
-_REUSED = 12  # to serve in about so many steps; in single precision
-_SINGLE = 0.5  # it takes so much of the time
-_GRAM = 2048  # columns of patterns whose products are kept
-_CACHED = 1 << 17  # floats that a processor's cache holds, 1 MB,
-_TOGETHER = 256  # or those of so many rows, for sums to be worth their writing
+_KEPT = MAX_FLOATS  # floats up to which the factor of a system over the rows is kept
+_REPAID = 3  # cost up to which a factor is kept, in units of a system over the columns
+_REUSED = 12  # steps in which a kept factor is expected to serve, about
+_SINGLE = 0.5  # cost of a factor in single precision, relative to one in double precision
+_GRAM = 2048  # columns of patterns up to which their products are kept
+_CACHED = 1 << 17  # floats that a processor's cache holds, 1 MB
+_TOGETHER = 256  # rows that are summed at a time, at least: fewer are not worth the writing of sums
 
 
 class PatternGrams:

@@ -35,21 +35,22 @@ from convexgrade.solvers._systems import PatternGrams
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-_ROUNDS = 60  # of pricing
-_JOIN = 20  # groups that join in a round, or as many as there are, if these are more
-_INNER = 8  # Newton steps in a round,
-_ENOUGH = 0.2  # the last of which gains no more than this share of the gap
-_ARMIJO = 1e-4
-_WHOLE = 0.1  # gain of a whole step, relative to its slope, at which it is taken as it is
+_ROUNDS = 60  # rounds of pricing, at most
+_JOIN = 20  # groups that join in a round, at most, or as many as are active, if these are more
+_INNER = 8  # Newton steps in a round, at most
+_ENOUGH = 0.2  # gain of a Newton step, as a share of the gap, up to which it is the last of a round
+_ARMIJO = 1e-4  # least gain of a step, relative to what its slope promises
+_WHOLE = 0.1  # gain, relative to what its slope promises, at which a whole step is taken as it is
 _TRIALS = 40  # lengths of a step that are tried, by halves
 _ROUNDING = 1e-15  # rise of the objective, relative to the loss before the grade, that is none
 _PATIENCE = 8  # rounds without half the gap after which the method gives up
-_RIDGE = 1e-10  # of the diagonal: where groups can stand in for others, systems are singular
-_BEYOND = 1e-9  # where a vector reaches zero, how much longer a step is than the way there
-_COLUMNS = 1250  # of a system, or as many as there are rows,
-_ANY, _A_ROW = 200, 1.6  # but where rows are few, no more than so many, or so many for each
-_DIMENSIONS = 20  # of a program for this method, unless all its columns
-_EVERY = 2500  # are no more than rows, and no more than so many
+_RIDGE = 1e-10  # ridge, relative to the diagonal, for groups that can stand in for each other
+_BEYOND = 1e-9  # excess, relative to the way there, of a step with which a vector reaches zero
+_COLUMNS = 1250  # most columns of a system that has more columns than rows
+_ANY = 200  # columns that a system may have, however few its rows
+_A_ROW = 1.6  # most columns for each row of a system that has more columns than `_ANY`
+_DIMENSIONS = 20  # columns of X up to which the method suits, however many groups there are
+_EVERY = 2500  # columns of all groups, if no more than rows, with which it suits in any dimension
 
 
 class _Point(NamedTuple):

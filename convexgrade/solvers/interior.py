@@ -39,17 +39,19 @@ from convexgrade.solvers._operator import Operator
 
 Array = NDArray[np.float64]
 
-_PATIENCE = 15  # iterations without progress after which the method gives up,
-_FAIR, _FAIR_PATIENCE = 1e-7, 4  # and how many once its error is small: rounding may allow no more
-_FRACTION = 0.95  # of the way to the boundary that a step may go
+_PATIENCE = 15  # iterations without progress after which the method gives up
+_FAIR = 1e-7  # error that is small: rounding may allow no smaller one
+_FAIR_PATIENCE = 4  # iterations without progress after which it gives up, once its error is small
+_FRACTION = 0.95  # share of the way to the boundary that a step may go
 _LAG = 0.003  # share of the residuals in the error below which the gap need not fall
 _TRUST = 2.0  # largest ratio of a change of gradient to its linear model
-_REFINEMENTS = 5  # most corrections of a linear solve,
-_REFINED = 1e-3  # down to a residual, relative to the right side, of this share of the error,
-_EXACT, _ROUGH = 1e-12, 1e-9  # but no smaller than the first and no larger than the second
-_CORRECTIONS = 2  # most centrality corrections of a step,
-_LONG = 0.9  # tried up to this length of step,
-_NEAR, _FAR = 0.3, 3.0  # to bring products to between these multiples of the target
+_REFINEMENTS = 5  # corrections of a linear solve, at most
+_REFINED = 1e-3  # residual, relative to the right side, of a linear solve, in units of the error
+_EXACT = 1e-12  # smallest residual, relative to the right side, that a linear solve has to reach
+_ROUGH = 1e-9  # largest residual, relative to the right side, that a linear solve may leave
+_CORRECTIONS = 2  # centrality corrections of a step, at most
+_LONG = 0.9  # length of a step that needs no centrality correction
+_NEAR, _FAR = 0.3, 3.0  # multiples of the target that bound the products after a correction
 
 
 @dataclass(frozen=True)

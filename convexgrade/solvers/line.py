@@ -33,10 +33,10 @@ from convexgrade.solution import Solution, Status
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-_STEPS = 100
+_STEPS = 100  # interior point steps, at most
 _GAP = 1e-10  # gap, relative to the objective, at which the interior point method stops
-_INSIDE = 0.99  # share of the way to the boundary
-_POLISHES = 20  # kinks of the wrong sign are dropped so many times
+_INSIDE = 0.99  # share of the way to the boundary that a step goes
+_POLISHES = 20  # times that kinks of the wrong sign are dropped, at most
 
 
 class Rows(NamedTuple):

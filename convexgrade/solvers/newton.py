@@ -37,18 +37,18 @@ from convexgrade.solvers._systems import Memory, System
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-_WORKING = 100  # groups of a working set: so many of the highest price,
-_SPARE = 1.5  # or this many for each neuron
-_SIGMA = 0.6  # first sigma, in units of loss / (alpha times the highest price, or alpha),
-_TINY = 1e-3  # but no smaller an alpha counts than this, in units of the highest price,
-_WARM = 0.1  # and from a warm start, however small alpha is: that many times ||v||^2 / gap
+_WORKING = 100  # groups of the highest prices in a working set, at least
+_SPARE = 1.5  # groups of the highest prices in a working set, at least, for each neuron
+_SIGMA = 0.6  # first sigma without a start, in units of loss / (alpha times the highest price)
+_TINY = 1e-3  # least alpha that the first sigma reckons with, in units of the highest price
+_WARM = 0.1  # first sigma from a warm start, in units of ||v||^2 / gap
 _NEAREST = 1e-12  # gap below which no start is any nearer
 _TAU = 1e4  # first tau, in units of the inverse curvature of an unpenalised column
-_STEPS = 60  # proximal steps,
+_STEPS = 60  # proximal steps, at most
 _VIOLATED = 1e-8  # violation of the cones, in units of the targets, that is no rounding
-_LOST = 1.0  # gap to which a start has led that a method without does better; with kinks, any
-_ROBUST = 0.25  # exponent of means in which a few large numbers count little,
-_RARE = 1e-4  # but no less than this share of their mean
+_LOST = 1.0  # gap from which on a start has misled the method, for smooth losses: it begins anew
+_ROBUST = 0.25  # exponent of means in which a few large numbers count little
+_RARE = 1e-4  # least typical loss, in units of the mean, which a few outliers can raise
 _TRIAL = 30  # Newton steps after which the gap tells a quick solve from a slow one
 
 
