@@ -200,27 +200,32 @@ class _Problem:
 
     def lowered(self, point: _Point, pricing: _Pricing) -> _Point:
         """Let groups join, and take Newton steps until they gain little of the gap."""
-        step = self.joining(point, pricing.b)
-        point = (self.along(point, step) if step is not None else None) or point
+        joining = self.joining(point, pricing.b)
+        if joining is not None:
+            point = self.along(point, joining) or point
         for _ in range(_INNER):
             if self.too_large(point):
                 break
             step = self.newton(point)
-            if not step.slope < 0.0:
-                break
-            found = (
-                self.along(point, step, least=_WHOLE, trials=1)
-                or self.without(point, step)
-                or self.along(point, step)
-            )
+            found = self.after(point, step)
             if found is None:
                 break
-            gain = -step.slope / self.before
-            last = gain <= _ENOUGH * pricing.gap and found.active.size == point.active.size
+            little = -step.slope / self.before <= _ENOUGH * pricing.gap
+            settled = found.active.size == point.active.size
             point = found
-            if last:
+            if little and settled:
                 break
         return point
+
+    def after(self, point: _Point, step: _Step) -> _Point | None:
+        """Return a lower point by way of a Newton step; None if there is none.
+
+        After the whole step, or without the groups that it carries past zero, or after a part of it.
+        """
+        if not step.slope < 0.0:
+            return None
+        whole = self.along(point, step, least=_WHOLE, trials=1)
+        return whole or self.without(point, step) or self.along(point, step)
 
     def without(self, point: _Point, step: _Step) -> _Point | None:
         """Return the point after a step of those groups alone that a step does not carry past zero.
@@ -283,24 +288,37 @@ def solve(
         return _follow(_Problem.of(program), start, tol, max_iter)
 
 
+class _Best(NamedTuple):
+    """The point of the smallest gap so far, and how many rounds have passed since it was halved."""
+
+    point: _Point
+    gap: float
+    waited: int
+
+    def updated(self, point: _Point, gap: float) -> _Best:
+        """Return the best point after another round."""
+        waited = 0 if gap < 0.5 * self.gap else self.waited + 1
+        return _Best(point, gap, waited) if gap < self.gap else self._replace(waited=waited)
+
+
 def _follow(problem: _Problem, start: Start | None, tol: float, max_iter: int) -> Solution:
-    point = best = problem.begin(start)
-    least, since, status = np.inf, 0, Status.ITERATION_LIMIT
-    step = 0
+    """Price and lower a point in turn, until the gap is small or nothing is gained any more."""
+    point, step, otherwise = problem.begin(start), 0, Status.INACCURATE
+    best = _Best(point, np.inf, 0)
     while step < max_iter:
         step += 1
         try:
             pricing = problem.price(point)
-            since = 0 if pricing.gap < 0.5 * least else since + 1
-            if pricing.gap < least:
-                best, least = point, pricing.gap
-            if least <= tol or since >= _PATIENCE or problem.too_large(point):
-                status = Status.OPTIMAL if least <= tol else Status.INACCURATE
+            best = best.updated(point, pricing.gap)
+            if best.gap <= tol or best.waited >= _PATIENCE or problem.too_large(point):
                 break
             point = problem.lowered(point, pricing)
         except np.linalg.LinAlgError:
-            status = Status.INACCURATE
             break
-    if not np.isfinite(least):
+    else:
+        otherwise = Status.ITERATION_LIMIT
+    if not np.isfinite(best.gap):
         status = Status.FAILED
-    return Solution(best.v, best.c, None, status, step, least)
+    else:
+        status = Status.OPTIMAL if best.gap <= tol else otherwise
+    return Solution(best.point.v, best.point.c, None, status, step, best.gap)
