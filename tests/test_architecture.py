@@ -76,6 +76,11 @@ ALSO_WITH_SKLEARN = {"convexgrade.datasets"}  # returns scikit-learn's Bunch
 
 MAX_FILE_LINES = 450
 MAX_FUNCTION_LINES = 55  # without its docstring
+MAX_PARAMETERS = 8  # without self and cls
+MORE_PARAMETERS = {
+    # Public: users give data and settings by these names.
+    ("convexgrade.estimators.correct", "correct"),
+}
 
 ROOT = Path(__file__).parents[1]
 
@@ -265,3 +270,36 @@ def test_functions_stay_short(name):
         and _length(node) > MAX_FUNCTION_LINES
     ]
     _complain(name, found)
+
+
+def _parameters(function):
+    """List the parameters of a function, self and cls left out."""
+    args = function.args
+    every = [*args.posonlyargs, *args.args, args.vararg, *args.kwonlyargs, args.kwarg]
+    return [arg.arg for arg in every if arg is not None and arg.arg not in {"self", "cls"}]
+
+
+def _with_many_parameters(name):
+    """List functions of many parameters, but for constructors of estimators: those are settings."""
+    return [
+        node
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and len(_parameters(node)) > MAX_PARAMETERS
+        and not (node.name == "__init__" and name.startswith("convexgrade.estimators."))
+    ]
+
+
+def test_functions_have_few_parameters(name):
+    """What is handed on together belongs in one value that has a name."""
+    found = [
+        (node.lineno, f"{node.name} has {len(_parameters(node))} of {MAX_PARAMETERS} parameters")
+        for node in _with_many_parameters(name)
+        if (name, node.name) not in MORE_PARAMETERS
+    ]
+    _complain(name, found)
+
+
+def test_no_function_is_excused_that_has_few_parameters():
+    found = {(name, node.name) for name in PATHS for node in _with_many_parameters(name)}
+    assert found >= MORE_PARAMETERS
