@@ -17,8 +17,11 @@ every grade of a finished chain is moved once a sweep, given the others, each ti
 * The step counts only if the true objective, mean loss plus the penalties of all grades, falls: then
   mu/3 from there on, else 4 mu and again.
 
-After every sweep all readouts are fitted jointly (`readouts`). So the objective never rises. Scalings
-between grades stay as they were fitted: penalties of later grades are measured in those units.
+After every sweep all readouts are fitted jointly (`readouts`), and after the first one all weights of
+the chain go downhill together for some steps (`descent`): sweeps are slow where grades have to move
+together, and a chain as it was fitted has rows on its neurons' hyperplanes, from which there may be no
+way down that derivatives show. So the objective never rises. Scalings between grades stay as they were
+fitted: penalties of later grades are measured in those units.
 
 That networks are learned by correcting lower features through higher ones is Allen-Zhu & Li 2020
 (arXiv 2001.04413); the algorithm, a sequence of convex programs, is this library's own.
@@ -27,7 +30,7 @@ That networks are learned by correcting lower features through higher ones is Al
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -35,6 +38,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from convexgrade.backpropagation import FrozenGrade, answers, each_output, frozen_grades
+from convexgrade.descent import descended, objective
 from convexgrade.grade import Grade, Report
 from convexgrade.kronecker import KroneckerSystem
 from convexgrade.losses import Loss
@@ -55,17 +60,11 @@ Array = NDArray[np.float64]
 _TRIES = 10
 _FIRST_MU, _LEAST_MU = 1e-2, 1e-8
 _NARROWER, _WIDER = 4.0, 1.0 / 3.0  # factors of mu
+_TOGETHER = 300  # quasi-Newton steps of all weights
 _FLOOR = 1e-8  # least curvature of a neuron, relative to the largest, in the trust region
 
 
 METHODS = ("readouts", "backward")
-
-
-class FrozenGrade(NamedTuple):
-    """One grade on the rows: scaled input with a column for biases (1, or 0), and active neurons."""
-
-    H: Array
-    active: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -127,50 +126,6 @@ def check_correctable(chain: Chain, loss: Loss, asked: str = "a correction") -> 
 def with_alpha(chain: Chain, alpha: float) -> Chain:
     """Return the chain with one penalty for all its grades."""
     return _with_grades(chain, [replace(grade, alpha=alpha) for grade in chain.grades])
-
-
-def objective(chain: Chain, data: Data, loss: Loss) -> float:
-    """Return the mean loss of the chain's output plus the penalties of all its grades."""
-    value = data.mean_loss(loss, chain.output(data.X))
-    return value + sum(grade.alpha * grade.network.penalty for grade in chain.grades)
-
-
-def frozen_grades(chain: Chain, X: Array) -> list[FrozenGrade]:
-    """Return what every grade reads of the rows of X, and which of its neurons are active on them."""
-    found = []
-    for step, grade in zip(chain.walk(X), chain.grades, strict=False):
-        constant = np.full(len(X), float(grade.settings.hidden_bias))
-        gates = grade.network.gates
-        active = step.H @ gates[:-1] + gates[-1] >= 0.0
-        found.append(FrozenGrade(np.column_stack([step.H, constant]), active))
-    return found
-
-
-def sensitivities(chain: Chain, found: list[FrozenGrade]) -> Iterator[tuple[int, Array]]:
-    """Yield, from the last grade to the first, the derivative of the output by neurons' responses.
-
-    Of shape (n_samples, n_outputs, n_neurons), zero where a neuron is inactive. The patterns of all
-    grades are frozen, so that these are derivatives except where a row lies on a neuron's hyperplane.
-    """
-    n, k = len(found[0].H), chain.baseline.size
-    # Of the final output by that after a grade, and by its features through the grades that read them.
-    by_output = np.broadcast_to(np.eye(k), (n, k, k))
-    by_hidden: Array | float = 0.0
-    for index in reversed(range(len(chain))):
-        scaling, grade = chain.links[index]
-        network = grade.network
-        direct = by_output @ network.output_coef.T
-        by_response = (direct + by_hidden) * found[index].active[:, None, :]
-        yield index, by_response
-        if index > 0:
-            by_input = by_response @ network.hidden_coef.T + by_output @ network.linear_coef.T
-            by_input = (
-                by_input if scaling.mix is None else by_input @ scaling.mix.T
-            ) / scaling.scale
-            width = chain.grades[index - 1].n_neurons if chain.handover.hands_hidden else 0
-            by_hidden = by_input[:, :, :width] if chain.handover.hands_hidden else 0.0
-            if chain.handover.hands_output:
-                by_output = by_output + by_input[:, :, width : width + k]
 
 
 class Model(NamedTuple):
@@ -245,23 +200,37 @@ def correct_chain(
     chain, value = _refitted(chain, path[0], data, loss)
     path.append(value)
     mu = dict.fromkeys(range(len(chain)), _FIRST_MU)
+
+    def goes_on() -> bool:
+        return time.perf_counter() < end
+
     n_sweeps = limits.max_sweeps if method == "backward" else 0
     for sweep in range(1, n_sweeps + 1):
         for index in reversed(range(len(chain))):
-            if time.perf_counter() >= end:
+            if not goes_on():
                 break
             chain, value, mu[index] = _moved(chain, index, value, mu[index], data, loss)
-        if time.perf_counter() < end:
+        if goes_on():
             chain, value = _refitted(chain, value, data, loss)
+        if sweep == 1:
+            chain, value = _descended(chain, value, data, loss, goes_on)
         path.append(value)
         report(f"sweep {sweep}: objective {value:.6g}")
-        if path[-2] - value <= limits.tol * value or time.perf_counter() >= end:
+        if path[-2] - value <= limits.tol * value or not goes_on():
             break
     return Correction(chain, tuple(path))
 
 
 def _refitted(chain: Chain, value: float, data: Data, loss: Loss) -> tuple[Chain, float]:
     trial = refit_readouts(chain, data, loss)
+    after = objective(trial, data, loss)
+    return (trial, after) if after <= value else (chain, value)
+
+
+def _descended(
+    chain: Chain, value: float, data: Data, loss: Loss, goes_on: Callable[[], bool]
+) -> tuple[Chain, float]:
+    trial = descended(chain, data, loss, _TOGETHER, goes_on)
     after = objective(trial, data, loss)
     return (trial, after) if after <= value else (chain, value)
 
@@ -274,7 +243,8 @@ def _moved(
     if network.n_neurons == 0:
         return chain, value, mu
     found = frozen_grades(chain, data.X)
-    by_response = next(by for at, by in sensitivities(chain, found) if at == index)
+    back = answers(chain, found, each_output(chain, len(data.X)))
+    by_response = next(answer.by_response for answer in back if answer.at == index)
     model = model_of(chain, index, found[index], by_response, data, loss)
     for tried in mu * _NARROWER ** np.arange(_TRIES):
         step = model.step(tried)

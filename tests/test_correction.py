@@ -9,6 +9,7 @@ from itertools import pairwise
 import cvxpy as cp
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils._param_validation import InvalidParameterError
 
@@ -19,15 +20,15 @@ from convexgrade import (
     certify,
     correct,
     correction,
+    descent,
 )
+from convexgrade.backpropagation import answers, each_output, frozen_grades
 from convexgrade.correction import (
     Limits,
     correct_chain,
-    frozen_grades,
     model_of,
-    objective,
-    sensitivities,
 )
+from convexgrade.descent import descended, objective
 from convexgrade.export import TableModel, load_model, save_model
 from convexgrade.kronecker import KroneckerSystem
 from convexgrade.lasso import minimise_l1
@@ -165,7 +166,7 @@ def test_the_output_answers_to_weights_as_the_jacobian_says(kind, parameters):
     chain = off_the_kinks(chain, plan)
     found = frozen_grades(chain, data.X)
     rng = np.random.default_rng(0)
-    for index, by_response in sensitivities(chain, found):
+    for index, by_response, _ in answers(chain, found, each_output(chain, len(data.X))):
         V = 1e-6 * rng.standard_normal(chain.grades[index].network.vectors.shape)
         V[-1] *= plan.settings_of(index).hidden_bias
         ends = [moved(chain, index, V), moved(chain, index, -V)]
@@ -186,11 +187,56 @@ def test_the_model_has_the_slope_of_the_true_objective(kind):
     chain, data, plan = parts(kind)
     chain = off_the_kinks(chain, plan)
     found = frozen_grades(chain, data.X)
-    for index, by_response in sensitivities(chain, found):
+    for index, by_response, _ in answers(chain, found, each_output(chain, len(data.X))):
         model = model_of(chain, index, found[index], by_response, data, plan.loss)
         V = np.random.default_rng(1).standard_normal(model.slope.shape)
         ends = [objective(moved(chain, index, t * V), data, plan.loss) for t in (1e-6, -1e-6)]
         assert np.sum(model.slope * V) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    [
+        *[("one", p) for p in HANDOVERS],
+        ("one", {"activation": "gated_relu"}),
+        ("two", {"linear_term": True}),
+        ("softmax", {"fit_intercept": False}),
+        ("softmax", HANDOVERS[1]),
+    ],
+)
+def test_the_gradient_of_all_weights_is_that_of_the_true_objective(kind, parameters):
+    """Central differences along a random direction, off the kinks."""
+    chain, data, plan = parts(kind, n_grades=3, **parameters)
+    chain = off_the_kinks(chain, plan)
+    fields = [descent._moving(chain, index) for index in range(len(chain))]
+    x = descent._packed([grade.network for grade in chain.grades], fields)
+    value, gradient = descent._value_and_gradient(chain, fields, data, plan.loss)
+    assert value == pytest.approx(objective(chain, data, plan.loss), rel=1e-12)
+    way = np.random.default_rng(2).standard_normal(x.size)
+    ends = [
+        objective(descent._unpacked(x + t * way, chain, fields), data, plan.loss)
+        for t in (1e-7, -1e-7)
+    ]
+    assert gradient @ way == pytest.approx((ends[0] - ends[1]) / 2e-7, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_descent_of_all_weights_lowers_the_objective_as_scipy_does(kind):
+    chain, data, plan = parts(kind)
+    start = refit_readouts(chain, data, plan.loss)
+    fields = [descent._moving(start, index) for index in range(len(start))]
+
+    def evaluate(x):
+        there = descent._unpacked(x, start, fields)
+        return descent._value_and_gradient(there, fields, data, plan.loss)
+
+    x = descent._packed([grade.network for grade in start.grades], fields)
+    scipys = minimize(evaluate, x, jac=True, method="L-BFGS-B", options={"maxiter": 200}).fun
+    ours = objective(descended(start, data, plan.loss, 200, lambda: True), data, plan.loss)
+    before = objective(start, data, plan.loss)
+    assert before - ours > 0.75 * (before - scipys) > 0.0
+    same = descended(start, data, plan.loss, 200, lambda: False)
+    assert objective(same, data, plan.loss) == pytest.approx(before, rel=1e-12)
 
 
 # --- monotone correction ------------------------------------------------------------------------

@@ -23,8 +23,8 @@ from convexgrade.correction import (
     check_curved,
     correct_chain,
     correct_progress,
-    objective,
 )
+from convexgrade.descent import objective
 from convexgrade.energy import Energy
 from convexgrade.estimators.base import BaseChain
 from convexgrade.estimators.rows import Rows, distinct_rows, drawn_rows

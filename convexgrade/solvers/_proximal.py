@@ -43,7 +43,7 @@ _STALLED = 0.9  # share of its error that a step leaves if it leads nowhere
 
 
 @dataclass(frozen=True)
-class Limits:
+class PaceLimits:
     """How fast proximal steps grow, and how many steps are taken, for a kind of loss."""
 
     growth: float  # of sigma, from a proximal step that was easy to the next one
@@ -55,11 +55,11 @@ class Limits:
 
 # Where kinks are rounded off, Newton steps lead less far. So a proximal step takes more of them, the
 # next one is not so much longer, and the gap may wait longer for its fall.
-_SMOOTH = Limits(growth=6.0, easy=8, least=0, most=25, patience=8)
-_KINKED = Limits(growth=3.0, easy=30, least=1, most=150, patience=16)
+_SMOOTH = PaceLimits(growth=6.0, easy=8, least=0, most=25, patience=8)
+_KINKED = PaceLimits(growth=3.0, easy=30, least=1, most=150, patience=16)
 
 
-def limits_of(loss: Loss) -> Limits:
+def limits_of(loss: Loss) -> PaceLimits:
     """Return the limits that suit a loss."""
     return _KINKED if loss.kinked else _SMOOTH
 
@@ -81,7 +81,7 @@ class Pace(NamedTuple):
     tau: Array
     rounding: float
 
-    def after(self, taken: int, point: Point, alpha: float, limits: Limits) -> Pace:
+    def after(self, taken: int, point: Point, alpha: float, limits: PaceLimits) -> Pace:
         """Return the next pace: longer after a step that was easy, shorter after one that was not."""
         if taken <= limits.easy:
             growth = limits.growth
@@ -118,7 +118,7 @@ class Step:
     centre: Point  # vectors of the working set
     pace: Pace
     before: float  # mean loss before the grade
-    limits: Limits
+    limits: PaceLimits
 
     @property
     def noise(self) -> float:

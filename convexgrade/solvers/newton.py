@@ -31,7 +31,7 @@ from convexgrade.losses import Loss
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
 from convexgrade.solvers._operator import Operator
-from convexgrade.solvers._proximal import Limits, Pace, Point, Step, limits_of
+from convexgrade.solvers._proximal import Pace, PaceLimits, Point, Step, limits_of
 from convexgrade.solvers._systems import Memory, System
 
 Array = NDArray[np.float64]
@@ -88,7 +88,7 @@ class _Problem:
     """The whole program, and what does not change from step to step."""
 
     program: Program
-    limits: Limits
+    limits: PaceLimits
     cones: Cones | None
     null: Array  # c of the grade without neurons
     before: float  # F there: the unit of accuracy

@@ -1,0 +1,148 @@
+"""All weights of a chain at once, downhill: quasi-Newton steps on the objective of a correction.
+
+A step of one grade, the others as they are, is near to the best that can be done with it
+(`correction`), and yet a slow way down where grades have to move together. Here all weights move along
+one direction, that of limited-memory BFGS with the derivatives of `backpropagation`. Its line search
+needs no smoothness, as the objective is not smooth where rows cross hyperplanes (Lewis & Overton 2013).
+
+The weights that move are those that a correction may change: neurons, readouts, intercepts, and the
+linear term of the first grade. Those of later grades bear no penalty (`readouts` says why they stay).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convexgrade.backpropagation import answers, frozen_grades
+from convexgrade.losses import Loss
+from convexgrade.multigrade import Chain, Data
+from convexgrade.network import Network
+from convexgrade.quasi_newton import Iterate, Pairs, step
+from convexgrade.readouts import with_network
+
+Array = NDArray[np.float64]
+
+_MEMORY = 20  # steps that the method remembers
+
+
+def objective(chain: Chain, data: Data, loss: Loss) -> float:
+    """Return the mean loss of the chain's output plus the penalties of all its grades."""
+    return data.mean_loss(loss, chain.output(data.X)) + _penalty(chain)
+
+
+def descended(
+    chain: Chain, data: Data, loss: Loss, n_steps: int, goes_on: Callable[[], bool]
+) -> Chain:
+    """Return the chain after quasi-Newton steps of all its weights, none of which raises the objective.
+
+    Parameters
+    ----------
+    chain : Chain
+        With at least one grade.
+    data : Data
+        Rows, targets, weights.
+    loss : Loss
+        Loss.
+    n_steps : int
+        Most steps. Fewer are taken where none leads down any more.
+    goes_on : callable
+        Asked before each step whether to take it.
+    """
+    fields = [_moving(chain, index) for index in range(len(chain))]
+
+    def evaluate(x: Array) -> tuple[float, Array]:
+        return _value_and_gradient(_unpacked(x, chain, fields), fields, data, loss)
+
+    networks = [grade.network for grade in chain.grades]
+    point = Iterate.of(evaluate, _packed(networks, fields))
+    pairs = Pairs(point.x.size, _MEMORY)
+    for _ in range(n_steps):
+        found = step(evaluate, point, pairs) if goes_on() else None
+        if found is None:
+            break
+        point = found
+    return _unpacked(point.x, chain, fields)
+
+
+def _penalty(chain: Chain) -> float:
+    return sum(grade.alpha * grade.network.penalty for grade in chain.grades)
+
+
+def _moving(chain: Chain, index: int) -> list[str]:
+    """Return which weights of a grade move."""
+    settings = chain.grades[index].settings
+    moves = {
+        "hidden_coef": True,
+        "hidden_intercept": settings.hidden_bias,
+        "output_coef": True,
+        "linear_coef": settings.linear_term and index == 0,
+        "intercept": settings.fit_intercept,
+    }
+    return [field for field, is_free in moves.items() if is_free]
+
+
+def _packed(networks: list[Network], fields: list[list[str]]) -> Array:
+    """Return the weights that move, or their derivatives, as one vector."""
+    pairs = zip(networks, fields, strict=True)
+    return np.concatenate([getattr(net, name).ravel() for net, names in pairs for name in names])
+
+
+def _unpacked(x: Array, chain: Chain, fields: list[list[str]]) -> Chain:
+    at = 0
+    for index, names in enumerate(fields):
+        network, moved = chain.grades[index].network, {}
+        for name in names:
+            like = getattr(network, name)
+            moved[name], at = x[at : at + like.size].reshape(like.shape), at + like.size
+        chain = with_network(chain, index, replace(network, **moved))
+    return chain
+
+
+def _value_and_gradient(
+    chain: Chain, fields: list[list[str]], data: Data, loss: Loss
+) -> tuple[float, Array]:
+    found = frozen_grades(chain, data.X)
+    output = chain.baseline + np.zeros((len(data.X), 1))
+    hidden = []
+    for frozen, grade in zip(found, chain.grades, strict=True):
+        network = grade.network
+        hidden.append((frozen.H @ network.vectors) * frozen.active)
+        output = output + network.read(hidden[-1], frozen.H[:, :-1])
+    by_output = data.gradient(loss, output)[:, None, :]
+    slopes: list[Network] = []
+    for index, by_response, by_this in answers(chain, found, by_output):
+        grade, H = chain.grades[index], found[index].H
+        vectors = H.T @ by_response[:, 0]
+        slopes.insert(
+            0,
+            _penalised(
+                grade.network,
+                grade.alpha,
+                Network(
+                    hidden_coef=vectors[:-1],
+                    hidden_intercept=vectors[-1],
+                    output_coef=hidden[index].T @ by_this[:, 0],
+                    linear_coef=H[:, :-1].T @ by_this[:, 0],
+                    intercept=by_this[:, 0].sum(axis=0),
+                ),
+            ),
+        )
+    return data.mean_loss(loss, output) + _penalty(chain), _packed(slopes, fields)
+
+
+def _penalised(network: Network, alpha: float, slopes: Network) -> Network:
+    """Add to the derivatives of the loss those of ``alpha sum_j ||u_j|| ||a_j||_1``."""
+    norms = np.linalg.norm(network.vectors, axis=0)
+    sizes = np.abs(network.output_coef).sum(axis=1)
+    pull = alpha * np.divide(sizes, norms, out=np.zeros_like(norms), where=norms > 0.0)
+    signs = alpha * norms[:, None] * np.sign(network.output_coef)
+    return replace(
+        slopes,
+        hidden_coef=slopes.hidden_coef + pull * network.hidden_coef,
+        hidden_intercept=slopes.hidden_intercept + pull * network.hidden_intercept,
+        output_coef=slopes.output_coef + signs,
+    )
