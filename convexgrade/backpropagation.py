@@ -12,20 +12,32 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from convexgrade.grade import Grade
 from convexgrade.multigrade import Chain
 
 Array = NDArray[np.float64]
 
 
 class FrozenGrade(NamedTuple):
-    """One grade on the rows: scaled input with a column for biases (1, or 0), and active neurons."""
+    """One grade on the rows, with its patterns.
+
+    Attributes
+    ----------
+    H : ndarray of shape (n_samples, d + 1)
+        Scaled input, and last a column for biases: of ones, or of zeros where there are none.
+    active : ndarray of bool, shape (n_samples, n_neurons)
+        Where each neuron is active.
+    hidden : ndarray of shape (n_samples, n_neurons)
+        Hidden features.
+    """
 
     H: Array
     active: NDArray[np.bool_]
+    hidden: Array
 
 
-class Answer(NamedTuple):
-    """What r functions of a chain's output gain from one grade, row by row.
+class Derivatives(NamedTuple):
+    """Derivatives, row by row, of r functions of a chain's output by what one grade gives.
 
     Attributes
     ----------
@@ -42,31 +54,38 @@ class Answer(NamedTuple):
     by_output: Array
 
 
-def frozen_grades(chain: Chain, X: Array) -> list[FrozenGrade]:
-    """Return what every grade reads of the rows of X, and which of its neurons are active on them."""
-    found = []
-    for step, grade in zip(chain.walk(X), chain.grades, strict=False):
-        constant = np.full(len(X), float(grade.settings.hidden_bias))
-        gates = grade.network.gates
-        active = step.H @ gates[:-1] + gates[-1] >= 0.0
-        found.append(FrozenGrade(np.column_stack([step.H, constant]), active))
-    return found
+def frozen_grades(chain: Chain, X: Array) -> tuple[list[FrozenGrade], Array]:
+    """Return every grade on the rows of X, and the output of the chain."""
+    *met, (_, output) = chain.walk(X)
+    frozen = [_frozen(one.H, grade) for one, grade in zip(met, chain.grades, strict=True)]
+    return frozen, output
+
+
+def _frozen(H: Array, grade: Grade) -> FrozenGrade:
+    network = grade.network
+    response = H @ network.hidden_coef + network.hidden_intercept
+    gate = response
+    if network.gate_coef is not None:
+        gate = H @ network.gates[:-1] + network.gates[-1]
+    active = gate >= 0.0
+    constant = np.full(len(H), float(grade.settings.hidden_bias))
+    return FrozenGrade(np.column_stack([H, constant]), active, response * active)
 
 
 def each_output(chain: Chain, n_rows: int) -> Array:
-    """Return the derivatives of the outputs by themselves, to be followed back by `answers`."""
+    """Return the derivatives of the outputs by themselves, for `pulled_back` to follow."""
     k = chain.baseline.size
     return np.broadcast_to(np.eye(k), (n_rows, k, k))
 
 
-def answers(chain: Chain, found: list[FrozenGrade], by_output: Array) -> Iterator[Answer]:
-    """Follow derivatives by the output (n_samples, r, n_outputs) back, from the last grade to the first.
+def pulled_back(chain: Chain, frozen: list[FrozenGrade], by_output: Array) -> Iterator[Derivatives]:
+    """Follow derivatives by the output back through the chain, from the last grade to the first.
 
     Parameters
     ----------
     chain : Chain
         With at least one grade.
-    found : list of FrozenGrade
+    frozen : list of FrozenGrade
         Its grades on the rows.
     by_output : ndarray of shape (n_samples, r, n_outputs)
         Derivatives of r functions of the output: of the outputs themselves, or of a loss.
@@ -76,8 +95,8 @@ def answers(chain: Chain, found: list[FrozenGrade], by_output: Array) -> Iterato
         scaling, grade = chain.links[index]
         network = grade.network
         direct = _times(by_output, network.output_coef.T)
-        by_response = (direct + by_hidden) * found[index].active[:, None, :]
-        yield Answer(index, by_response, by_output)
+        by_response = (direct + by_hidden) * frozen[index].active[:, None, :]
+        yield Derivatives(index, by_response, by_output)
         if index > 0:
             by_input = _times(by_response, network.hidden_coef.T)
             by_input = by_input + _times(by_output, network.linear_coef.T)

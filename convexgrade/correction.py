@@ -30,7 +30,6 @@ That networks are learned by correcting lower features through higher ones is Al
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -38,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from convexgrade.backpropagation import FrozenGrade, answers, each_output, frozen_grades
+from convexgrade.backpropagation import FrozenGrade, each_output, frozen_grades, pulled_back
 from convexgrade.descent import descended, objective
 from convexgrade.grade import Grade, Report
 from convexgrade.kronecker import KroneckerSystem
@@ -57,7 +56,7 @@ from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
 
-_TRIES = 10
+_TRIES = 10  # trust regions that are tried for one step
 _FIRST_MU, _LEAST_MU = 1e-2, 1e-8
 _NARROWER, _WIDER = 4.0, 1.0 / 3.0  # factors of mu
 _TOGETHER = 300  # quasi-Newton steps of all weights
@@ -154,11 +153,9 @@ def model_of(
     grade = chain.grades[index]
     output = chain.output(data.X)
     gradient = data.gradient(loss, output)
-    U = grade.network.vectors
-    norms = np.linalg.norm(U, axis=0)
-    pull = grade.alpha * np.abs(grade.network.output_coef).sum(axis=1) / np.maximum(norms, 1e-300)
-    pull = np.where(norms > 0.0, pull, 0.0)
-    slope = KroneckerSystem(frozen.H, by_response).adjoint(gradient) + pull * U
+    pull = grade.alpha * grade.network.pulls
+    along = KroneckerSystem(frozen.H, by_response).adjoint(gradient)
+    slope = along + pull * grade.network.vectors
     system = KroneckerSystem(frozen.H, data.curvature(loss, output).rooted(by_response))
     size = np.einsum("ikj,ikj->j", system.G, system.G)
     return Model(system, slope, pull, np.maximum(size, _FLOOR * size.max(initial=1e-100)))
@@ -197,9 +194,9 @@ def correct_chain(
     """
     end = time.perf_counter() + limits.max_seconds
     path = [objective(chain, data, loss)]
-    chain, value = _refitted(chain, path[0], data, loss)
+    chain, value = _if_no_higher(refit_readouts(chain, data, loss), chain, path[0], data, loss)
     path.append(value)
-    mu = dict.fromkeys(range(len(chain)), _FIRST_MU)
+    mu = [_FIRST_MU] * len(chain)
 
     def goes_on() -> bool:
         return time.perf_counter() < end
@@ -211,9 +208,11 @@ def correct_chain(
                 break
             chain, value, mu[index] = _moved(chain, index, value, mu[index], data, loss)
         if goes_on():
-            chain, value = _refitted(chain, value, data, loss)
+            trial = refit_readouts(chain, data, loss)
+            chain, value = _if_no_higher(trial, chain, value, data, loss)
         if sweep == 1:
-            chain, value = _descended(chain, value, data, loss, goes_on)
+            trial = descended(chain, data, loss, _TOGETHER, goes_on)
+            chain, value = _if_no_higher(trial, chain, value, data, loss)
         path.append(value)
         report(f"sweep {sweep}: objective {value:.6g}")
         if path[-2] - value <= limits.tol * value or not goes_on():
@@ -221,16 +220,10 @@ def correct_chain(
     return Correction(chain, tuple(path))
 
 
-def _refitted(chain: Chain, value: float, data: Data, loss: Loss) -> tuple[Chain, float]:
-    trial = refit_readouts(chain, data, loss)
-    after = objective(trial, data, loss)
-    return (trial, after) if after <= value else (chain, value)
-
-
-def _descended(
-    chain: Chain, value: float, data: Data, loss: Loss, goes_on: Callable[[], bool]
+def _if_no_higher(
+    trial: Chain, chain: Chain, value: float, data: Data, loss: Loss
 ) -> tuple[Chain, float]:
-    trial = descended(chain, data, loss, _TOGETHER, goes_on)
+    """Return a trial and its objective, or the chain as it is, whose objective is ``value``, if less."""
     after = objective(trial, data, loss)
     return (trial, after) if after <= value else (chain, value)
 
@@ -242,10 +235,10 @@ def _moved(
     network = chain.grades[index].network
     if network.n_neurons == 0:
         return chain, value, mu
-    found = frozen_grades(chain, data.X)
-    back = answers(chain, found, each_output(chain, len(data.X)))
-    by_response = next(answer.by_response for answer in back if answer.at == index)
-    model = model_of(chain, index, found[index], by_response, data, loss)
+    frozen, _ = frozen_grades(chain, data.X)
+    back = pulled_back(chain, frozen, each_output(chain, len(data.X)))
+    by_response = next(each.by_response for each in back if each.at == index)
+    model = model_of(chain, index, frozen[index], by_response, data, loss)
     for tried in mu * _NARROWER ** np.arange(_TRIES):
         step = model.step(tried)
         if step is not None:

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from convexgrade.backpropagation import answers, frozen_grades
+from convexgrade.backpropagation import frozen_grades, pulled_back
 from convexgrade.losses import Loss
 from convexgrade.multigrade import Chain, Data
 from convexgrade.network import Network
@@ -34,6 +34,7 @@ def objective(chain: Chain, data: Data, loss: Loss) -> float:
     return data.mean_loss(loss, chain.output(data.X)) + _penalty(chain)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of trial steps: what is no number is not taken
 def descended(
     chain: Chain, data: Data, loss: Loss, n_steps: int, goes_on: Callable[[], bool]
 ) -> Chain:
@@ -105,41 +106,28 @@ def _unpacked(x: Array, chain: Chain, fields: list[list[str]]) -> Chain:
 def _value_and_gradient(
     chain: Chain, fields: list[list[str]], data: Data, loss: Loss
 ) -> tuple[float, Array]:
-    found = frozen_grades(chain, data.X)
-    output = chain.baseline + np.zeros((len(data.X), 1))
-    hidden = []
-    for frozen, grade in zip(found, chain.grades, strict=True):
-        network = grade.network
-        hidden.append((frozen.H @ network.vectors) * frozen.active)
-        output = output + network.read(hidden[-1], frozen.H[:, :-1])
+    frozen, output = frozen_grades(chain, data.X)
     by_output = data.gradient(loss, output)[:, None, :]
     slopes: list[Network] = []
-    for index, by_response, by_this in answers(chain, found, by_output):
-        grade, H = chain.grades[index], found[index].H
-        vectors = H.T @ by_response[:, 0]
-        slopes.insert(
-            0,
-            _penalised(
-                grade.network,
-                grade.alpha,
-                Network(
-                    hidden_coef=vectors[:-1],
-                    hidden_intercept=vectors[-1],
-                    output_coef=hidden[index].T @ by_this[:, 0],
-                    linear_coef=H[:, :-1].T @ by_this[:, 0],
-                    intercept=by_this[:, 0].sum(axis=0),
-                ),
-            ),
+    for index, by_response, by_this in pulled_back(chain, frozen, by_output):
+        grade, here = chain.grades[index], frozen[index]
+        vectors = here.H.T @ by_response[:, 0]
+        of_loss = Network(
+            hidden_coef=vectors[:-1],
+            hidden_intercept=vectors[-1],
+            output_coef=here.hidden.T @ by_this[:, 0],
+            linear_coef=here.H[:, :-1].T @ by_this[:, 0],
+            intercept=by_this[:, 0].sum(axis=0),
         )
+        slopes.insert(0, _penalised(grade.network, grade.alpha, of_loss))
     return data.mean_loss(loss, output) + _penalty(chain), _packed(slopes, fields)
 
 
 def _penalised(network: Network, alpha: float, slopes: Network) -> Network:
     """Add to the derivatives of the loss those of ``alpha sum_j ||u_j|| ||a_j||_1``."""
-    norms = np.linalg.norm(network.vectors, axis=0)
-    sizes = np.abs(network.output_coef).sum(axis=1)
-    pull = alpha * np.divide(sizes, norms, out=np.zeros_like(norms), where=norms > 0.0)
-    signs = alpha * norms[:, None] * np.sign(network.output_coef)
+    lengths = np.linalg.norm(network.vectors, axis=0)
+    pull = alpha * network.pulls
+    signs = alpha * lengths[:, None] * np.sign(network.output_coef)
     return replace(
         slopes,
         hidden_coef=slopes.hidden_coef + pull * network.hidden_coef,

@@ -86,6 +86,16 @@ class Network:
         """``sum_j ||(hidden_coef_j, hidden_intercept_j)|| ||output_coef_j||_1``."""
         return float(np.linalg.norm(self.vectors, axis=0) @ np.abs(self.output_coef).sum(axis=1))
 
+    @property
+    def pulls(self) -> Array:
+        """``||output_coef_j||_1 / ||u_j||`` of each neuron u_j, 0 of a zero one.
+
+        Times u_j, the derivative of the penalty by u_j.
+        """
+        lengths = np.linalg.norm(self.vectors, axis=0)
+        sizes = np.abs(self.output_coef).sum(axis=1)
+        return np.divide(sizes, lengths, out=np.zeros_like(lengths), where=lengths > 0.0)
+
     def hidden(self, H: Array) -> Array:
         """Return the hidden features of the rows of H, shape (n_samples, m)."""
         response = H @ self.hidden_coef + self.hidden_intercept

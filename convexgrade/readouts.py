@@ -55,9 +55,9 @@ def refit_readouts(chain: Chain, data: Data, loss: Loss) -> Chain:
     Returns
     -------
     Chain
-        The same features; output weights, the linear term of the first grade whose readout may change
-        and the intercept of the last grade that has one are the minimisers of mean loss plus penalties,
-        to 1e-10 of the objective a round.
+        The same features; output weights, the linear term of the chain's first grade, if its readout
+        may change, and the intercept of the last grade that has one are the minimisers of mean loss
+        plus penalties, to 1e-10 of the objective a round.
     """
     first = len(chain) - 1 if chain.handover.hands_output else 0
     features = _features(chain, data, first)
@@ -85,37 +85,38 @@ def _features(chain: Chain, data: Data, first: int) -> _Features:
         columns.append(network.hidden(step.H))
         penalty.append(grade.alpha * np.linalg.norm(network.vectors, axis=0))
         coef.append(network.output_coef)
-        if index == first and grade.settings.linear_term:
+        if index == 0 and grade.settings.linear_term:
             centred = grade.settings.fit_intercept
             linear = independent_columns(step.H, data.weights, centred=centred)
             columns.append(step.H[:, linear])
             penalty.append(np.zeros(linear.size))
             coef.append(network.linear_coef[linear])
-    for index in _last_intercept(chain, first):
+    last = _last_intercept(chain, first)
+    if last is not None:
         columns.append(np.ones((len(data.X), 1)))
         penalty.append(np.zeros(1))
-        coef.append(chain.grades[index].network.intercept[None, :])
+        coef.append(chain.grades[last].network.intercept[None, :])
     return _Features(np.hstack(columns), np.concatenate(penalty), np.vstack(coef), linear)
 
 
-def _last_intercept(chain: Chain, first: int) -> list[int]:
-    """Return the last grade with an intercept, which serves for all of them; none if none has one."""
-    return [i for i in range(first, len(chain)) if chain.grades[i].settings.fit_intercept][-1:]
+def _last_intercept(chain: Chain, first: int) -> int | None:
+    """Return the last grade with an intercept, which serves for all of them; None if none has one."""
+    some = [i for i in range(first, len(chain)) if chain.grades[i].settings.fit_intercept]
+    return some[-1] if some else None
 
 
 def _with_readouts(chain: Chain, coef: Array, first: int, linear: Index) -> Chain:
-    row = 0
+    row, last = 0, _last_intercept(chain, first)
     for index in range(first, len(chain)):
         network, some = chain.grades[index].network, linear if index == first else linear[:0]
         output_coef, row = coef[row : row + network.n_neurons], row + network.n_neurons
         linear_coef = network.linear_coef.copy()
         linear_coef[some], row = coef[row : row + some.size], row + some.size
-        last = index in _last_intercept(chain, first)
         refitted = replace(
             network,
             output_coef=output_coef,
             linear_coef=linear_coef,
-            intercept=coef[-1] if last else network.intercept,
+            intercept=coef[-1] if index == last else network.intercept,
         )
         chain = with_network(chain, index, refitted)
     return chain

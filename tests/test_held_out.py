@@ -411,7 +411,7 @@ def test_an_interrupted_fit_keeps_finished_grades_or_the_first_chain_that_was_tr
     model = interrupted_fit(grades_before)
     assert model.n_grades_ == len(model.validation_loss_) == kept
     assert {c.status is Status.TRIED for c in model.certificates_} == {sketched}
-    assert model.stop_reason_ == "" or kept == 2
+    assert model.stop_reason_ == ""
     assert model.score(X, y) > 0.5
 
 

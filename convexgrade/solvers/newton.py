@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
+from convexgrade.certificate import DualPoint, lower_bound
 from convexgrade.cones import Cones, Tight
 from convexgrade.losses import Loss
 from convexgrade.program import Program
@@ -132,16 +133,9 @@ class _Problem:
             cone, some = p.groups.pattern[above], tight.take(above)
             prices[above], some = self.cones.longest(cone, b[above], some, _WORKING, p.alpha)
             tight = tight.replaced(above, some)
-        dual = self.dual(theta, float(prices.max(initial=0.0)))
+        q = -theta / p.weights[:, None]
+        dual = lower_bound(p, DualPoint(q, theta), float(prices.max(initial=0.0)))
         return _Pricing(prices, tight, self.gap(point, active, theta, dual))
-
-    def dual(self, theta: Array, price: float) -> float:
-        """Return the value of the dual at theta, made smaller where the highest price is above alpha."""
-        p = self.program
-        t = min(1.0, p.alpha / max(price, 1e-300))
-        q = -t * theta / p.weights[:, None]
-        value = np.sum(q * p.offset, axis=1) - p.loss.conjugate(q, p.y)
-        return float(p.weights @ value)
 
     def begin(self, start: Start | None) -> _Iterate:
         """Return what to begin with: at a start, or without neurons."""
