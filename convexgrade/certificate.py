@@ -38,13 +38,11 @@ from convexgrade.unpenalised import fit_unpenalised, weighted_gram
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_CLOSE_ENOUGH = (
-    1e-6  # excess over alpha, relative, up to which a solver's multipliers are not refined
-)
-_BALANCED = 1e-12  # Z^T W q, relative to what it would be if nothing cancelled, that is rounding,
-_ROUNDING = 1e-15  # and that has no digits left to gain
+_CLOSE_ENOUGH = 1e-6  # relative excess over alpha at which multipliers are not refined
+_BALANCED = 1e-12  # size of Z^T W q, over that of its terms, that is rounding
+_ROUNDING = 1e-15  # the same, where balancing has no digits left to gain
 _BEYOND = 1e100  # loss, as of e^f, from which on squares of gradients may be no numbers
-_ROUNDS = 100  # of balancing: separable classes take tens of them
+_ROUNDS = 100  # rounds of balancing, at most: separable classes take tens of them
 _LINEAR = 1e4  # predictions, in units of their size, of which a curvature tells nothing
 _NONE = 1e-100  # a share of a row's curvature that is as good as none
 _FLAT = 1e-13  # curvature, relative, that is rounding

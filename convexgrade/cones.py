@@ -25,11 +25,11 @@ Index = NDArray[np.intp]
 _MISPLACED = 1e-12  # E x . p >= -_MISPLACED * |b|, |x| = 1, counts as inside: roundings of x . p
 _DEPENDENT = 1e-14  # ridge of normal equations, whose diagonal is 1
 _LARGEST = 1e150  # length whose square is a number
-_ROUNDS = 10  # in which constraints join projections, for each dimension
-_MANY = 16  # dimensions from which on several constraints join at a time:
-_SHARE = 4  # one for so many dimensions
-_TOGETHER = 32  # points whose responses are formed at a time,
-_IN_CACHE = 1 << 17  # or as many as have so many of these: what stays in a processor's cache
+_ROUNDS = 10  # rounds in which constraints join projections, for each dimension, at most
+_MANY = 16  # dimensions from which on several constraints join at a time
+_SHARE = 4  # dimensions for each of the constraints that join at a time
+_TOGETHER = 32  # points whose responses are formed at a time, at least
+_IN_CACHE = 1 << 17  # responses that are formed at a time: what stays in a processor's cache
 
 
 class Tight(NamedTuple):

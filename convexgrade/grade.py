@@ -46,12 +46,12 @@ Seed = Sequence[int]
 
 _EXHAUSTIVE_LIMIT = 20_000  # patterns; half a minute at n = 140 in rank 3
 _FINAL_STEPS = 1000  # quasi-Newton steps after a cut to ``max_neurons``
-_COMPLETIONS = 8  # times that neurons of high price join the last patterns,
-_CHEAP = 3e6  # as long as a Newton step of the program takes about so many operations
-_ROUGH = 10.0  # relative gain worth a round, and accuracy of its solve, in units of ``tol``,
+_COMPLETIONS = 8  # times that neurons of high price join the last patterns, at most
+_CHEAP = 3e6  # operations of a Newton step up to which neurons of high price join
+_ROUGH = 10.0  # relative gain that is worth a round, and accuracy of its solve, over ``tol``
 _ACCURATE = 1e-3  # least objective, relative to the loss before, to which a round's accuracy scales
 _WIDTH_TO_JUDGE, _TOL_TO_JUDGE = 100, 1e-2  # patterns and tolerance of grades that only judge
-_LOOSEST = 0.01  # accuracy below which interior points may not have reached the cones
+_LOOSEST = 0.01  # loosest accuracy of a round: with less, solutions may lie outside the cones
 
 
 @dataclass(frozen=True)

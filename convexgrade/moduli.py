@@ -28,8 +28,8 @@ Modulus = float | tuple[float, float] | Callable[[float], float]
 
 _GOLDEN = 0.5 * (np.sqrt(5.0) - 1.0)
 _FIXED_SHIFTS = 24  # of an estimate on each axis, each _GOLDEN times the one before
-_SMALLEST = 2.0**-1074  # side of a cell, in units of the box, in double precision,
-_MAX_LAYERS = 1074  # which so many layers come to, or fewer
+_SMALLEST = 2.0**-1074  # least side of a cell, in units of the box, in double precision
+_MAX_LAYERS = 1074  # layers that come to such a cell, at most
 
 
 class ReadoutCheck(NamedTuple):

@@ -249,7 +249,8 @@ class Progress:
     verdict : str
         Why the chain ended, empty while it grows.
     objective_path : tuple of float
-        Mean loss plus penalties of all grades during the last correction; empty without one.
+        Mean loss plus penalties of all grades during the last correction; one value, of the chain as
+        fitted, where rows held out rejected it; empty without one.
     energy : tuple of Energy
         Where the squared error before each grade went; empty for losses that are not quadratic.
     """

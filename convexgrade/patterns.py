@@ -18,10 +18,10 @@ Mask = NDArray[np.bool_]
 
 _CHUNK = 1 << 20  # responses that are formed at a time
 _EPS = float(np.finfo(np.float64).eps)
-_COINCIDENT = 1e-12  # distance of unit rows up to which their hyperplanes are taken for one,
-_ROUNDINGS = 64.0  # or so many roundings of the coordinates, if that is more,
-_COARSEST = 1e-8  # up to which a list may still claim to be complete
-_ROUNDED = 8.0  # singular values that are none: in units of the largest times size times eps
+_COINCIDENT = 1e-12  # distance of unit rows up to which their hyperplanes are taken for one
+_ROUNDINGS = 64.0  # roundings of the coordinates that make such a distance, if they are more
+_COARSEST = 1e-8  # largest such distance with which a list may claim to be complete
+_ROUNDED = 8.0  # singular values that are none, in units of the largest times size times eps
 
 
 @dataclass(frozen=True)

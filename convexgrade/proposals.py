@@ -24,18 +24,18 @@ from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
 
-_DESCENTS = 2  # descents of one round,
-_DESCENT_STEPS = 400  # each of so many quasi-Newton steps,
-_SETTLED = 3e-5  # or until some gain less than this, relative,
-_SKETCH_STEPS = 150  # quasi-Newton steps of a sketch,
+_DESCENTS = 2  # descents of one round
+_DESCENT_STEPS = 400  # quasi-Newton steps of a descent, at most
+_SETTLED = 3e-5  # relative gain of some steps below which a descent ends
+_SKETCH_STEPS = 150  # quasi-Newton steps of a sketch, at most
 _SMALL = 0.01  # norm of a neuron, relative to the largest, below which a sketch drops it
-_SAMPLE = 4000  # rows of a descent before the first one, where there are twice as many or more
-_NEW_NEURONS = 64  # and so many new neurons
+_SAMPLE = 4000  # rows of a descent before the first, where there are at least twice as many
+_NEW_NEURONS = 64  # new neurons of a round, at most
 _KICK = 0.5  # rise of the loss by new neurons, relative to the objective
 _NUMBERS = 2e8  # inputs of a descent's neurons on all rows: minutes of searching and solving
 _COLUMNS_A_ROW = 16  # variables a round's program may have for each row: what it costs grows so
-_STARTS = 64, 1024  # fewest and most random starts of a price search,
-_START_FLOATS = 400_000  # as many as their responses and vectors make so many numbers
+_STARTS = 64, 1024  # fewest and most random starts of a price search
+_START_FLOATS = 400_000  # numbers that random starts and their responses make, about
 _JOINING = 32  # neurons that join the last solution's patterns at a time
 _GATES_DRAWN = 7  # gates drawn for one that a gated grade keeps
 _REACHED = 0.2  # of what the prices allow: twice the most that a round has been seen to gain

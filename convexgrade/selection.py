@@ -26,11 +26,12 @@ from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
 
-_LARGEST = 1e-2  # penalty, unless chosen: at most this,
-_OF_NOISE = 0.1  # and at most so much of the price of noise
-_NOISE = 1.0  # standard errors up to which a rise of the squared error may be none,
-_NOISE_OF_OTHERS = 0.5  # and of losses that chains which overfit, and grow ever surer, raise most
-_JUDGES, _TIMES = 1000, 5  # rows to judge by: where fewer are held out, up to so many times
+_LARGEST = 1e-2  # largest usual penalty
+_OF_NOISE = 0.1  # usual penalty, in units of the price of noise
+_NOISE = 1.0  # standard errors up to which a rise of the squared error may be noise
+_NOISE_OF_OTHERS = 0.5  # the same of other losses, which chains that overfit raise most
+_JUDGES = 1000  # rows that are enough to judge by
+_TIMES = 5  # most times that rows are held out, where fewer than that are at a time
 _TIE = 0.25  # standard errors up to which losses hardly tell two choices apart
 _EMPTY = 2.0  # times the highest price found: folds have higher ones, and searches find some later
 _FAR = 30.0  # fall of alpha without a gain after which the path ends

@@ -12,12 +12,14 @@ Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 _NO_NUMBER = 1e290  # loss from which on sums of its curvature may be none
-_STEPS = 60  # of Newton's method, at most,
+_STEPS = 60  # steps of Newton's method, at most
 _DEPENDENT = 1e-6  # share of a column that others leave, below which Newton steps do not see it
-_FAR = 3.0  # responses, in units of the targets, that need not be so large
-_FLAT, _FLAT_EASED = 1e-12, 1e-7  # where the loss rises by this share; with kinks, rounded off
-_FINER, _EASED = 0.3, 60  # rounding of kinks from solve to solve, of so many at most,
-_AS_IT_IS = 1e-5  # until gradients differ from those without by so little of the largest
+_FAR = 3.0  # size of responses, in units of the targets, that is larger than need be
+_FLAT = 1e-12  # rise of the loss, relative, that is none
+_FLAT_EASED = 1e-7  # the same while kinks are rounded off
+_FINER = 0.3  # factor of the rounding of kinks from solve to solve
+_EASED = 60  # such solves, at most
+_AS_IT_IS = 1e-5  # difference that rounding makes to gradients, over the largest, that is none
 
 
 def fit_unpenalised(mean_loss: MeanLoss, Z: Array, offset: Array) -> Array:

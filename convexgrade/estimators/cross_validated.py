@@ -40,8 +40,8 @@ CROSS_VALIDATION: dict[str, list[Any]] = {
     "cv": ["cv_object"],
 }
 
-_FOLDS = 5  # unless chosen;
-_TRIED, _MANY = 2, 5000  # all are tried up to so many rows, from there on so many folds
+_FOLDS = 5  # folds, unless ``cv`` says otherwise
+_TRIED, _MANY = 2, 5000  # folds that are tried, of tables of at least so many rows
 
 
 class CrossValidated(DeepChain):

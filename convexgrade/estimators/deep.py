@@ -74,8 +74,8 @@ STOPPING: dict[str, list[Any]] = {
     "early_stopping": ["boolean", StrOptions({"auto"})],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
 }
-_SHARES = 1.0, 0.3, 3.0, 10.0  # of the usual penalty, that "auto" tries where rows are held out;
-_LARGER = 3.0  # and then so many times the last one, as long as that is of use
+_SHARES = 1.0, 0.3, 3.0, 10.0  # of the usual penalty, which alpha="auto" tries on rows held out
+_LARGER = 3.0  # factor of each further penalty, tried as long as larger ones are of use
 _ENOUGH = 40  # rows from which "auto" holds some out
 
 
@@ -93,7 +93,10 @@ class DeepChain(BaseChain):
 
     @property
     def objective_path_(self) -> Array:
-        """Mean loss plus penalties of all grades: at first, with readouts refitted, after each sweep."""
+        """Mean loss plus penalties of all grades: at first, with readouts refitted, after each sweep.
+
+        Only the first where rows held out rejected the correction; empty without one.
+        """
         check_is_fitted(self)
         return np.array(self._progress.objective_path)
 
@@ -309,12 +312,6 @@ class ManyGrades(DeepChain):
         if self.correction != "none":
             asked = f"correction={self.correction!r}"
             check_correctable(self._progress.chain, self._coding.loss, asked)
-        elif self.n_grades == self.n_grades_:
-            warnings.warn(
-                f"warm_start=True adds no grade to the {counted(self.n_grades_, 'grade')} there are "
-                f"under n_grades={self.n_grades}; a larger n_grades does, warm_start=False fits anew.",
-                stacklevel=6,
-            )
         self._check_same_loss()
         fitted = self._progress.chain.handover
         if self._handover() != fitted:
@@ -322,6 +319,12 @@ class ManyGrades(DeepChain):
                 f"passthrough={self.passthrough!r} and keep_inputs={self.keep_inputs} must be those of "
                 f"the grades already fitted, {fitted.passthrough!r} and {fitted.keep_inputs}, when "
                 f"warm_start=True."
+            )
+        if self.n_grades == self.n_grades_ and self.correction == "none":
+            warnings.warn(
+                f"warm_start=True adds no grade to the {counted(self.n_grades_, 'grade')} there are "
+                f"under n_grades={self.n_grades}; a larger n_grades does, warm_start=False fits anew.",
+                stacklevel=6,  # past `fit` and scikit-learn's wrapper of it
             )
         return True
 

@@ -12,11 +12,11 @@ from sklearn.utils.validation import _check_sample_weight
 
 Array = NDArray[np.float64]
 
-_LEAST = 1e-292  # largest weight from which on products keep their digits; share of it that counts
+_LEAST = 1e-292  # largest weight below which all are rescaled; smaller shares of the largest are 0
 _HUGE = {"X": (4e307, "differences"), "y": (1e300, "sums")}  # size of which these may be no numbers
 _COPIED = 1.5  # rows for each distinct one from which on they were copied: bootstraps have 1.58
-_RECURRING = 4.0  # and from which on they are those of a table of few values,
-_FEW = 30  # in uneven numbers, or if there are no more distinct ones
+_RECURRING = 4.0  # samples for each distinct row of a table of few values, at least
+_FEW = 30  # distinct rows of a table of few values whose numbers may have a common divisor
 _SINGLE = 1e7  # numbers up to which a weight is so many copies of a row, where some are drawn
 _WHOLE = 1e-3  # how far from whole numbers rounding takes weights in their common unit
 
