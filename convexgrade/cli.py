@@ -294,7 +294,12 @@ def _fit_and_tell(estimator: Any, X: Any, y: Any, shown: dict[str, tuple[Any, An
     print(estimator.stop_reason_)
     if estimator.objective_path_.size > 1:
         first, *_, last = estimator.objective_path_
-        print(f"Correction lowered the objective of all grades from {first:.6g} to {last:.6g}.")
+        errors = ", ".join(
+            f"{name} {metric} {error(known, estimator.predict(rows)):.4g}"
+            for name, (rows, known) in shown.items()
+        )
+        print("The table shows the chain before its correction, which lowered the objective of all")
+        print(f"grades from {first:.6g} to {last:.6g}: {errors}.")
     for index, certificate in enumerate(estimator.certificates_):
         print(f"Grade {index + 1}: {certificate.status.value}")
     print(textwrap.fill(_claim(estimator.certificates_), width=100), flush=True)

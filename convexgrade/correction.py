@@ -19,9 +19,8 @@ every grade of a finished chain is moved once a sweep, given the others, each ti
 
 After every sweep all readouts are fitted jointly (`readouts`), and after the first one all weights of
 the chain go downhill together for some steps (`descent`): sweeps are slow where grades have to move
-together, and a chain as it was fitted has rows on its neurons' hyperplanes, from which there may be no
-way down that derivatives show. So the objective never rises. Scalings between grades stay as they were
-fitted: penalties of later grades are measured in those units.
+together, and find no way down where rows lie on hyperplanes. So the objective never rises. Scalings
+between grades stay as they were fitted: penalties of later grades are measured in those units.
 
 That networks are learned by correcting lower features through higher ones is Allen-Zhu & Li 2020
 (arXiv 2001.04413); the algorithm, a sequence of convex programs, is this library's own.

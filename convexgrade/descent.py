@@ -27,6 +27,7 @@ from convexgrade.readouts import with_network
 Array = NDArray[np.float64]
 
 _MEMORY = 20  # steps that the method remembers
+_BESIDE = 1e-8  # relative displacement of the weights at the start
 
 
 def objective(chain: Chain, data: Data, loss: Loss) -> float:
@@ -39,6 +40,10 @@ def descended(
     chain: Chain, data: Data, loss: Loss, n_steps: int, goes_on: Callable[[], bool]
 ) -> Chain:
     """Return the chain after quasi-Newton steps of all its weights, none of which raises the objective.
+
+    They begin beside the chain, by about 1e-8 of each weight. Rows of a solved program lie exactly on
+    its neurons' hyperplanes, where the objective has no derivative, and what stands for it need not
+    point downhill on either side. Without a step, the chain is returned as it is.
 
     Parameters
     ----------
@@ -58,15 +63,16 @@ def descended(
     def evaluate(x: Array) -> tuple[float, Array]:
         return _value_and_gradient(_unpacked(x, chain, fields), fields, data, loss)
 
-    networks = [grade.network for grade in chain.grades]
-    point = Iterate.of(evaluate, _packed(networks, fields))
-    pairs = Pairs(point.x.size, _MEMORY)
+    x = _packed([grade.network for grade in chain.grades], fields)
+    beside = 1.0 + _BESIDE * np.random.default_rng(0).standard_normal(x.size)
+    start = point = Iterate.of(evaluate, x * beside)
+    pairs = Pairs(x.size, _MEMORY)
     for _ in range(n_steps):
         found = step(evaluate, point, pairs) if goes_on() else None
         if found is None:
             break
         point = found
-    return _unpacked(point.x, chain, fields)
+    return chain if point is start else _unpacked(point.x, chain, fields)
 
 
 def _penalty(chain: Chain) -> float:

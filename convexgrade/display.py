@@ -65,7 +65,9 @@ def _loss(estimator: Any) -> tuple[str, float]:
 def _poisson_deviance(y: Any, predicted: Any, sample_weight: Any = None) -> float:
     """Return the mean deviance, also of means that were too small to be numbers."""
     means = np.maximum(predicted, np.finfo(np.float64).tiny)
-    return float(mean_poisson_deviance(np.ravel(y), np.ravel(means), sample_weight=sample_weight))
+    n_outputs = means.size // len(means)
+    weights = None if sample_weight is None else np.repeat(sample_weight, n_outputs)
+    return float(mean_poisson_deviance(np.ravel(y), np.ravel(means), sample_weight=weights))
 
 
 class GradesDisplay:

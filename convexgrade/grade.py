@@ -297,8 +297,8 @@ def _verdict(certificate: Certificate, network: Network, alpha: float, tol: floa
     if certificate.status is Status.CORRECTED:  # whose loss before the grade is no measure any more
         return Status.CORRECTED
     if certificate.relative_gap > tol:
-        unproved = certificate.status.converged
-        return Status.INACCURATE if unproved else certificate.status
+        claimed = certificate.status.converged
+        return Status.INACCURATE if claimed else certificate.status
     if not certificate.price_is_exact and certificate.price > (1.0 + tol) * alpha:
         return Status.OPTIMAL
     if network.n_neurons == 0:

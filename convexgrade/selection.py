@@ -228,7 +228,7 @@ def asks_for_larger(best: Tried, last: Tried, folds: Sequence[Fold], loss: Loss)
     As it is where that was the best, or where a constant is better than all of them; unless it left no
     neuron already.
     """
-    neurons = any(grade.n_neurons for chain in last.chains for grade in chain.chain.grades)
+    neurons = any(grade.n_neurons for progress in last.chains for grade in progress.chain.grades)
     return neurons and (best is last or min(best.losses) > loss_of_constants(folds, loss))
 
 

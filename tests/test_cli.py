@@ -17,6 +17,7 @@ from unittest.mock import Mock
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import root_mean_squared_error
 
 from convexgrade import MultigradeClassifier, MultigradeRegressor, cli
 from convexgrade.cli import main
@@ -141,9 +142,10 @@ def test_the_model_is_that_of_one_fit_with_these_parameters(run, alpha, correcti
     ).fit(encode(model.columns, frame), frame["price"])
     chosen = ", chosen on rows held out" if alpha == "auto" else ""
     assert f"The first penalty is alpha={estimator.alpha_:.3g}{chosen}.\n" in out
-    assert ("Correction lowered the objective of all grades" in out) == (
-        estimator.objective_path_.size > 1
-    )
+    corrected = estimator.objective_path_.size > 1
+    assert ("its correction, which lowered the objective of all" in out) == corrected
+    error = root_mean_squared_error(frame["price"], model.predict(frame))
+    assert (f": training RMSE {error:.4g}." in out) == corrected
     np.testing.assert_allclose(
         model.predict(frame), estimator.predict(encode(model.columns, frame)), rtol=0, atol=1e-10
     )

@@ -130,6 +130,18 @@ def test_pipelines_are_followed_to_their_chain(steps, ax):
     assert display.errors[-1] == pytest.approx(root_mean_squared_error(Y, pipeline.predict(X)))
 
 
+def test_weights_count_for_every_output_of_counts(ax):
+    y = np.column_stack([Y - Y.min() + 1.0, np.abs(X[:, 1])])
+    model = MultigradeRegressor(**FAST, loss="poisson").fit(X, y)
+    weights = np.linspace(0.0, 1.0, len(y))
+    display = GradesDisplay.from_estimator(model, X, y, sample_weight=weights, ax=ax)
+    each = [
+        mean_poisson_deviance(a, b, sample_weight=weights)
+        for a, b in zip(y.T, model.predict(X).T, strict=True)
+    ]
+    assert display.errors[-1] == pytest.approx(np.mean(each))
+
+
 def test_searches_show_their_best_chain(ax):
     search = GridSearchCV(MultigradeRegressor(**FAST), {"alpha": [0.05, 10.0]}, cv=2).fit(X, Y)
     display = GradesDisplay.from_estimator(search, X, Y, ax=ax)

@@ -121,7 +121,8 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             there are, ``alpha="auto"`` takes their effective number ``sum(w)**2 / sum(w**2)``. From half
             as many more rows than distinct ones on, copies of a row count, and are held out, as one;
             not in tables of few values, where rows recur: at least four for each distinct one, in
-            numbers without a common divisor or of at most 30 distinct ones.
+            numbers without a common divisor or of at most 30 distinct ones. (It is rows that are told
+            so, not weights: of such a table written once with its counts, copies count as one.)
 
         Returns
         -------

@@ -68,7 +68,8 @@ def correct(
         Most sweeps over the grades. Without effect on ``method="readouts"``, which makes none.
     max_seconds : float, default=None
         Seconds after which no further step begins; None sets no limit. With a limit, the result
-        depends on the speed of the machine. ``method="readouts"`` is one step.
+        depends on the speed of the machine. The first fit of all readouts, which is all there is to
+        ``method="readouts"``, and new certificates come on top.
     tol : float, default=1e-5
         Relative fall of the objective over a sweep below which correction ends. Without effect on
         ``method="readouts"``, which is solved to its optimum.
