@@ -149,7 +149,10 @@ class CrossValidated(DeepChain):
         penalties = self._penalties(given, plan, usual)
         folds = self._folds(parts, self._reading)
         self._selection = self._selected(folds, plan, penalties, self._reading)
-        for said, reading in self._other_readings(distinct_rows(given)):
+        for said, change in self._changes():
+            reading = change(self._reading, distinct_rows(given))
+            if reading is None:
+                continue
             self._reporter(level=1)(said)
             found = self._selection
             same = Penalties(np.array([found.alpha]), usual)

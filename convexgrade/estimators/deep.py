@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
@@ -53,6 +53,7 @@ from convexgrade.wording import counted
 
 Array = NDArray[np.float64]
 Part = tuple[Rows, Rows]  # distinct rows to train on, and rows held out
+Change = Callable[[Reading, Rows], Reading | None]  # of how rows are read; None if it is none
 
 PENALTY: dict[str, list[Any]] = {
     "alpha": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
@@ -116,17 +117,20 @@ class DeepChain(BaseChain):
             reading = replace(reading, tails=heavy_tails(rows.X, rows.weights))
         return self._as_asked(reading, rows)
 
-    def _other_readings(self, rows: Rows) -> Iterator[tuple[str, Reading]]:
-        """Yield what "auto" leaves to rows held out, one reading at a time, and what is said of it.
+    def _changes(self) -> list[tuple[str, Change]]:
+        """Return what "auto" leaves to rows held out: changes of a reading, and what is said of each.
 
-        Each changes one thing of the reading that is the best so far when it is asked for.
+        In turn, of the best reading so far; None of one where there is nothing to change.
         """
-        if self.log_tails == "auto" and self._reading.tails.draws_in:
-            yield "With tails as they are:", self._as_asked(AS_IT_IS, rows)
+        changes: list[tuple[str, Change]] = []
+        if self.log_tails == "auto":
+            changes.append(("With tails as they are:", self._without_tails))
         if self.distances == "auto":
-            other = self._reading.with_distances(rows.X, rows.weights)
-            if other.reads_distances:
-                yield "With distances:", other
+            changes.append(("With distances:", _with_distances))
+        return changes
+
+    def _without_tails(self, reading: Reading, rows: Rows) -> Reading | None:
+        return self._as_asked(AS_IT_IS, rows) if reading.tails.draws_in else None
 
     def _as_asked(self, reading: Reading, rows: Rows) -> Reading:
         """Return a reading with distances, if these are wanted whatever rows held out say."""
@@ -268,7 +272,10 @@ class ManyGrades(DeepChain):
     ) -> tuple[Tried, list[Fold]]:
         """Return the best of the chains so far and of those that read otherwise, and their folds."""
         rough = replace(plan, settings=plan.settings.rough())
-        for said, reading in self._other_readings(rows):
+        for said, change in self._changes():
+            reading = change(self._reading, rows)
+            if reading is None:
+                continue
             self._reporter(level=1)(said)
             others = self._folds(parts, reading)
             with Parallel(n_jobs=self.n_jobs) as run:
@@ -350,6 +357,11 @@ class ManyGrades(DeepChain):
                     f"must be left to train on."
                 )
             yield distinct_rows(rows.take(train)), rows.take(part)
+
+
+def _with_distances(reading: Reading, rows: Rows) -> Reading | None:
+    other = reading.with_distances(rows.X, rows.weights)
+    return other if other.reads_distances else None
 
 
 def _told(loss: Any) -> str:
