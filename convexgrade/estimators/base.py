@@ -128,7 +128,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         -------
         self : object
             The fitted estimator. Should the fit be interrupted, the grades finished until then stay
-            and the estimator predicts with them.
+            and the estimator predicts with them; before the first, it is what it was before the fit.
 
         Raises
         ------
@@ -154,10 +154,16 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     ) -> Iterator[None]:
         """Fit, and pause when a grade has been added to the chain that stays, and when that ends.
 
-        An error before the first grade leaves the estimator as it was. An interruption then leaves it
-        as it was, too, if it has no plan yet, and else with what was tried on rows held out.
+        What ends it before the first grade leaves the estimator as it was: an error always, and an
+        interruption as long as nothing was tried on rows held out.
         """
-        with refused_whole(self, Exception):
+        last = getattr(self, "_progress", None)
+
+        def was_tried(error: BaseException) -> bool:
+            changed = getattr(self, "_progress", last) is not last
+            return changed and not isinstance(error, Exception)
+
+        with refused_whole(self, was_tried):
             growing = self._begun(X, y, sample_weight, groups)
             next(growing, None)
         yield

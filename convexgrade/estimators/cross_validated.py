@@ -80,7 +80,8 @@ class CrossValidated(DeepChain):
         -------
         self : object
             The fitted estimator. Should the fit be interrupted once the folds have chosen, the grades
-            finished until then stay and the estimator predicts with them.
+            finished until then stay and the estimator predicts with them; before the first, it is what
+            it was before the fit.
 
         Raises
         ------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -56,15 +56,19 @@ class Rows(NamedTuple):
 
 @contextmanager
 def refused_whole(
-    estimator: object, refusal: type[BaseException] = BaseException
+    estimator: object, stays: Callable[[BaseException], bool] = lambda error: False
 ) -> Iterator[None]:
-    """Put an estimator's attributes back where its input is refused, half of which may be noted."""
+    """Put an estimator's attributes back where its input is refused, half of which may be noted.
+
+    Unless something of use has come before the error: then it ``stays``.
+    """
     before = vars(estimator).copy()
     try:
         yield
-    except refusal:
-        vars(estimator).clear()
-        vars(estimator).update(before)
+    except BaseException as error:
+        if not stays(error):
+            vars(estimator).clear()
+            vars(estimator).update(before)
         raise
 
 
