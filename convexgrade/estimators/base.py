@@ -178,23 +178,22 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     ) -> Iterator[None]:
         """Check and learn what a fit needs, and return its generator of grades."""
         continues = self._continues()
-        with refused_whole(self):
-            self._learn_class_weight()
-            given = self._weighted(*self._validate(X, y, reset=not continues), sample_weight)
-            refuse_huge("X", given.X)
-            if groups is not None:
-                check_consistent_length(given.X, groups)
-                given = given._replace(groups=column_or_1d(groups))
-            if continues:
-                self._coding = self._continued(distinct_rows(given).y)
-                return self._grow(given, self._plan(), continues)
-            self._learn_from(distinct_rows(given))
-            self._choose(given, effective_number(drawn_rows(given).copies))
-            first_network = None
-            if self.__sklearn_is_fitted__():
-                first_network = self._first_network(self._progress.chain)
-                del self._progress  # which must not be half of this fit
-            return self._grow(given, self._plan(first_network), continues)
+        self._learn_class_weight()
+        given = self._weighted(*self._validate(X, y, reset=not continues), sample_weight)
+        refuse_huge("X", given.X)
+        if groups is not None:
+            check_consistent_length(given.X, groups)
+            given = given._replace(groups=column_or_1d(groups))
+        if continues:
+            self._coding = self._continued(distinct_rows(given).y)
+            return self._grow(given, self._plan(), continues)
+        self._learn_from(distinct_rows(given))
+        self._choose(given, effective_number(drawn_rows(given).copies))
+        first_network = None
+        if self.__sklearn_is_fitted__():
+            first_network = self._first_network(self._progress.chain)
+            del self._progress  # which must not be half of this fit
+        return self._grow(given, self._plan(first_network), continues)
 
     def transform(self, X: ArrayLike) -> Array:
         """Return the hidden features of the last grade.
