@@ -222,7 +222,7 @@ def correct_chain(
 def _if_no_higher(
     trial: Chain, chain: Chain, value: float, data: Data, loss: Loss
 ) -> tuple[Chain, float]:
-    """Return a trial and its objective, or the chain as it is, whose objective is ``value``, if less."""
+    """Return a trial whose objective is at most ``value``, the chain's; else the chain. And its objective."""
     after = objective(trial, data, loss)
     return (trial, after) if after <= value else (chain, value)
 
