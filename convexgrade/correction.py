@@ -222,7 +222,10 @@ def correct_chain(
 def _if_no_higher(
     trial: Chain, chain: Chain, value: float, data: Data, loss: Loss
 ) -> tuple[Chain, float]:
-    """Return a trial whose objective is at most ``value``, the chain's; else the chain. And its objective."""
+    """Return the trial if its objective is at most ``value``, the chain's, and else the chain.
+
+    With the objective of the one that is returned.
+    """
     after = objective(trial, data, loss)
     return (trial, after) if after <= value else (chain, value)
 
