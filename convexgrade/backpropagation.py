@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from convexgrade.chain import Chain
 from convexgrade.grade import Grade
-from convexgrade.multigrade import Chain
 
 Array = NDArray[np.float64]
 

@@ -301,7 +301,7 @@ def certify_network(
     full = program.over(patterns, program.every_group(patterns))
     largest = dual_norm_bound(full, point, multipliers)
     dual = max(0.0, lower_bound(program, point, largest))  # no objective is negative
-    before = program.mean_loss(program.offset)
+    before = program.loss_before
     return Certificate(
         primal=primal,
         dual=dual,
@@ -322,7 +322,7 @@ def predicted(program: Program, network: Network) -> Array:
 
 def objective(program: Program, network: Network) -> float:
     """Return the mean loss with a network, plus its penalty."""
-    return program.mean_loss(predicted(program, network)) + program.alpha * network.penalty
+    return program.mean_loss(predicted(program, network)) + program.alpha * network.path_norm
 
 
 def relative_gap(gap: float, before: float) -> float:
@@ -340,7 +340,7 @@ def state_unproved(
     For networks that only judge, where a bound would take longer than their fit. No price is sought.
     """
     primal = objective(program, network)
-    before = program.mean_loss(program.offset)
+    before = program.loss_before
     return Certificate(
         primal=primal,
         dual=0.0,
@@ -418,8 +418,7 @@ def _holding(program: Program, patterns: Patterns, network: Network) -> tuple[Pa
     if strays.any() and not patterns.exhaustive:
         patterns = patterns.extend(program.X, gates[:, strays])
         wrong[strays] = 0.0
-    size = np.abs(network.output_coef).sum(axis=1)
-    return patterns, float(np.max(wrong * size, initial=0.0))
+    return patterns, float(np.max(wrong * network.output_sizes, initial=0.0))
 
 
 def _least_violation(response: Array, patterns: Patterns) -> Array:

@@ -37,20 +37,14 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from convexgrade.backpropagation import FrozenGrade, each_output, frozen_grades, pulled_back
+from convexgrade.chain import Chain, Data, certify_chain, measure_energy, staged_loss
 from convexgrade.descent import descended, objective
-from convexgrade.grade import Grade, Report
+from convexgrade.grade import Report
 from convexgrade.kronecker import KroneckerSystem
 from convexgrade.losses import Loss
-from convexgrade.multigrade import (
-    Chain,
-    Data,
-    Progress,
-    certify_chain,
-    measure_energy,
-    staged_loss,
-)
+from convexgrade.multigrade import Progress
 from convexgrade.network import Network
-from convexgrade.readouts import refit_readouts, with_network
+from convexgrade.readouts import refit_readouts
 from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
@@ -123,7 +117,7 @@ def check_correctable(chain: Chain, loss: Loss, asked: str = "a correction") -> 
 
 def with_alpha(chain: Chain, alpha: float) -> Chain:
     """Return the chain with one penalty for all its grades."""
-    return _with_grades(chain, [replace(grade, alpha=alpha) for grade in chain.grades])
+    return chain.with_grades(replace(grade, alpha=alpha) for grade in chain.grades)
 
 
 class Model(NamedTuple):
@@ -244,7 +238,7 @@ def _moved(
     for tried in mu * _NARROWER ** np.arange(_TRIES):
         step = model.step(tried)
         if step is not None:
-            trial = with_network(chain, index, _stepped(network, step))
+            trial = chain.with_network(index, _stepped(network, step))
             after = objective(trial, data, loss)
             if after < value:
                 return trial, after, max(tried * _WIDER, _LEAST_MU)
@@ -282,16 +276,5 @@ def correct_progress(
 
 def _certified(chain: Chain, data: Data, loss: Loss, seed: int) -> Chain:
     """Certify each grade against its own program, given those before it, whatever serves later ones."""
-    grades = [
-        replace(grade, certificate=replace(grade.certificate, status=Status.CORRECTED))
-        for grade in chain.grades
-    ]
-    chain = _with_grades(chain, grades)
-    certificates = certify_chain(chain, data, loss, seed)
-    grades = [replace(g, certificate=c) for g, c in zip(grades, certificates, strict=True)]
-    return replace(_with_grades(chain, grades), corrected=True)
-
-
-def _with_grades(chain: Chain, grades: list[Grade]) -> Chain:
-    links = (link._replace(grade=grade) for link, grade in zip(chain.links, grades, strict=True))
-    return replace(chain, links=tuple(links))
+    chain = replace(chain.with_status(Status.CORRECTED), corrected=True)
+    return chain.with_certificates(certify_chain(chain, data, loss, seed))

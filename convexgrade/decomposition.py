@@ -60,8 +60,8 @@ class Decomposition:
     ----------
     network : Network
         The ReLU network.
-    penalty_before, penalty_after : float
-        `Network.penalty` of the gated network and of this one.
+    path_norm_before, path_norm_after : float
+        `Network.path_norm` of the gated network and of this one.
     n_neurons_before : int
         Neurons of the gated network.
     error : float
@@ -69,8 +69,8 @@ class Decomposition:
     """
 
     network: Network
-    penalty_before: float
-    penalty_after: float
+    path_norm_before: float
+    path_norm_after: float
     n_neurons_before: int
     error: float
 
@@ -81,12 +81,12 @@ class Decomposition:
 
     @property
     def blow_up(self) -> float:
-        """How many times the penalty has grown; 1 for a network without neurons."""
-        return self.penalty_after / self.penalty_before if self.penalty_before > 0.0 else 1.0
+        """How many times the path norm has grown; 1 for a network without neurons."""
+        return self.path_norm_after / self.path_norm_before if self.path_norm_before > 0.0 else 1.0
 
 
 def decompose(network: Network, H: Array) -> Decomposition:
-    """Return the ReLU network of least penalty that splits each neuron of a gated one.
+    """Return the ReLU network of least path norm that splits each neuron of a gated one.
 
     Parameters
     ----------
@@ -125,8 +125,8 @@ def decompose(network: Network, H: Array) -> Decomposition:
         raise ValueError(_TOO_CLOSE)
     return Decomposition(
         network=relu,
-        penalty_before=network.penalty,
-        penalty_after=relu.penalty,
+        path_norm_before=network.path_norm,
+        path_norm_after=relu.path_norm,
         n_neurons_before=network.n_neurons,
         error=error,
     )

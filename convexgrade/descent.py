@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.backpropagation import frozen_grades, pulled_back
+from convexgrade.chain import Chain, Data
 from convexgrade.losses import Loss
-from convexgrade.multigrade import Chain, Data
 from convexgrade.network import Network
 from convexgrade.quasi_newton import Iterate, Pairs, step
-from convexgrade.readouts import with_network
 
 Array = NDArray[np.float64]
 
@@ -32,7 +31,7 @@ _BESIDE = 1e-8  # relative displacement of the weights at the start
 
 def objective(chain: Chain, data: Data, loss: Loss) -> float:
     """Return the mean loss of the chain's output plus the penalties of all its grades."""
-    return data.mean_loss(loss, chain.output(data.X)) + _penalty(chain)
+    return data.mean_loss(loss, chain.output(data.X)) + chain.penalty
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of trial steps: what is no number is not taken
@@ -75,10 +74,6 @@ def descended(
     return chain if point is start else _unpacked(point.x, chain, fields)
 
 
-def _penalty(chain: Chain) -> float:
-    return sum(grade.alpha * grade.network.penalty for grade in chain.grades)
-
-
 def _moving(chain: Chain, index: int) -> list[str]:
     """Return which weights of a grade move."""
     settings = chain.grades[index].settings
@@ -105,7 +100,7 @@ def _unpacked(x: Array, chain: Chain, fields: list[list[str]]) -> Chain:
         for name in names:
             like = getattr(network, name)
             moved[name], at = x[at : at + like.size].reshape(like.shape), at + like.size
-        chain = with_network(chain, index, replace(network, **moved))
+        chain = chain.with_network(index, replace(network, **moved))
     return chain
 
 
@@ -126,14 +121,13 @@ def _value_and_gradient(
             intercept=by_this[:, 0].sum(axis=0),
         )
         slopes.insert(0, _penalised(grade.network, grade.alpha, of_loss))
-    return data.mean_loss(loss, output) + _penalty(chain), _packed(slopes, fields)
+    return data.mean_loss(loss, output) + chain.penalty, _packed(slopes, fields)
 
 
 def _penalised(network: Network, alpha: float, slopes: Network) -> Network:
     """Add to the derivatives of the loss those of ``alpha sum_j ||u_j|| ||a_j||_1``."""
-    lengths = np.linalg.norm(network.vectors, axis=0)
     pull = alpha * network.pulls
-    signs = alpha * lengths[:, None] * np.sign(network.output_coef)
+    signs = alpha * network.lengths[:, None] * np.sign(network.output_coef)
     return replace(
         slopes,
         hidden_coef=slopes.hidden_coef + pull * network.hidden_coef,

@@ -98,7 +98,7 @@ def rescale_within(program: Program, network: Network, slack: float) -> Network:
 def _best_factor(program: Program, network: Network, output: Array) -> float:
     size = _inner(program.weights, output, output)
     gain = _inner(program.weights, program.y - program.offset, output)
-    gain -= program.alpha * network.penalty
+    gain -= program.alpha * network.path_norm
     return gain / size if gain > 0.0 and size > 0.0 else 0.0
 
 
@@ -127,8 +127,8 @@ def _inner(weights: Array, a: Array, b: Array) -> float:
 def _refitted(program: Program, network: Network) -> Network:
     """Return the network with sizes of neurons, and unpenalised coefficients, of least objective.
 
-    Two Newton steps towards A^T W (e - A x) = alpha p, with x the factors of sizes and the coefficients,
-    A the outputs that belong to them and p the penalties of neurons. Directions in which the outputs
+    Two Newton steps towards A^T W (e - A x) = alpha s, with x the factors of sizes and the coefficients,
+    A the outputs that belong to them and s the sizes of neurons. Directions in which the outputs
     hardly change are left alone. The same network where a size would change sign, or where neurons are
     too many.
     """
@@ -140,15 +140,15 @@ def _refitted(program: Program, network: Network) -> Network:
     neurons = (root * network.hidden(p.X[:, :-1]))[:, None, :] * network.output_coef.T
     free = np.einsum("nq,kl->nkql", root * p.Z, np.eye(k)).reshape(len(p.X), k, -1)
     A = np.concatenate([neurons, free], axis=2).reshape(-1, n_columns)
-    penalty = np.zeros(n_columns)
-    penalty[:m] = np.linalg.norm(network.vectors, axis=0) * np.abs(network.output_coef).sum(axis=1)
+    sizes = np.zeros(n_columns)
+    sizes[:m] = network.lengths * network.output_sizes
     coefficients = np.vstack([network.linear_coef, network.intercept])
     x = np.concatenate([np.ones(m), coefficients[p.free].ravel()])
     target = (root * (p.y - p.offset)).ravel()
     curvature, directions = np.linalg.eigh(A.T @ A)
     kept = curvature > _DEPENDENT * curvature[-1]
     for _ in range(2):
-        slope = directions[:, kept].T @ (A.T @ (target - A @ x) - p.alpha * penalty)
+        slope = directions[:, kept].T @ (A.T @ (target - A @ x) - p.alpha * sizes)
         x = x + directions[:, kept] @ (slope / curvature[kept])
     if x[:m].min() <= 0.0:
         return network

@@ -346,7 +346,7 @@ def _adaptive(
     the only one that the last round needs.
     """
     point, budget = null_point(program, program.patterns), _budget(settings)
-    before = program.mean_loss(program.offset) or 1.0  # 0 where nothing is left to fit
+    before = program.loss_before or 1.0  # 0 where nothing is left to fit
     for n_rounds in range(1, settings.max_iter + 1):
         proposal = propose(program, point, first, budget, rng)
         if proposal is None:

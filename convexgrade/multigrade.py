@@ -1,4 +1,4 @@
-"""The chain: each grade reads the features of the one before and fits what the chain leaves over.
+"""How a chain grows: each grade reads the features of the last and fits what the chain leaves over.
 
     offset_0 = baseline, features_0 = X
     H_l      = scaled features_{l-1}
@@ -16,166 +16,18 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from convexgrade.certificate import Certificate
-from convexgrade.energy import Energy, measure
-from convexgrade.grade import (
-    Grade,
-    Report,
-    Settings,
-    certify_grade,
-    fit_grade,
-    null_price,
-    state_program,
-)
-from convexgrade.losses import Hessian, Loss, MeanLoss
-from convexgrade.network import (
-    HIDDEN_AND_INPUTS,
-    UNLIMITED,
-    DeepNetwork,
-    Handover,
-    Network,
-    Scaling,
-    Span,
-    read_unscaled,
-    scale_output,
-)
-from convexgrade.pieces import chunks
+from convexgrade.chain import Chain, Data, GradeInput, Link, energies, state_grade
+from convexgrade.energy import Energy
+from convexgrade.grade import Report, Settings, fit_grade, null_price
+from convexgrade.losses import Loss
+from convexgrade.network import UNLIMITED, Handover, Network, Scaling, Span, combining
 from convexgrade.program import Program
 from convexgrade.scaling import scaling_between, standard_scaling, whitened, within_row_space
 from convexgrade.solution import Status
 
-Array = NDArray[np.float64]
-
-_CHUNK = 1 << 22  # features that are formed at a time, where only the output is asked for
-_LEAST_PENALTY = 1e-100  # of smaller ones, the square of the reciprocal may be no number
+_LEAST_ALPHA = 1e-100  # of smaller ones, the square of the reciprocal may be no number
 _ROUNDING = 1e-12  # price that rounding alone can give
-
-
-class Data(NamedTuple):
-    """Rows, coded targets (n_samples, n_outputs) and weights summing to 1."""
-
-    X: Array
-    y: Array
-    weights: Array
-
-    def mean_loss(self, loss: Loss, prediction: Array) -> float:
-        """Return the mean loss F of a prediction."""
-        return MeanLoss(loss, self.y, self.weights)(prediction)
-
-    def gradient(self, loss: Loss, prediction: Array) -> Array:
-        """Return grad F in the prediction, shape (n_samples, n_outputs)."""
-        return MeanLoss(loss, self.y, self.weights).gradient(prediction)
-
-    def curvature(self, loss: Loss, prediction: Array) -> Hessian:
-        """Return the Hessian of F in each row's prediction."""
-        return MeanLoss(loss, self.y, self.weights).hessian(prediction)
-
-
-class Link(NamedTuple):
-    """A grade and the scaling of the features it reads."""
-
-    scaling: Scaling
-    grade: Grade
-
-
-class GradeInput(NamedTuple):
-    """What one grade meets: its scaled input H and the output of the chain before it."""
-
-    H: Array
-    offset: Array
-
-
-@dataclass(frozen=True)
-class Chain:
-    """Grades fitted so far, in the coordinates of the coded targets.
-
-    Attributes
-    ----------
-    baseline : ndarray of shape (n_outputs,)
-        Best constant prediction.
-    links : tuple of Link
-        The grades with their input scalings.
-    handover : Handover
-        What each grade hands on to the next.
-    corrected : bool
-        Whether grades were changed after their fit, together with others (`correction`).
-    """
-
-    baseline: Array
-    links: tuple[Link, ...] = ()
-    handover: Handover = HIDDEN_AND_INPUTS
-    corrected: bool = False
-
-    def __len__(self) -> int:
-        return len(self.links)
-
-    @property
-    def grades(self) -> tuple[Grade, ...]:
-        """The grades alone."""
-        return tuple(link.grade for link in self.links)
-
-    @property
-    def first_network(self) -> Network:
-        """The network of the first grade as it reads scaled columns, before they are combined."""
-        scaling, grade = self.links[0]
-        return grade.network if scaling.mix is None else _combining(grade.network, scaling.mix)
-
-    def walk(self, X: Array) -> Iterator[GradeInput]:
-        """Yield what each grade meets, and last what a further grade would: its *unscaled* input."""
-        if self.links:
-            X = self.links[0].scaling.within_reach(X)
-        features = X
-        offset = np.broadcast_to(self.baseline, (len(X), self.baseline.size))
-        for scaling, grade in self.links:
-            H = scaling.apply(features)
-            yield GradeInput(H, offset)
-            hidden = grade.network.hidden(H)
-            offset = offset + grade.network.read(hidden, H)
-            features = self.handover.features(hidden, offset, X)
-        yield GradeInput(features, offset)
-
-    def staged(self, X: Array) -> Iterator[Array]:
-        """Yield the chain's output after each grade, shape (n_samples, n_outputs)."""
-        steps = self.walk(X)
-        next(steps)
-        for step in steps:
-            yield step.offset
-
-    def output(self, X: Array) -> Array:
-        """Return the output of the whole chain: of some rows at a time, as features take memory."""
-        widths = (link.grade.n_neurons + link.scaling.center.size for link in self.links)
-        output = np.empty((len(X), self.baseline.size))
-        for some in chunks(len(X), max(widths, default=1), most=_CHUNK):
-            for step in self.walk(X[some]):
-                output[some] = step.offset
-        return output
-
-    def network(self, center: Array, scale: Array) -> DeepNetwork:
-        """Return explicit weights, with the output times ``scale`` plus ``center``."""
-        return DeepNetwork(
-            baseline=self.baseline * scale + center,
-            grades=tuple(
-                scale_output(
-                    read_unscaled(grade.network, self._in_units(index, center, scale)), scale
-                )
-                for index, (_, grade) in enumerate(self.links)
-            ),
-            handover=self.handover,
-        )
-
-    def _in_units(self, index: int, center: Array, scale: Array) -> Scaling:
-        """Return the scaling of a grade's input where the output it may read has changed units."""
-        scaling = self.links[index].scaling
-        if index == 0 or not self.handover.hands_output:
-            return scaling
-        start = self.links[index - 1].grade.n_neurons if self.handover.hands_hidden else 0
-        read = slice(start, start + scale.size)
-        centers, scales = scaling.center.copy(), scaling.scale.copy()
-        centers[read] = centers[read] * scale + center
-        scales[read] *= scale
-        return replace(scaling, center=centers, scale=scales)
 
 
 @dataclass(frozen=True)
@@ -231,9 +83,9 @@ class ChainPlan:
         many = self.n_grades > 1
         return f"All {self.n_grades} grades were fitted." if many else "The one grade was fitted."
 
-    def penalty(self, index: int) -> float:
+    def alpha_of(self, index: int) -> float:
         """Return alpha of the grade of an index, which counts from 0, at least 1e-100."""
-        return max(self.alpha * self.alpha_decay**index, _LEAST_PENALTY)
+        return max(self.alpha * self.alpha_decay**index, _LEAST_ALPHA)
 
 
 @dataclass(frozen=True)
@@ -367,7 +219,7 @@ def _next_program(chain: Chain, data: Data, plan: ChainPlan) -> _Next:
         scaling = within_row_space(scaling, features)
     step, index = GradeInput(scaling.apply(features), offset), len(chain)
     return _Next(
-        scaling, _state(step, data, plan.loss, plan.penalty(index), plan.settings_of(index))
+        scaling, state_grade(step, data, plan.loss, plan.alpha_of(index), plan.settings_of(index))
     )
 
 
@@ -375,18 +227,9 @@ def _add_grade(chain: Chain, data: Data, plan: ChainPlan, report: Report) -> Cha
     scaling, program = _next_program(chain, data, plan)
     first = plan.first_network if not chain.links else None
     if first is not None and scaling.mix is not None:
-        first = _combining(first, scaling.mix.T)
+        first = combining(first, scaling.mix.T)
     grade = fit_grade(program, plan.settings_of(len(chain)), (plan.seed, len(chain)), first, report)
     return replace(chain, links=(*chain.links, Link(scaling, grade)))
-
-
-def _combining(network: Network, mix: Array) -> Network:
-    """Return the network that reads columns of which ``network`` reads the combinations ``mix``."""
-    return read_unscaled(network, Scaling(np.zeros(len(mix)), np.ones(len(mix)), mix))
-
-
-def _state(step: GradeInput, data: Data, loss: Loss, alpha: float, settings: Settings) -> Program:
-    return state_program(step.H, data.y, step.offset, data.weights, loss, alpha, settings)
 
 
 def _n_features(chain: Chain, data: Data) -> int:
@@ -402,45 +245,5 @@ def _measured(before: Progress, chain: Chain, data: Data, plan: ChainPlan) -> Pr
     return Progress(
         chain,
         (*before.train_loss, data.mean_loss(plan.loss, output)),
-        energy=before.energy + _energies([offset, output], chain.grades[-1:], data, plan.loss),
+        energy=before.energy + energies([offset, output], chain.grades[-1:], data, plan.loss),
     )
-
-
-def measure_energy(chain: Chain, data: Data, loss: Loss) -> tuple[Energy, ...]:
-    """Return where the squared error before each grade went; nothing if the loss is not quadratic."""
-    return _energies([step.offset for step in chain.walk(data.X)], chain.grades, data, loss)
-
-
-def _energies(
-    offsets: list[Array], grades: tuple[Grade, ...], data: Data, loss: Loss
-) -> tuple[Energy, ...]:
-    if not loss.quadratic:
-        return ()
-    return tuple(
-        measure(data.y, data.weights, before, after, grade.alpha * grade.network.penalty)
-        for before, after, grade in zip(offsets, offsets[1:], grades, strict=False)
-    )
-
-
-def staged_loss(chain: Chain, data: Data, loss: Loss, span: Span = UNLIMITED) -> tuple[float, ...]:
-    """Return the mean loss of the chain after each grade, its outputs kept to a span."""
-    return tuple(data.mean_loss(loss, span.apply(output)) for output in chain.staged(data.X))
-
-
-def certify_chain(chain: Chain, data: Data, loss: Loss, seed: int) -> list[Certificate]:
-    """Recompute the certificate of every grade from data, given the grades before it."""
-    certificates = []
-    for index, (step, grade) in enumerate(zip(chain.walk(data.X), chain.grades, strict=False)):
-        program = _state(step, data, loss, grade.alpha, grade.settings)
-        status = grade.certificate.status
-        certificates.append(
-            certify_grade(
-                program,
-                grade.network,
-                grade.patterns_on(program),
-                Status.OTHER_DATA if status.converged else status,
-                grade.settings,
-                (seed, index),
-            )
-        )
-    return certificates

@@ -82,19 +82,32 @@ class Network:
         return np.vstack([self.gate_coef, self.gate_intercept])
 
     @property
-    def penalty(self) -> float:
-        """``sum_j ||(hidden_coef_j, hidden_intercept_j)|| ||output_coef_j||_1``."""
-        return float(np.linalg.norm(self.vectors, axis=0) @ np.abs(self.output_coef).sum(axis=1))
+    def lengths(self) -> Array:
+        """``||(hidden_coef_j, hidden_intercept_j)||`` of each neuron, shape (m,)."""
+        return np.asarray(np.linalg.norm(self.vectors, axis=0))
+
+    @property
+    def output_sizes(self) -> Array:
+        """``||output_coef_j||_1`` of each neuron, shape (m,)."""
+        return np.asarray(np.abs(self.output_coef).sum(axis=1))
+
+    @property
+    def path_norm(self) -> float:
+        """``sum_j ||(hidden_coef_j, hidden_intercept_j)|| ||output_coef_j||_1``.
+
+        The penalty of a grade is alpha times that.
+        """
+        return float(self.lengths @ self.output_sizes)
 
     @property
     def pulls(self) -> Array:
-        """``||output_coef_j||_1 / ||u_j||`` of each neuron u_j, 0 of a zero one.
+        """``||output_coef_j||_1 / ||u_j||`` of each neuron u_j, 0 of a zero one, shape (m,).
 
-        Times u_j, the derivative of the penalty by u_j.
+        Times u_j, the derivative of `path_norm` by u_j.
         """
-        lengths = np.linalg.norm(self.vectors, axis=0)
-        sizes = np.abs(self.output_coef).sum(axis=1)
-        return np.divide(sizes, lengths, out=np.zeros_like(lengths), where=lengths > 0.0)
+        lengths = self.lengths
+        zero = np.zeros_like(lengths)
+        return np.divide(self.output_sizes, lengths, out=zero, where=lengths > 0.0)
 
     def hidden(self, H: Array) -> Array:
         """Return the hidden features of the rows of H, shape (n_samples, m)."""
@@ -124,8 +137,8 @@ def from_blocks(
 ) -> Network:
     """Turn the vectors of a program into neurons; zero vectors leave none.
 
-    ``v = u a`` with ``u = v / sqrt(||v||)`` and ``a = s sqrt(||v||)``: then ``||u|| |a| = ||v||`` is the
-    vector's penalty and ``(||u||^2 + a^2) / 2`` is too, the least weight decay of the neuron (Pilanci &
+    ``v = u a`` with ``u = v / sqrt(||v||)`` and ``a = s sqrt(||v||)``: then ``||v|| = ||u|| |a|``, its
+    share of the path norm, is ``(||u||^2 + a^2) / 2``, the least weight decay of the neuron (Pilanci &
     Ergen 2020, theorem 1).
 
     Parameters
@@ -244,6 +257,11 @@ def read_unscaled(network: Network, scaling: Scaling) -> Network:
         gate_coef=gate_coef,
         gate_intercept=gate_intercept,
     )
+
+
+def combining(network: Network, mix: Array) -> Network:
+    """Return the network that reads columns of which ``network`` reads the combinations ``mix``."""
+    return read_unscaled(network, Scaling(np.zeros(len(mix)), np.ones(len(mix)), mix))
 
 
 def scale_output(network: Network, scale: Array) -> Network:

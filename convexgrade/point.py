@@ -55,8 +55,8 @@ class Point:
     status : Status
         How the last solve ended.
     gap : float
-        About how far from optimal it is over its groups: by the solver's account, in units of the loss
-        of the grade without neurons, and by what has been dropped since, in units of the loss before.
+        About how far from optimal it is over its groups: by the solver's account, in units of
+        `Program.null_loss`, and by what has been dropped since, in units of `Program.loss_before`.
     multipliers : Multipliers or None
         Those of the constraints, where the solver has them.
     n_before : int
@@ -125,7 +125,7 @@ def drawn_in(program: Program, point: Point) -> Point:
     if program.loss.quadratic:
         return point
     response = point.prediction(program) - program.Z @ point.unpenalised
-    before = program.mean_loss(program.offset)
+    before = program.loss_before
     unpenalised = shortened(program.F, program.Z, response, point.unpenalised, before)
     return replace(point, unpenalised=unpenalised)
 
@@ -166,7 +166,7 @@ def gap_of(over: Program, point: Point) -> float:
     """
     dual = dual_point(over, predicted(over, point.network(over)))
     bound = lower_bound(over, dual, dual_norm_bound(over, dual, point.multipliers))
-    return relative_gap(point.objective - bound, over.mean_loss(over.offset))
+    return relative_gap(point.objective - bound, over.loss_before)
 
 
 def pruned(full: Program, point: Point, share: float = _DROP) -> Point:
@@ -185,7 +185,7 @@ def keep_neurons(program: Program, point: Point, index: Index) -> Point:
     """Return a point without its neurons but those at ``index``."""
     groups, blocks = point.groups.take(index), point.blocks[index]
     objective = program.over(point.patterns, groups).objective(blocks, point.unpenalised)
-    rise = max(0.0, objective - point.objective) / (program.mean_loss(program.offset) or 1.0)
+    rise = max(0.0, objective - point.objective) / (program.loss_before or 1.0)
     gap = min(point.gap + rise, FAR)
     return replace(point, groups=groups, blocks=blocks, objective=objective, gap=gap)
 

@@ -151,6 +151,11 @@ class Program:
         """Return F at a prediction."""
         return self.F(prediction)
 
+    @property
+    def loss_before(self) -> float:
+        """F before the grade, at the offset: what certified gaps are relative to."""
+        return self.mean_loss(self.offset)
+
     def gradient(self, prediction: Array) -> Array:
         """Return grad F in the prediction, shape (n_samples, n_outputs)."""
         return self.F.gradient(prediction)
@@ -189,14 +194,24 @@ class Program:
         """The c minimising F(offset + Z c): the grade without neurons, shape (q, n_outputs)."""
         return fit_unpenalised(self.F, self.Z, self.offset)
 
+    @property
+    def null_prediction(self) -> Array:
+        """The prediction of the grade without neurons, shape (n_samples, n_outputs)."""
+        return self.offset + self.Z @ self.null_coefficients
+
+    @property
+    def null_loss(self) -> float:
+        """F of the grade without neurons, at most `loss_before`: what solvers' gaps are relative to."""
+        return self.mean_loss(self.null_prediction)
+
     def alpha_max(self, *, above: float = 0.0) -> float:
         """Return the least alpha, at least ``above``, at which the grade without neurons is optimal.
 
         With theta = -grad F there, that is max_g ||Proj_K(s_g X^T D_g theta)||, by the optimality
         conditions 0 in alpha B + (polar cone) - s_g X^T D_g theta.
         """
-        prediction = self.offset + self.Z @ self.null_coefficients
-        return self.largest_dual_norm(self.adjoint(-self.gradient(prediction)), above=above)
+        slopes = self.gradient(self.null_prediction)
+        return self.largest_dual_norm(self.adjoint(-slopes), above=above)
 
     def largest_dual_norm(self, correlations: Array, *, above: float = 0.0) -> float:
         """Return max_g of ||Proj_K(b_g)||, or of ||b_g|| without cones; at least ``above``."""

@@ -246,7 +246,7 @@ def _kicked(program: Program, point: Point, new: Neurons) -> Neurons:
     response = new.forward(program.X, program.n_outputs)
     prediction = point.prediction(program)
     highest = program.mean_loss(prediction) + _KICK * point.objective
-    sizes = (program.mean_loss(program.offset) / program.alpha) * 0.5 ** np.arange(60)
+    sizes = (program.loss_before / program.alpha) * 0.5 ** np.arange(60)
     size = next((t for t in sizes if program.mean_loss(prediction + t * response) <= highest), 0.0)
     return point.neurons().join(new._replace(vectors=size * new.vectors))
 

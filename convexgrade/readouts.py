@@ -26,10 +26,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from convexgrade.chain import Chain, Data
 from convexgrade.lasso import minimise_l1
 from convexgrade.losses import Loss
-from convexgrade.multigrade import Chain, Data
-from convexgrade.network import Network
 from convexgrade.unpenalised import independent_columns, weighted_gram
 
 Array = NDArray[np.float64]
@@ -83,7 +82,7 @@ def _features(chain: Chain, data: Data, first: int) -> _Features:
             continue
         network = grade.network
         columns.append(network.hidden(step.H))
-        penalty.append(grade.alpha * np.linalg.norm(network.vectors, axis=0))
+        penalty.append(grade.alpha * network.lengths)
         coef.append(network.output_coef)
         if index == 0 and grade.settings.linear_term:
             centred = grade.settings.fit_intercept
@@ -118,15 +117,8 @@ def _with_readouts(chain: Chain, coef: Array, first: int, linear: Index) -> Chai
             linear_coef=linear_coef,
             intercept=coef[-1] if index == last else network.intercept,
         )
-        chain = with_network(chain, index, refitted)
+        chain = chain.with_network(index, refitted)
     return chain
-
-
-def with_network(chain: Chain, index: int, network: Network) -> Chain:
-    """Return the chain with another network in the grade at ``index``."""
-    link = chain.links[index]
-    changed = link._replace(grade=replace(link.grade, network=network))
-    return replace(chain, links=(*chain.links[:index], changed, *chain.links[index + 1 :]))
 
 
 def _minimise(

@@ -234,7 +234,7 @@ def descend(
     objective = _Balanced.of(program.eased(_ROUNDED), start.output)
     point = Iterate.of(objective, objective.join(start, unpenalised))
     pairs, last = Pairs(point.x.size, _MEMORY), np.inf
-    least = _STALLED * program.mean_loss(program.offset)
+    least = _STALLED * program.loss_before
     for taken in range(1, max_iter + 1):
         found = step(objective, point, pairs)
         if found is None:

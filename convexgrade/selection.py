@@ -18,16 +18,17 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 
+from convexgrade.chain import Data
 from convexgrade.grade import Report
 from convexgrade.losses import Loss
-from convexgrade.multigrade import ChainPlan, Data, Link, Progress, extended, first_price
+from convexgrade.multigrade import ChainPlan, Progress, extended, first_price
 from convexgrade.network import Handover, Network
 from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
 
-_LARGEST = 1e-2  # largest usual penalty
-_OF_NOISE = 0.1  # usual penalty, in units of the price of noise
+_LARGEST = 1e-2  # largest usual alpha
+_OF_NOISE = 0.1  # usual alpha, in units of the price of noise
 _NOISE = 1.0  # standard errors up to which a rise of the squared error may be noise
 _NOISE_OF_OTHERS = 0.5  # the same of other losses, which chains that overfit raise most
 _JUDGES = 1000  # rows that are enough to judge by
@@ -85,14 +86,8 @@ class Tried(NamedTuple):
         Its grades say that they were tried: how their solver ended is true of some rows only.
         """
         tried = self.chains[0]
-        links = tuple(_as_tried(link) for link in tried.chain.links)
-        chain = replace(tried.chain, links=links)
+        chain = tried.chain.with_status(Status.TRIED)
         return replace(tried, chain=chain, validation_loss=self.losses[: len(chain)])
-
-
-def _as_tried(link: Link) -> Link:
-    certificate = replace(link.grade.certificate, status=Status.TRIED)
-    return link._replace(grade=replace(link.grade, certificate=certificate))
 
 
 class Trial(NamedTuple):
@@ -112,7 +107,7 @@ class Selection(NamedTuple):
 
     @property
     def alpha(self) -> float:
-        """The penalty of the first grade."""
+        """The alpha of the first grade."""
         return self.chosen.alpha
 
     @property
@@ -121,7 +116,7 @@ class Selection(NamedTuple):
         return len(self.chosen.losses)
 
 
-def usual_penalty(n_rows: float, n_columns: int) -> float:
+def usual_alpha(n_rows: float, n_columns: int) -> float:
     """Return an alpha of the first grade that suits most data: min(0.01, 0.1 sqrt(d / n)).
 
     The highest price that noise alone gives to a neuron falls with the rows: with independent e_i of
@@ -134,34 +129,34 @@ def usual_penalty(n_rows: float, n_columns: int) -> float:
     return float(min(_LARGEST, _OF_NOISE * np.sqrt(n_columns / n_rows)))
 
 
-class Penalties(NamedTuple):
-    """Penalties of the first grade to try.
+class Alphas(NamedTuple):
+    """Values of alpha, of the first grade, to try.
 
     Attributes
     ----------
-    alphas : ndarray of shape (n_alphas,)
-        The penalties.
+    values : ndarray of shape (n_alphas,)
+        The values.
     usual : float
         The one that is taken where others are no better, or nearest to.
     empty : float or None
         One that leaves no neuron, to be tried where no other beats a constant.
     """
 
-    alphas: Array
+    values: Array
     usual: float
     empty: float | None = None
 
 
-def penalty_path(data: Data, plan: ChainPlan, n_alphas: int, eps: float, usual: float) -> Penalties:
-    """Return penalties in geometric progression from below the largest useful one to eps times it.
+def path_of_alphas(data: Data, plan: ChainPlan, n_alphas: int, eps: float, usual: float) -> Alphas:
+    """Return values of alpha in geometric progression, from below the largest useful to eps times it.
 
     At the largest, the highest price that a search finds, the first grade has no neuron. Where it has
-    none at any penalty, as for constant targets, the largest is 1. The path is moved by up to half a
-    step so that the ``usual`` penalty is on it, if it is so near, which a choice should not do worse
-    than. A path of one is the usual penalty.
+    none at any alpha, as for constant targets, the largest is 1. The path is moved by up to half a step
+    so that the ``usual`` alpha is on it, if it is so near, which a choice should not do worse than. A
+    path of one is the usual alpha.
     """
     if n_alphas == 1:
-        return Penalties(np.array([usual]), usual)
+        return Alphas(np.array([usual]), usual)
     steps = np.arange(1, n_alphas + 1) / n_alphas
     largest = first_price(data, plan) or 1.0
     path = largest * eps**steps
@@ -169,11 +164,11 @@ def penalty_path(data: Data, plan: ChainPlan, n_alphas: int, eps: float, usual: 
     nearest = off[np.argmin(np.abs(off))]
     if abs(nearest) <= -0.5 * np.log(eps) / n_alphas:
         path *= np.exp(nearest)
-    return Penalties(path, usual, empty=_EMPTY * max(largest, path[0]))
+    return Alphas(path, usual, empty=_EMPTY * max(largest, path[0]))
 
 
-def given_penalties(alphas: ArrayLike) -> Array:
-    """Return penalties that a user gave, in increasing order.
+def given_alphas(alphas: ArrayLike) -> Array:
+    """Return values of alpha that a user gave, in increasing order.
 
     Raises
     ------
@@ -223,7 +218,7 @@ def is_better(tried: Tried, other: Tried, folds: Sequence[Fold]) -> bool:
 
 
 def asks_for_larger(best: Tried, last: Tried, folds: Sequence[Fold], loss: Loss) -> bool:
-    """Return whether a penalty above the last and largest one is worth a trial.
+    """Return whether an alpha above the last and largest one is worth a trial.
 
     As it is where that was the best, or where a constant is better than all of them; unless it left no
     neuron already.
@@ -321,13 +316,13 @@ def select(
     folds: Sequence[Fold],
     plan: ChainPlan,
     handover: Handover,
-    penalties: Penalties,
+    alphas: Alphas,
     n_jobs: int | None,
     report: Report,
 ) -> Selection:
     """Choose alpha, as tried in decreasing order on all folds, and how deep a chain gets with it.
 
-    Of penalties that the rows held out can hardly tell apart, the one nearest to the usual.
+    Of values of alpha that the rows held out can hardly tell apart, the one nearest to the usual.
 
     Parameters
     ----------
@@ -337,7 +332,7 @@ def select(
         How the chosen chain will be grown; those that judge are grown roughly. Its alpha is replaced.
     handover : Handover
         What grades hand on.
-    penalties : Penalties
+    alphas : Alphas
         What to try.
     n_jobs : int or None
         Processes; the folds are shared out.
@@ -355,20 +350,20 @@ def select(
                 report(line(one))
             return one
 
-        for alpha in np.sort(penalties.alphas)[::-1].tolist():
+        for alpha in np.sort(alphas.values)[::-1].tolist():
             one = at(alpha)
             starts = [progress.chain.first_network for progress in one.chains]
             tried.append(one._replace(chains=()))
             best = min(tried, key=_least)
             if alpha * _FAR <= best.alpha:
                 break
-        if penalties.empty is not None and _least(best) > loss_of_constants(folds, plan.loss):
+        if alphas.empty is not None and _least(best) > loss_of_constants(folds, plan.loss):
             starts = []
-            tried.insert(0, at(penalties.empty)._replace(chains=()))
+            tried.insert(0, at(alphas.empty)._replace(chains=()))
             best = min(tried, key=_least)
     weights = _weights(folds)
     near = [one for one in tried if _are_near(one.rows, best.rows, weights, _TIE)]
-    chosen = min(near, key=lambda one: abs(np.log(one.alpha / penalties.usual)))
+    chosen = min(near, key=lambda one: abs(np.log(one.alpha / alphas.usual)))
     trials = tuple(Trial(one.alpha, np.array(one.by_fold)) for one in tried)
     return Selection(trials, chosen)
 

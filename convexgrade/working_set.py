@@ -119,7 +119,7 @@ def _confirmed(full: Program, point: Point, *, solver: str, tol: float) -> Point
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of a solver that nobody asked for by name
         found = _narrowed(full, point, full.groups.locate(point.groups), solver=other, tol=tol)
-    higher = found.objective - point.objective > _EQUAL * full.mean_loss(full.offset)
+    higher = found.objective - point.objective > _EQUAL * full.loss_before
     return point if higher or gap_of(full, found) >= gap else found
 
 
@@ -131,7 +131,7 @@ def _narrowed(full: Program, start: Point, working: Index, *, solver: str, tol: 
     few = pruned(full, rough, _SMALL)
     working = full.groups.locate(few.groups)
     point = _generate(full, few, working, solver=solver, tol=tol, accuracy=_EXACT)
-    if point.objective > rough.objective + 0.1 * tol * full.mean_loss(full.offset):
+    if point.objective > rough.objective + 0.1 * tol * full.loss_before:
         point = replace(rough, status=Status.INACCURATE)
     return _polished(full, replace(pruned(full, point), n_before=len(rough.groups)), tol)
 
@@ -146,7 +146,7 @@ def _solved_closely(full: Program, start: Point, every: Index, *, solver: str, t
     if tol <= _LOOSE and full.X.size * len(start.groups) * full.n_outputs <= _LARGE:
         return _generate(full, start, every, solver=solver, tol=tol, accuracy=_EXACT)
     own = full.groups.locate(start.groups) if len(start.groups) else every
-    before = full.mean_loss(full.offset) or 1.0
+    before = full.loss_before or 1.0
 
     def solved(point: Point, working: Index, enough: float) -> Point:
         accuracy = max(_EXACT, enough * tol * min(1.0, start.objective / before))
@@ -167,7 +167,7 @@ def _generate(
         if not _settled(full, best, working):
             groups = full.groups.take(working)
             point = solve_groups(full, best, groups, solver=solver, accuracy=accuracy)
-            if point.objective > best.objective + _EQUAL * full.mean_loss(full.offset):
+            if point.objective > best.objective + _EQUAL * full.loss_before:
                 return replace(best, status=Status.INACCURATE)
             best = point
         outside = np.setdiff1d(np.arange(len(full.groups)), working)

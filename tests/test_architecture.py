@@ -53,9 +53,9 @@ LAYERS = [
     {"working_set"},
     {"cutting", "pointwise", "proposals"},
     {"grade"},
-    {"multigrade", "estimators.rows"},
-    {"selection", "estimators.targets", "readouts", "backpropagation"},
-    {"descent", "estimators.base"},
+    {"chain", "estimators.rows"},
+    {"multigrade", "estimators.targets", "readouts", "backpropagation"},
+    {"descent", "selection", "estimators.base"},
     {"correction"},
     {"estimators.deep", "estimators.shallow"},
     {"estimators.cross_validated"},
@@ -72,7 +72,7 @@ INSIDE = {
 }
 
 ONLY_IMPORTER_OF_CVXPY = "convexgrade.solvers.cvx"
-LOWEST_LEVEL_WITH_SKLEARN = LEVELS["multigrade"]
+LOWEST_LEVEL_WITH_SKLEARN = LEVELS["chain"]
 ALSO_WITH_SKLEARN = {"convexgrade.datasets"}  # returns scikit-learn's Bunch
 
 MAX_FILE_LINES = 450

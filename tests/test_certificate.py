@@ -101,7 +101,7 @@ def test_network_objective_equals_program_objective():
         network = solved.network(program)
         prediction = program.offset + network.forward(program.X[:, :-1])
         np.testing.assert_allclose(prediction, solved.prediction(program), atol=1e-12)
-        objective = program.mean_loss(prediction) + program.alpha * network.penalty
+        objective = program.mean_loss(prediction) + program.alpha * network.path_norm
         assert objective == pytest.approx(solved.objective, rel=1e-12)
         # Balanced neurons: |a| = ||u||, so weight decay alpha / 2 costs the same.
         np.testing.assert_allclose(

@@ -32,7 +32,7 @@ from convexgrade.descent import descended, objective
 from convexgrade.export import TableModel, load_model, save_model
 from convexgrade.kronecker import KroneckerSystem
 from convexgrade.lasso import minimise_l1
-from convexgrade.readouts import refit_readouts, with_network
+from convexgrade.readouts import refit_readouts
 from convexgrade.solution import Status
 from convexgrade.table_columns import encode, learn_columns
 
@@ -85,7 +85,8 @@ def moved(chain, index, V):
     """Return the chain with the weights of a grade changed by V."""
     network = chain.grades[index].network
     U = network.vectors + V
-    return with_network(chain, index, replace(network, hidden_coef=U[:-1], hidden_intercept=U[-1]))
+    moved = replace(network, hidden_coef=U[:-1], hidden_intercept=U[-1])
+    return chain.with_network(index, moved)
 
 
 def off_the_kinks(chain, plan):
@@ -478,7 +479,7 @@ def test_early_stopping_keeps_a_correction_only_where_held_out_rows_agree():
         assert changed == (model.validation_loss_[-1] < greedy.validation_loss_[-1])
         assert model._progress.chain.corrected == changed
         assert (len(model.objective_path_) == 1) == (not changed)
-        first = greedy.train_loss_[-1] + sum(g.alpha * g.network.penalty for g in greedy.grades_)
+        first = greedy.train_loss_[-1] + sum(g.alpha * g.network.path_norm for g in greedy.grades_)
         assert model.objective_path_[0] == pytest.approx(first)
         outcomes.append(changed)
     assert any(outcomes)
@@ -519,9 +520,9 @@ def test_the_penalty_can_be_another_one():
     loose = correct(model, X, y, alpha=1e-4, max_sweeps=5)
     assert [grade.alpha for grade in loose.grades_] == [1e-4, 1e-4]
     assert [grade.alpha for grade in model.grades_] == [0.01, 0.01]
-    penalty = sum(1e-4 * grade.network.penalty for grade in loose.grades_)
+    penalty = sum(1e-4 * grade.network.path_norm for grade in loose.grades_)
     assert loose.objective_path_[-1] == pytest.approx(loose.train_loss_[-1] + penalty, rel=1e-9)
-    before = sum(1e-4 * grade.network.penalty for grade in model.grades_)
+    before = sum(1e-4 * grade.network.path_norm for grade in model.grades_)
     assert loose.objective_path_[0] == pytest.approx(model.train_loss_[-1] + before, rel=1e-9)
     assert loose.train_loss_[-1] < model.train_loss_[-1]
 

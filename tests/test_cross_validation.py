@@ -25,9 +25,9 @@ from convexgrade import (
     certify,
     selection,
 )
+from convexgrade.chain import Data
 from convexgrade.estimators import cross_validated
-from convexgrade.multigrade import Data
-from convexgrade.selection import Tried, usual_penalty
+from convexgrade.selection import Tried, usual_alpha
 from tests.test_estimators import make_data, targets
 
 CROSS_VALIDATED = [MultigradeRegressorCV, MultigradeClassifierCV]
@@ -163,10 +163,10 @@ def test_the_path_leads_through_the_penalty_of_plain_chains(estimator):
     y = coded(estimator, y)
     parameters = QUICK | {"alphas": None, "n_alphas": 4}
     model = estimator(**parameters, eps=1e-3).fit(X, y)
-    assert np.isclose(model.alphas_, usual_penalty(40, X.shape[1])).any()
+    assert np.isclose(model.alphas_, usual_alpha(40, X.shape[1])).any()
     np.testing.assert_allclose(model.alphas_[1:] / model.alphas_[:-1], 1e-3 ** (1 / 4))
     short = estimator(**parameters, eps=0.9).fit(X, y)  # all of it far above
-    assert short.alphas_.min() > 2.0 * usual_penalty(40, X.shape[1])
+    assert short.alphas_.min() > 2.0 * usual_alpha(40, X.shape[1])
 
 
 # Processes start slowly: one estimator's folds are shared out by threads.
@@ -374,10 +374,10 @@ def test_the_reason_to_stop_is_that_of_the_folds():
     assert model.stop_reason_ == f"{dropped} and was dropped."
 
 
-def test_a_path_of_one_is_the_usual_penalty():
+def test_a_path_of_one_is_the_usual_alpha():
     X, y = make_data(40)
     model = MultigradeRegressorCV(**QUICK | {"alphas": None, "n_alphas": 1}).fit(X, y)
-    assert model.alphas_ == [usual_penalty(*X.shape)]
+    assert model.alphas_ == [usual_alpha(*X.shape)]
 
 
 @pytest.mark.parametrize("patterns", ["adaptive", "exhaustive"])
@@ -492,8 +492,8 @@ def selected(losses, alphas, usual, monkeypatch):
     monkeypatch.setattr(selection, "deepen", deepen)
     folds = [selection.Fold(rows, rows)]
     plan, handover = model._plan(), model._handover()
-    penalties = selection.Penalties(np.array(alphas), usual)
-    return selection.select(folds, plan, handover, penalties, None, lambda line: None)
+    tried = selection.Alphas(np.array(alphas), usual)
+    return selection.select(folds, plan, handover, tried, None, lambda line: None)
 
 
 @pytest.mark.parametrize(
@@ -508,9 +508,7 @@ def selected(losses, alphas, usual, monkeypatch):
         ([[4, 4, 4, 4], [4.55, 3.55, 4.55, 3.55]], 0.01, 0.01),
     ],
 )
-def test_what_rows_can_hardly_tell_apart_goes_to_the_usual_penalty(
-    losses, usual, alpha, monkeypatch
-):
+def test_what_rows_can_hardly_tell_apart_goes_to_the_usual_alpha(losses, usual, alpha, monkeypatch):
     chosen = selected(losses, [0.1, 0.01], usual, monkeypatch)
     assert chosen.alpha == alpha
     assert chosen.depth == 1

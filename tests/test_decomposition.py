@@ -63,7 +63,7 @@ def assert_equal_on_rows(result, network, H):
     assert result.error <= 1e-9 * scale
     assert result.network.gate_coef is None
     assert result.n_neurons_after <= 2 * result.n_neurons_before
-    assert result.penalty_after == pytest.approx(result.blow_up * result.penalty_before)
+    assert result.path_norm_after == pytest.approx(result.blow_up * result.path_norm_before)
 
 
 def least_penalty(network, H):
@@ -96,7 +96,7 @@ def test_equal_on_the_rows_at_the_least_penalty(d, n, k, seed):
     network = gated_network(rng, H, k=k)
     result = decompose(network, H)
     assert_equal_on_rows(result, network, H)
-    assert result.penalty_after == pytest.approx(least_penalty(network, H), rel=1e-5)
+    assert result.path_norm_after == pytest.approx(least_penalty(network, H), rel=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -130,7 +130,7 @@ def test_duplicated_rows_change_nothing():
     H = rng.standard_normal((20, 2))
     network = gated_network(rng, H)
     once, thrice = decompose(network, H), decompose(network, np.vstack([H, H, H]))
-    assert thrice.penalty_after == pytest.approx(once.penalty_after, rel=1e-9)
+    assert thrice.path_norm_after == pytest.approx(once.path_norm_after, rel=1e-9)
 
 
 def test_rank_deficient_rows():
@@ -140,7 +140,7 @@ def test_rank_deficient_rows():
     network = gated_network(rng, H)
     result = decompose(network, H)
     assert_equal_on_rows(result, network, H)
-    assert result.penalty_after == pytest.approx(least_penalty(network, H), rel=1e-5)
+    assert result.path_norm_after == pytest.approx(least_penalty(network, H), rel=1e-5)
 
 
 @pytest.mark.parametrize("size", [1e-100, 1e-8, 1e8, 1e100])
@@ -224,7 +224,7 @@ def test_where_the_search_fails_the_gate_gives_a_pair(monkeypatch):
     monkeypatch.setattr(decomposition, "_least", fails)
     cheap = decompose(network, H)
     assert_equal_on_rows(cheap, network, H)
-    assert cheap.penalty_after > best.penalty_after
+    assert cheap.path_norm_after > best.path_norm_after
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -252,7 +252,7 @@ def test_a_network_without_biases_becomes_one_without(seed):
         )
         problem.solve(solver=cp.CLARABEL)
         total += problem.value * np.abs(output).sum()
-    assert result.penalty_after == pytest.approx(total, rel=1e-5)
+    assert result.path_norm_after == pytest.approx(total, rel=1e-5)
 
 
 def test_relu_networks_and_inseparable_rows_are_errors():
@@ -337,7 +337,7 @@ def test_the_converted_estimator_predicts_the_same_and_has_a_certificate(kind):
     [again] = certify(relu, X, y)
     assert_reproduced(certificate, again)
     old = gated.certificate_
-    grown = conversion.penalty_after - conversion.penalty_before
+    grown = conversion.path_norm_after - conversion.path_norm_before
     assert certificate.primal - old.primal == pytest.approx(gated.alpha * grown, rel=1e-6)
     assert certificate.dual >= old.dual - 1e-12  # the program of the gated grade, and constraints
     assert conversion.n_neurons_before == gated.grades_[0].n_neurons

@@ -54,7 +54,7 @@ def energy_by_hand(model, X, y, weights):
     stages += [p.reshape(len(y), -1) for p in model.staged_predict(X)]
     left = [weights @ (((Y - s) / scale) ** 2).sum(axis=1) for s in stages]
     output = [weights @ (((b - a) / scale) ** 2).sum(axis=1) for a, b in itertools.pairwise(stages)]
-    penalty = [2.0 * g.alpha * g.network.penalty for g in model.grades_]
+    penalty = [2.0 * g.alpha * g.network.path_norm for g in model.grades_]
     return np.array(left), np.array(output), np.array(penalty)
 
 
@@ -98,7 +98,9 @@ def test_certificates_speak_of_the_rescaled_grades(case):
         model.certificates_, certify(model, X, y), model.train_loss_, model.grades_, strict=True
     ):
         assert stored.primal == pytest.approx(again.primal, rel=1e-12)
-        assert stored.primal == pytest.approx(loss + grade.alpha * grade.network.penalty, rel=1e-12)
+        assert stored.primal == pytest.approx(
+            loss + grade.alpha * grade.network.path_norm, rel=1e-12
+        )
 
 
 def test_warm_starts_and_early_stopping_keep_one_entry_a_grade():
@@ -147,7 +149,7 @@ def test_rescaling_minimises_along_the_ray(scale):
 
     def objective(network):
         prediction = network.forward(program.X[:, :-1])
-        return program.mean_loss(prediction) + program.alpha * network.penalty
+        return program.mean_loss(prediction) + program.alpha * network.path_norm
 
     best = rescale(program, some_network(2, scale))
     assert best.n_neurons == 5
@@ -196,6 +198,6 @@ def test_conversion_measures_energies_anew():
     gated = fit(X, y, n_grades=1, activation="gated_relu", n_patterns=10, alpha=0.01)
     converted = to_relu(gated, X, y).estimator
     [energy], [grade] = converted.energy_, converted.grades_
-    assert energy.penalty == pytest.approx(2.0 * grade.alpha * grade.network.penalty)
+    assert energy.penalty == pytest.approx(2.0 * grade.alpha * grade.network.path_norm)
     total = energy.after + energy.output + energy.penalty + energy.defect
     assert energy.before == pytest.approx(total)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from convexgrade import ConvexReLURegressor, MultigradeRegressor, certify, multigrade
+from convexgrade.chain import Data
 from convexgrade.cutting import cut
 from convexgrade.grade import Settings, fit_grade, state_program
 from convexgrade.losses import SquaredError
-from convexgrade.multigrade import ChainPlan, Data, Progress, grow
+from convexgrade.multigrade import ChainPlan, Progress, grow
 from convexgrade.network import HIDDEN_AND_INPUTS, Network
 from convexgrade.point import point_of
 from convexgrade.pruning import select
@@ -88,7 +89,7 @@ def test_a_sketch_is_near_the_optimum_without_a_solver_and_claims_nothing(n_outp
     certificate = sketch.certificate
     assert sketch.n_neurons > 0
     assert certificate.primal == pytest.approx(
-        program.mean_loss(sketch.network.forward(H)) + program.alpha * sketch.network.penalty
+        program.mean_loss(sketch.network.forward(H)) + program.alpha * sketch.network.path_norm
     )
     assert close.certificate.dual <= certificate.primal <= 1.02 * close.certificate.primal
     assert (certificate.dual, certificate.gap) == (0.0, certificate.primal)

@@ -18,9 +18,10 @@ from convexgrade import (
     multigrade,
     selection,
 )
+from convexgrade.chain import Data, staged_loss
 from convexgrade.estimators.rows import Rows, distinct_rows, drawn_rows
 from convexgrade.losses import BinaryLogLoss, SquaredError
-from convexgrade.selection import parts_held_out, usual_penalty
+from convexgrade.selection import parts_held_out, usual_alpha
 from convexgrade.solution import Status
 
 CHAINS = [MultigradeRegressor, MultigradeClassifier]
@@ -51,7 +52,7 @@ def rows_of(model, X, y):
     [(10, 50, 1e-2), (1000, 10, 1e-2), (10_000, 1, 1e-3), (40_000, 4, 1e-3), (400.0, 1, 5e-3)],
 )
 def test_usual_penalties(n, d, alpha):
-    assert usual_penalty(n, d) == pytest.approx(alpha)
+    assert usual_alpha(n, d) == pytest.approx(alpha)
 
 
 def test_noise_alone_has_about_the_price_that_usual_penalties_assume():
@@ -69,7 +70,7 @@ def test_alpha_auto_takes_the_effective_number_of_rows(estimator):
     X, y = X[:, :1], targets(estimator, y)
     model = small(estimator, n_grades=1).fit(X, y)
     assert model.alpha == "auto"
-    assert model.alpha_ == model.grades_[0].alpha == usual_penalty(300, 1) < 1e-2
+    assert model.alpha_ == model.grades_[0].alpha == usual_alpha(300, 1) < 1e-2
     for unit in (1e-200, 1.0 / 300, 3.0, 4.5):
         weighted = clone(model).fit(X, y, np.full(300, unit))
         assert weighted.alpha_ == pytest.approx(model.alpha_, rel=1e-12)
@@ -79,7 +80,7 @@ def test_alpha_auto_takes_the_effective_number_of_rows(estimator):
         repeated._last_output(X), model._last_output(X), rtol=1e-6, atol=1e-6
     )
     uneven = np.where(np.arange(300) < 100, 0.5, 1e-6)
-    assert clone(model).fit(X, y, uneven).alpha_ == pytest.approx(usual_penalty(100, 1), rel=1e-3)
+    assert clone(model).fit(X, y, uneven).alpha_ == pytest.approx(usual_alpha(100, 1), rel=1e-3)
 
 
 @pytest.mark.parametrize("estimator", CHAINS)
@@ -185,9 +186,9 @@ def fitted():
 def grown_to(stages, weights, loss, monkeypatch):
     """Return what is kept of chains that have these losses of the rows held out, in two folds."""
     X, y = make_data(n=10)
-    data = multigrade.Data(X, y[:, None], np.full(10, 0.1))
+    data = Data(X, y[:, None], np.full(10, 0.1))
     half = len(weights) // 2
-    rows = multigrade.Data(X[:half], y[:half, None], np.full(half, 1.0 / half))
+    rows = Data(X[:half], y[:half, None], np.full(half, 1.0 / half))
     model = fitted()
     chain = multigrade.Progress.begin(loss, data, model._handover())
     judged = []
@@ -238,7 +239,7 @@ def test_validation_losses_are_of_chains_that_have_not_seen_the_rows():
         some = np.setdiff1d(np.arange(100), part), part
         train, held_out = (model._data(distinct_rows(rows.take(index))) for index in some)
         *_, grown = multigrade.grow(model._begin(train), train, plan)
-        losses.append(multigrade.staged_loss(grown.chain, held_out, plan.loss, plan.span))
+        losses.append(staged_loss(grown.chain, held_out, plan.loss, plan.span))
     np.testing.assert_allclose(model.validation_loss_, np.mean(losses, axis=0), rtol=1e-12)
     half = small(MultigradeRegressor, alpha=0.03, **HALF).fit(X, y)
     assert model.n_grades_ == half.n_grades_ == 2
@@ -361,7 +362,7 @@ def test_alpha_auto_is_the_best_of_those_tried_on_the_rows_held_out(
     model = small(estimator, n_grades=n_grades, early_stopping=True, **HALF).fit(X, y)
     parts, plan = list(model._parts(rows_of(model, X, y))), model._plan()
     folds = model._folds(parts, model._reading)
-    losses, usual = {}, usual_penalty(*X.shape)
+    losses, usual = {}, usual_alpha(*X.shape)
     for factor in (0.3, 1.0, 3.0, 10.0, 30.0):
         here = replace(plan, alpha=factor * usual, settings=plan.settings.rough())
         *_, tried = selection.deepen(folds, here, model._handover())

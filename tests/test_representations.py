@@ -132,7 +132,7 @@ def test_one_neuron_is_no_plural():
     gated, certificate = ConvexReLURegressor(), chain().grades_[0].certificate
     converted = str(Conversion(gated, 0.5, 1.0, 2.0, 1, 2, 0.0))
     assert converted.startswith(
-        "1 gated neuron became 2 ReLU neurons, penalty 0.5 became 1 (2 times)"
+        "1 gated neuron became 2 ReLU neurons, path norm 0.5 became 1 (2 times)"
     )
     summary = str(GradeSummary(certificate, 1, 0.01, 0.25, 1.5))
     assert summary.startswith("1 neuron in 1.5 s, alpha 0.01, training loss 0.25\n")

@@ -104,7 +104,7 @@ def test_wide_tables_have_the_program_of_their_rows(estimator, activation):
     for again, stored in zip(certify(wide, F @ Q, y), wide.certificates_, strict=True):
         assert again.primal == pytest.approx(stored.primal, rel=1e-9)
     H, network = F @ Q, wide.network_.grades[0]
-    primal = wide.train_loss_[0] + 0.01 * network.penalty / wide._coding.scaling.scale[0]
+    primal = wide.train_loss_[0] + 0.01 * network.path_norm / wide._coding.scaling.scale[0]
     assert wide.certificates_[0].primal == pytest.approx(primal, rel=1e-9)
     # What stands at right angles to all rows is not seen.
     beside = rng.standard_normal((40, 150))

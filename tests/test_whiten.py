@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from convexgrade import MultigradeClassifier, MultigradeRegressor, certify
-from convexgrade.multigrade import Data
+from convexgrade.chain import Data
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -26,6 +26,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexgrade.certificate import Certificate
+from convexgrade.chain import Chain, Data, certify_chain
 from convexgrade.estimators.rows import (
     Rows,
     checked_weights,
@@ -39,15 +40,7 @@ from convexgrade.estimators.rows import (
 from convexgrade.estimators.targets import Coding
 from convexgrade.grade import Grade, Settings
 from convexgrade.losses import Loss
-from convexgrade.multigrade import (
-    Chain,
-    ChainPlan,
-    Data,
-    Progress,
-    certify_chain,
-    first_price,
-    grow,
-)
+from convexgrade.multigrade import ChainPlan, Progress, first_price, grow
 from convexgrade.network import HIDDEN_AND_INPUTS, DeepNetwork, Network, read_far
 from convexgrade.reading import AS_IT_IS, Reading
 from convexgrade.solvers import SOLVERS
@@ -306,7 +299,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _depth(self) -> int:
         return 1
 
-    def _penalty(self) -> float:
+    def _first_alpha(self) -> float:
         return float(self.alpha)
 
     def _begin(self, train: Data) -> Progress:
@@ -379,7 +372,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         )
         return ChainPlan(
             n_grades=self._depth(),
-            alpha=self._penalty(),
+            alpha=self._first_alpha(),
             loss=self._coding.loss,
             standardize=self.standardize,
             settings=settings,
@@ -399,9 +392,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         given = self._weighted(*self._validate(X, y, reset=False), sample_weight)
         return self._data(distinct_rows(given))
 
-    def _largest_penalty(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
-    ) -> float:
+    def _alpha_max(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> float:
         """Return the alpha above which a fit to these data would have no neuron."""
         self._learn_class_weight()
         rows = distinct_rows(self._weighted(*self._validate(X, y, reset=True), sample_weight))

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
+from convexgrade.chain import Chain, Data, certify_chain, measure_energy
 from convexgrade.decomposition import Decomposition, decompose
 from convexgrade.estimators.base import BaseChain
-from convexgrade.multigrade import Chain, Data, certify_chain, measure_energy
 from convexgrade.solution import Status
 from convexgrade.wording import counted
 
@@ -24,10 +24,10 @@ class Conversion:
     ----------
     estimator : estimator
         The fitted ReLU estimator, of the same class.
-    penalty_before, penalty_after : float
+    path_norm_before, path_norm_after : float
         Sum over neurons of ``||u|| |a|``, which ``alpha`` multiplies.
     blow_up : float
-        ``penalty_after / penalty_before``; 1 if there are no neurons.
+        ``path_norm_after / path_norm_before``; 1 if there are no neurons.
     n_neurons_before, n_neurons_after : int
         Neurons; at most two for a gated one.
     error : float
@@ -46,8 +46,8 @@ class Conversion:
     """
 
     estimator: BaseChain
-    penalty_before: float
-    penalty_after: float
+    path_norm_before: float
+    path_norm_after: float
     blow_up: float
     n_neurons_before: int
     n_neurons_after: int
@@ -58,7 +58,7 @@ class Conversion:
         after = counted(self.n_neurons_after, "ReLU neuron")
         return (
             f"{before} became {after}, "
-            f"penalty {self.penalty_before:.4g} became {self.penalty_after:.4g} "
+            f"path norm {self.path_norm_before:.4g} became {self.path_norm_after:.4g} "
             f"({self.blow_up:.3g} times), equal to {self.error:.1e} on the training rows."
         )
 
@@ -125,8 +125,8 @@ def to_relu(
     difference = converted._progress.chain.output(data.X) - old.output(data.X)
     return Conversion(
         estimator=converted,
-        penalty_before=decomposition.penalty_before,
-        penalty_after=decomposition.penalty_after,
+        path_norm_before=decomposition.path_norm_before,
+        path_norm_after=decomposition.path_norm_after,
         blow_up=decomposition.blow_up,
         n_neurons_before=decomposition.n_neurons_before,
         n_neurons_after=decomposition.n_neurons_after,
@@ -152,14 +152,9 @@ def _check_convertible(estimator: BaseChain) -> None:
 
 def _certified(converted: BaseChain, old: Chain, decomposition: Decomposition, data: Data) -> Chain:
     """Return the chain with the ReLU network and its certificate, over the gates it had."""
-    [link] = old.links
-    certificate = replace(link.grade.certificate, status=Status.CONVERTED)
-    grade = replace(
-        link.grade,
-        network=decomposition.network,
-        certificate=certificate,
-        settings=replace(link.grade.settings, activation="relu"),
-    )
-    chain = replace(old, links=(link._replace(grade=grade),))
-    [certificate] = certify_chain(chain, data, converted._coding.loss, converted._seed)
-    return replace(old, links=(link._replace(grade=replace(grade, certificate=certificate)),))
+    [grade] = old.grades
+    settings = replace(grade.settings, activation="relu")
+    grade = replace(grade, network=decomposition.network, settings=settings)
+    chain = old.with_grades([grade]).with_status(Status.CONVERTED)
+    certificates = certify_chain(chain, data, converted._coding.loss, converted._seed)
+    return chain.with_certificates(certificates)

@@ -21,14 +21,14 @@ from convexgrade.multigrade import ChainPlan
 from convexgrade.network import Network
 from convexgrade.reading import Reading
 from convexgrade.selection import (
+    Alphas,
     Fold,
-    Penalties,
     Selection,
-    given_penalties,
+    given_alphas,
     is_better,
-    penalty_path,
+    path_of_alphas,
     select,
-    usual_penalty,
+    usual_alpha,
 )
 
 Array = NDArray[np.float64]
@@ -143,20 +143,20 @@ class CrossValidated(DeepChain):
 
     def _choose(self, given: Rows, n_rows: float) -> None:
         plan = replace(super()._plan(), n_grades=int(self.n_grades))
-        usual = usual_penalty(n_rows, self._reading.width(self.n_features_in_))
+        usual = usual_alpha(n_rows, self._reading.width(self.n_features_in_))
         parts = list(self._parts(given))
         if not parts:
             raise ValueError(f"cv={self.cv!r} has no folds.")
-        penalties = self._penalties(given, plan, usual)
+        alphas = self._alphas_to_try(given, plan, usual)
         folds = self._folds(parts, self._reading)
-        self._selection = self._selected(folds, plan, penalties, self._reading)
+        self._selection = self._selected(folds, plan, alphas, self._reading)
         for said, change in self._changes():
             reading = change(self._reading, distinct_rows(given))
             if reading is None:
                 continue
             self._reporter(level=1)(said)
             found = self._selection
-            same = Penalties(np.array([found.alpha]), usual)
+            same = Alphas(np.array([found.alpha]), usual)
             also = self._selected(self._folds(parts, reading), plan, same, reading)
             chosen, trials = found.chosen, (*found.trials, *also.trials)
             if is_better(also.chosen, chosen, folds):
@@ -170,10 +170,10 @@ class CrossValidated(DeepChain):
             self._progress = replace(self._progress, verdict=verdict)
 
     def _selected(
-        self, folds: list[Fold], plan: ChainPlan, penalties: Penalties, reading: Reading
+        self, folds: list[Fold], plan: ChainPlan, alphas: Alphas, reading: Reading
     ) -> Selection:
         report = self._reporter(level=1)
-        found = select(folds, plan, self._handover(), penalties, self.n_jobs, report)
+        found = select(folds, plan, self._handover(), alphas, self.n_jobs, report)
         log_tails, distances = reading.tails.draws_in, reading.reads_distances
         return found._replace(
             trials=tuple(
@@ -181,11 +181,11 @@ class CrossValidated(DeepChain):
             )
         )
 
-    def _penalties(self, given: Rows, plan: ChainPlan, usual: float) -> Penalties:
+    def _alphas_to_try(self, given: Rows, plan: ChainPlan, usual: float) -> Alphas:
         if self.alphas is None:
             data = self._data(distinct_rows(given))
-            return penalty_path(data, plan, int(self.n_alphas), float(self.eps), usual)
-        return Penalties(np.unique(given_penalties(self.alphas)), usual)
+            return path_of_alphas(data, plan, int(self.n_alphas), float(self.eps), usual)
+        return Alphas(np.unique(given_alphas(self.alphas)), usual)
 
     def _parts(self, given: Rows) -> Iterator[Part]:
         """Yield the rows of the folds; where these are drawn here, of rows as `drawn_rows` has them."""
@@ -221,7 +221,7 @@ class CrossValidated(DeepChain):
             _FOLDS if self.cv is None else int(self.cv), shuffle=True, random_state=self._seed
         )
 
-    def _penalty(self) -> float:
+    def _first_alpha(self) -> float:
         return 1.0  # any: `_choose` and `_plan` replace it
 
     def _plan(self, first_network: Network | None = None) -> ChainPlan:

@@ -16,6 +16,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from convexgrade.chain import Data, staged_loss
 from convexgrade.correction import (
     METHODS,
     Limits,
@@ -34,7 +35,7 @@ from convexgrade.estimators.targets import (
     knows_probabilities,
     probabilities,
 )
-from convexgrade.multigrade import ChainPlan, Data, Progress, staged_loss
+from convexgrade.multigrade import ChainPlan, Progress
 from convexgrade.network import Handover, Network
 from convexgrade.reading import AS_IT_IS, Reading, heavy_tails
 from convexgrade.selection import (
@@ -46,7 +47,7 @@ from convexgrade.selection import (
     lasting,
     line,
     parts_held_out,
-    usual_penalty,
+    usual_alpha,
 )
 from convexgrade.solution import Status
 from convexgrade.wording import counted
@@ -185,9 +186,9 @@ class ManyGrades(DeepChain):
     def _choose(self, given: Rows, n_rows: float) -> None:
         if self.correction != "none":
             check_curved(self._coding.loss, f"correction={self.correction!r}")
-        self._alpha = usual_penalty(n_rows, self._reading.width(self.n_features_in_))
+        self._alpha = usual_alpha(n_rows, self._reading.width(self.n_features_in_))
 
-    def _penalty(self) -> float:
+    def _first_alpha(self) -> float:
         return self._alpha if isinstance(self.alpha, str) else float(self.alpha)
 
     def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> Iterator[None]:

@@ -13,7 +13,7 @@ from sklearn.utils import check_scalar
 
 from convexgrade.certificate import Certificate
 from convexgrade.estimators.shallow import OneGrade
-from convexgrade.selection import given_penalties
+from convexgrade.selection import given_alphas
 
 
 class PathPoint(NamedTuple):
@@ -101,12 +101,12 @@ def alpha_path(
         check_scalar(eps, "eps", Real, min_val=0.0, max_val=1.0, include_boundaries="neither")
         if np.isnan(eps):
             raise ValueError("eps == nan, must be > 0.0 and < 1.0.")
-        largest = walker._largest_penalty(X, y, sample_weight) or 1.0  # 0 for constant targets
-        penalties = largest * eps ** (np.arange(n_alphas) / (n_alphas - 1))
+        largest = walker._alpha_max(X, y, sample_weight) or 1.0  # 0 for constant targets
+        values = largest * eps ** (np.arange(n_alphas) / (n_alphas - 1))
     else:
-        penalties = given_penalties(alphas)[::-1]
+        values = given_alphas(alphas)[::-1]
     path = []
-    for alpha in penalties:
+    for alpha in values:
         walker.set_params(alpha=float(alpha)).fit(X, y, sample_weight)
         fitted = deepcopy(walker).set_params(warm_start=estimator.warm_start)
         path.append(PathPoint(float(alpha), fitted, fitted.certificate_))

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from convexgrade.certificate import Certificate
+from convexgrade.chain import Chain
 from convexgrade.estimators.base import BaseChain
 from convexgrade.estimators.targets import (
     CLASSIFICATION,
@@ -14,7 +15,6 @@ from convexgrade.estimators.targets import (
     ClassifierTargets,
     RegressorTargets,
 )
-from convexgrade.multigrade import Chain
 from convexgrade.network import Network
 
 

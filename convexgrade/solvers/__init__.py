@@ -186,9 +186,8 @@ def solve(
         From the next solver in line, and with a RuntimeWarning, when one failed. Status ``FAILED``
         when no solver returned a usable point.
     """
-    null = program.null_coefficients
-    left = program.mean_loss(program.offset + program.Z @ null)
-    nothing_left = left <= _NOTHING * program.mean_loss(program.offset)
+    null, left = program.null_coefficients, program.null_loss
+    nothing_left = left <= _NOTHING * program.loss_before
     if len(program.groups) == 0 or nothing_left:
         return _without_neurons(program, null)
     names = tuple(dict.fromkeys(_AUTO if solver == "auto" else (solver, *_AUTO)))

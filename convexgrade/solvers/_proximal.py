@@ -117,13 +117,13 @@ class Step:
     cones: Cones | None
     centre: Point  # vectors of the working set
     pace: Pace
-    before: float  # mean loss before the grade
+    loss_before: float  # mean loss before the grade
     limits: PaceLimits
 
     @property
     def noise(self) -> float:
         """By how much rounding moves the merit function."""
-        return _ROUNDING * self.before
+        return _ROUNDING * self.loss_before
 
     def state(self, f: Array, tight: Tight) -> State:
         """Evaluate the equations at f."""
@@ -189,9 +189,9 @@ class Step:
         of the order of the square of the gap: certificates read the dual point off the prediction of
         x, which is as far from f as the root of the error.
         """
-        left = self.left(state) / self.before
+        left = self.left(state) / self.loss_before
         if left <= _LAST * tol:
-            return self.before * max(left, 0.1 * tol) ** 2
+            return self.loss_before * max(left, 0.1 * tol) ** 2
         return _EXACT * self.moved(state)
 
     def solve(self, state: State, system: System, tol: float) -> tuple[State, int]:

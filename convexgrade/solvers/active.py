@@ -42,7 +42,7 @@ _ENOUGH = 0.2  # gain of a Newton step, as a share of the gap, up to which it is
 _ARMIJO = 1e-4  # least gain of a step, relative to what its slope promises
 _WHOLE = 0.1  # gain, relative to what its slope promises, at which a whole step is taken as it is
 _TRIALS = 40  # lengths of a step that are tried, by halves
-_ROUNDING = 1e-15  # rise of the objective, relative to the loss before the grade, that is none
+_ROUNDING = 1e-15  # rise of the objective, relative to `Program.null_loss`, that is none
 _PATIENCE = 8  # rounds without half the gap after which the method gives up
 _RIDGE = 1e-10  # ridge, relative to the diagonal, for groups that can stand in for each other
 _BEYOND = 1e-9  # excess, relative to the way there, of a step with which a vector reaches zero
@@ -78,7 +78,7 @@ class _Step(NamedTuple):
 
 
 class _Pricing(NamedTuple):
-    """What a point is worth: b_g of all groups, and the gap relative to the loss before the grade."""
+    """What a point is worth: b_g of all groups, and the gap relative to `Program.null_loss`."""
 
     b: Array
     gap: float
@@ -89,15 +89,13 @@ class _Problem:
     """The whole program, and what does not change from step to step."""
 
     program: Program
-    null: Array  # c of the grade without neurons
-    before: float  # F there: the unit of accuracy
+    null_loss: float  # the unit of accuracy
     grams: dict[int, PatternGrams] = field(default_factory=dict)  # of each output
 
     @classmethod
     def of(cls, program: Program) -> _Problem:
         """Collect them."""
-        null = program.null_coefficients
-        return cls(program, null, program.mean_loss(program.offset + program.Z @ null))
+        return cls(program, program.null_loss)
 
     def over(self, groups: Index) -> Program:
         """Return the program over some of the groups."""
@@ -107,7 +105,7 @@ class _Problem:
         """Return the point to start from."""
         if start is None:
             v = np.zeros((len(self.program.groups), self.program.X.shape[1]))
-            return self.at(v, self.null)
+            return self.at(v, self.program.null_coefficients)
         return self.at(start.blocks, start.unpenalised)
 
     def at(self, v: Array, c: Array) -> _Point:
@@ -121,7 +119,7 @@ class _Problem:
         dual = dual_point(self.program, point.f)
         b = self.program.adjoint(dual.theta)
         bound = lower_bound(self.program, dual, self.program.largest_dual_norm(b))
-        gap = (point.objective - bound) / self.before
+        gap = (point.objective - bound) / self.null_loss
         return _Pricing(b, gap if np.isfinite(gap) else np.inf)
 
     def joining(self, point: _Point, b: Array) -> _Step | None:
@@ -183,7 +181,7 @@ class _Problem:
 
         Lengths are tried by halves, but for the one at which the first vector reaches zero.
         """
-        length, noise = 1.0, _ROUNDING * self.before
+        length, noise = 1.0, _ROUNDING * self.null_loss
         ahead = row_products(step.side, step.v)
         there = -row_products(step.side, point.v[step.groups]) / ahead
         first = (1.0 + _BEYOND) * float(there[ahead < 0.0].min(initial=np.inf))
@@ -210,7 +208,7 @@ class _Problem:
             found = self.after(point, step)
             if found is None:
                 break
-            little = -step.slope / self.before <= _ENOUGH * pricing.gap
+            little = -step.slope / self.null_loss <= _ENOUGH * pricing.gap
             settled = found.active.size == point.active.size
             point = found
             if little and settled:

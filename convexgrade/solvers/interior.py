@@ -134,16 +134,13 @@ class _Problem:
     operator: Operator
     rows: Array  # X, or none of its rows without cones
     signs: Array  # diagonals of E_g as columns, (n_samples or 0, n_groups)
-    null: Array  # c of the grade without neurons
-    loss: float  # F there: the unit of accuracy
+    null_loss: float  # the unit of accuracy
     response: float  # size of responses that change F by about as much
 
     @classmethod
     def of(cls, program: Program) -> _Problem:
         """Collect them."""
-        p, null = program, program.null_coefficients
-        f = p.offset + p.Z @ null
-        loss = p.mean_loss(f)
+        p, f, loss = program, program.null_prediction, program.null_loss
         slope = np.vdot(p.weights, np.linalg.norm(p.loss.gradient(f, p.y), axis=1))
         curvature = np.sum(p.curvature(f).traces) / p.n_outputs
         rows = p.X if p.cones else p.X[:0]
@@ -153,8 +150,7 @@ class _Problem:
             operator=Operator.build(p.X, p.Z, masks, p.groups, p.n_outputs),
             rows=rows,
             signs=np.where(masks[: len(rows), pattern], 1.0, -1.0),
-            null=null,
-            loss=loss,
+            null_loss=loss,
             response=float(np.minimum(2.0 * loss / slope, np.sqrt(2.0 * loss / curvature))),
         )
 
@@ -165,14 +161,14 @@ class _Problem:
         the penalty is half of the loss. (0.3: measured; anything from 0.1 to 1 does.)
         """
         n_groups, d = len(self.program.groups), self.program.X.shape[1]
-        t = np.full(n_groups, 0.5 * self.loss / (n_groups * self.program.alpha))
-        gradient = 2.0 * self.loss / self.response
+        t = np.full(n_groups, 0.5 * self.null_loss / (n_groups * self.program.alpha))
+        gradient = 2.0 * self.null_loss / self.response
         return _Point(
             primal=soc.join(t, np.zeros((n_groups, d))),
             dual=soc.join(np.full(n_groups, self.program.alpha), np.zeros((n_groups, d))),
             slack=np.full(self.signs.shape, self.response / np.sqrt(n_groups)),
             multiplier=np.full(self.signs.shape, 0.3 * gradient / len(self.program.X)),
-            unpenalised=self.null,
+            unpenalised=self.program.null_coefficients,
         )
 
     def around(self, start: Start) -> _Point:
@@ -183,7 +179,7 @@ class _Problem:
         and where it is not, of the size at which its multiplier is like those of `start`.
         """
         cold, v = self.start(), start.blocks
-        mu = start.gap * self.loss / cold.n_products
+        mu = start.gap * self.null_loss / cold.n_products
         t = soc.positive_root(mu / self.program.alpha, np.einsum("gi,gi->g", v, v))
         slack = soc.positive_root(self.cone_forward(v), (mu / cold.multiplier) ** 2)
         return _Point(
@@ -225,7 +221,7 @@ class _Problem:
         stationarity = np.linalg.norm(r.stationarity, axis=1).max() * point.primal[:, 0].sum()
         unpenalised = np.vdot(np.abs(r.unpenalised), np.abs(point.unpenalised) + self.response)
         slack = np.vdot(np.abs(r.slack), point.multiplier)
-        return float(point.gap + stationarity + unpenalised + slack) / self.loss
+        return float(point.gap + stationarity + unpenalised + slack) / self.null_loss
 
 
 class _Newton:
@@ -308,7 +304,7 @@ class _Newton:
         change = self.problem.operator.forward(step.v, step.unpenalised)
         gradient = self.problem.program.gradient(self.f)
         model = float(np.vdot(change, self.curvature.times(change)))
-        noise = 1e-13 * self.problem.loss
+        noise = 1e-13 * self.problem.null_loss
         for _ in range(120):
             moved = self.problem.program.gradient(self.f + length * change)
             rise = float(np.vdot(change, moved - gradient))
@@ -378,8 +374,8 @@ def _path(problem: _Problem, point: _Point, tol: float) -> Iterator[_Record]:
         residuals = problem.residuals(point)
         error = problem.error(point, residuals)
         yield _Record(iteration, point, error)
-        lag = error - point.gap / problem.loss
-        floor = max(0.1 * tol, _LAG * lag) * problem.loss / point.n_products
+        lag = error - point.gap / problem.null_loss
+        floor = max(0.1 * tol, _LAG * lag) * problem.null_loss / point.n_products
         try:
             point = _next(_Newton(problem, point, grams, error), residuals, floor)
         except np.linalg.LinAlgError:

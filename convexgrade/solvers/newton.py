@@ -58,7 +58,7 @@ class _Pricing(NamedTuple):
 
     prices: Array  # bounds unless high, above alpha
     tight: Tight
-    gap: float  # relative to the loss before
+    gap: float  # relative to `Program.null_loss`
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,7 @@ class _Problem:
     program: Program
     limits: PaceLimits
     cones: Cones | None
-    null: Array  # c of the grade without neurons
-    before: float  # F there: the unit of accuracy
+    null_loss: float  # the unit of accuracy
     typical: float  # the same where a loss has no kinks; else outliers count little in it
     distance: float  # of predictions there from where their loss is least
     curvatures: Array  # of F along the unpenalised columns there, (q,), kinks rounded off as widely
@@ -101,23 +100,20 @@ class _Problem:
     def of(cls, program: Program) -> _Problem:
         """Collect them."""
         p = program
-        null = p.null_coefficients
-        f = p.offset + p.Z @ null
-        before = p.mean_loss(f)
+        f, null_loss = p.null_prediction, p.null_loss
         if p.loss.kinked:
             robust = _robust_mean(p.loss.value(f, p.y), p.weights)
             slope = _robust_mean(np.linalg.norm(p.loss.gradient(f, p.y), axis=1), p.weights)
-            typical, distance = max(robust, _RARE * before), robust / max(slope, 1e-300)
+            typical, distance = max(robust, _RARE * null_loss), robust / max(slope, 1e-300)
         else:
-            typical, distance = before, p.distance(f)
+            typical, distance = null_loss, p.distance(f)
         bends = p.loss.eased(distance).hessian(f, p.y).traces
         curvatures = (p.Z**2).T @ (p.weights * bends) / p.n_outputs
         return cls(
             program=p,
             limits=limits_of(p.loss),
             cones=Cones.of(p.X, p.patterns.masks) if p.cones else None,
-            null=null,
-            before=before,
+            null_loss=null_loss,
             typical=typical,
             distance=distance,
             curvatures=np.maximum(curvatures, 1e-100),
@@ -141,7 +137,7 @@ class _Problem:
         """Return what to begin with: at a start, or without neurons."""
         p = self.program
         if start is None:
-            point = Point(np.zeros((len(p.groups), p.X.shape[1])), self.null)
+            point = Point(np.zeros((len(p.groups), p.X.shape[1])), p.null_coefficients)
         else:
             point = Point(start.blocks, start.unpenalised)
         f, active = p.predict(point.v, point.c), np.flatnonzero(point.v.any(axis=1))
@@ -165,9 +161,9 @@ class _Problem:
         if self.program.loss.kinked:
             # A start says nothing of q = grad F, which is off by about the root of the gap: in
             # units of the typical loss, since an outlier of a million makes any gap look small.
-            gap = float(np.sqrt(gap * self.before / self.typical))
+            gap = float(np.sqrt(gap * self.null_loss / self.typical))
         if point.v.any():
-            distance = max(gap, _NEAREST) * self.before
+            distance = max(gap, _NEAREST) * self.null_loss
             sigma = _WARM * float(np.vdot(point.v, point.v)) / distance
         else:
             price = max(float(prices.max(initial=0.0)), self.program.alpha)
@@ -184,8 +180,8 @@ class _Problem:
         p, working = self.program, at.working
         over = replace(p.over(p.patterns, p.groups.take(working)), loss=at.loss)
         operator = Operator.build(p.X, p.Z, p.patterns.masks, over.groups, p.n_outputs)
-        centre, before = Point(at.point.v[working], at.point.c), p.mean_loss(p.offset)
-        step = Step(over, operator, self.cones, centre, at.pace, before, self.limits)
+        centre = Point(at.point.v[working], at.point.c)
+        step = Step(over, operator, self.cones, centre, at.pace, p.loss_before, self.limits)
         system = System(operator, over.groups.pattern, p.patterns.masks, memory)
         state, taken = step.solve(step.state(at.f, at.tight.take(working)), system, tol)
         active, v = working[state.active], np.zeros_like(at.point.v)
@@ -204,11 +200,11 @@ class _Problem:
         return csc_array((rho, (rows, group)), shape=(len(norms), tight.number.size))
 
     def gap(self, point: Point, active: Index, theta: Array, dual: float) -> float:
-        """Return the duality gap relative to the loss before, unpenalised residuals included."""
+        """Return the duality gap relative to `Program.null_loss`, unpenalised residuals included."""
         loose = np.abs(self.program.Z.T @ theta)
-        reach = np.abs(point.c) + np.sqrt(2.0 * self.before / self.curvatures)[:, None]
+        reach = np.abs(point.c) + np.sqrt(2.0 * self.null_loss / self.curvatures)[:, None]
         gap = self.objective(point, active) - dual + float(np.vdot(loose, reach))
-        return gap / self.before if np.isfinite(gap) else np.inf
+        return gap / self.null_loss if np.isfinite(gap) else np.inf
 
     def objective(self, point: Point, groups: Index) -> float:
         """Return the objective of a point whose vectors are zero but for ``groups``."""

@@ -9,7 +9,7 @@ from convexgrade import MultigradeClassifier, MultigradeRegressor
 from convexgrade.estimators.rows import distinct_rows
 from convexgrade.multigrade import ChainPlan
 from convexgrade.network import Handover
-from convexgrade.selection import Fold, usual_penalty
+from convexgrade.selection import Fold, usual_alpha
 from tests.benchmarks.accuracy import REGRESSION
 from tests.benchmarks.datasets import load
 
@@ -32,6 +32,6 @@ def judges(name: str, share: float) -> Judges:
     model._learn_class_weight()
     rows = distinct_rows(model._weighted(*model._validate(X, y, reset=True), None))
     model._learn_from(rows)
-    plan = replace(model._plan(), alpha=share * usual_penalty(*X.shape))
+    plan = replace(model._plan(), alpha=share * usual_alpha(*X.shape))
     folds = model._folds(list(model._parts(rows)), model._reading)
     return Judges(folds, plan, model._handover())

@@ -19,7 +19,7 @@ from sklearn.model_selection import train_test_split
 
 from convexgrade import MultigradeClassifier, MultigradeRegressor
 from convexgrade.estimators.deep import _SHARES as SHARES
-from convexgrade.selection import usual_penalty
+from convexgrade.selection import usual_alpha
 from tests.benchmarks.datasets import Split, load, names
 
 SETS = (
@@ -73,7 +73,7 @@ def main() -> None:
         errors = []
         for seed in range(SPLITS):
             split = split_of(name, seed)
-            usual = usual_penalty(*split.X_train.shape)
+            usual = usual_alpha(*split.X_train.shape)
             alphas = [*(share * usual for share in shares), "auto"]
             errors.append([error(split, alpha) for alpha in alphas])
         cells = (f"{mean:.3g}" for mean in np.mean(errors, axis=0))

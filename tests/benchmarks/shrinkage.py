@@ -19,7 +19,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from threadpoolctl import threadpool_limits
 
-from convexgrade.multigrade import Data, Progress, extended
+from convexgrade.chain import Data
+from convexgrade.multigrade import Progress, extended
 from convexgrade.network import scale_output
 from tests.benchmarks.held_out import SHARES, Judges, judges
 
@@ -46,10 +47,9 @@ def shrunk(progress: Progress, step: float) -> Progress:
     """Return a chain with its last grade's output times a step, unless it has ended."""
     if progress.verdict:
         return progress
-    *before, last = progress.chain.links
-    network = scale_output(last.grade.network, np.full(last.grade.network.intercept.size, step))
-    links = (*before, last._replace(grade=replace(last.grade, network=network)))
-    return replace(progress, chain=replace(progress.chain, links=links))
+    chain, last = progress.chain, progress.chain.grades[-1].network
+    network = scale_output(last, np.full(last.intercept.size, step))
+    return replace(progress, chain=chain.with_network(len(chain) - 1, network))
 
 
 def staged(judge: Judges, choose: Callable[[Risk], float]) -> Iterator[tuple[float, float]]:
