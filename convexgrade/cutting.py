@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 Choice = Callable[[Program, Array, Array, int], Index]
 
+_ROUGH = 1e-4  # accuracy of objectives that are only compared
 _WORTH_A_GAP = 1.2  # objective, relative to that over fewer groups, at which those are kept instead
 
 
@@ -49,7 +50,9 @@ def cut(program: Program, point: Point, *, limit: int, solver: str, tol: float) 
     cuts = [_cut_to_groups(program, point, limit, solver, choose) for choose in _CHOICES]
     alone, choose = min(zip(cuts, _CHOICES, strict=True), key=lambda one: one[0].objective)
     best = _cut_to_patterns(program, point, limit, solver, tol, choose)
-    return alone if best is None or best.objective > _WORTH_A_GAP * alone.objective else best
+    if best is not None and best.objective <= _WORTH_A_GAP * alone.objective:
+        return best
+    return solve_groups(program, alone, alone.groups, solver=solver)
 
 
 def _largest(program: Program, blocks: Array, unpenalised: Array, limit: int) -> Index:
@@ -67,7 +70,8 @@ def _cut_to_groups(
     kept = choose(
         program.over(point.patterns, point.groups), point.blocks, point.unpenalised, limit
     )
-    return solve_groups(program, point, point.groups.take(kept), solver=solver)
+    groups = point.groups.take(kept)
+    return solve_groups(program, point, groups, solver=solver, accuracy=_ROUGH)
 
 
 def _cut_to_patterns(

@@ -23,6 +23,7 @@ off (``eased``), along paths on which their gradients change evenly (`kinks`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
@@ -209,6 +210,7 @@ class Smooth(Straight):
         return self
 
 
+@dataclass(frozen=True)
 class SquaredError(Smooth):
     """Half the squared error, ``|f - y|^2 / 2``, summed over outputs."""
 
@@ -240,6 +242,7 @@ class SquaredError(Smooth):
         return weights @ y / weights.sum()
 
 
+@dataclass(frozen=True)
 class BinaryLogLoss(Smooth):
     """Negative log-likelihood of one logit, ``log(1 + e^f) - y f``, with y in {0, 1}."""
 
@@ -276,6 +279,7 @@ class BinaryLogLoss(Smooth):
         return np.log(p) - np.log1p(-p)
 
 
+@dataclass(frozen=True)
 class SoftmaxLogLoss(Smooth):
     """Multinomial negative log-likelihood, ``logsumexp(f) - <y, f>``, with one-hot ``y``."""
 
@@ -324,6 +328,7 @@ class SoftmaxLogLoss(Smooth):
         return log_prior - log_prior.mean()
 
 
+@dataclass(frozen=True)
 class Poisson(Smooth):
     """Half the Poisson deviance of counts y >= 0 whose mean is ``e^f``.
 

@@ -217,6 +217,8 @@ def solve_groups(
     blocks = np.zeros((len(groups), program.X.shape[1]))
     blocks[place[place >= 0]] = start.blocks[place >= 0]
     gap = start.gap if np.linalg.norm(blocks, axis=1).all() else max(start.gap, _JOINED)
+    if (place < 0).any():  # of a point that has lost neurons, it says nothing
+        gap = max(gap, FAR)
     first = Start(blocks, start.unpenalised, gap) if blocks.any() else None
     solution = solvers.solve(restricted, solver=solver, start=first, accuracy=accuracy)
     rho = solution.multipliers

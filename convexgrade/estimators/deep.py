@@ -340,7 +340,7 @@ class ManyGrades(DeepChain):
         """Raise an error if the parameters ask for another loss than that of the fitted grades."""
         fitted = self._coding.loss
         asked = self._loss_of(self._coding.scaling.center.size)
-        if (type(asked), vars(asked)) != (type(fitted), vars(fitted)):
+        if asked != fitted:
             raise ValueError(
                 f"loss={self.loss!r} and its parameters must be those of the grades already fitted, "
                 f"{_told(fitted)}, when warm_start=True."
