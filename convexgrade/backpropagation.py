@@ -63,13 +63,8 @@ def frozen_grades(chain: Chain, X: Array) -> tuple[list[FrozenGrade], Array]:
 
 def _frozen(H: Array, grade: Grade) -> FrozenGrade:
     network = grade.network
-    response = H @ network.hidden_coef + network.hidden_intercept
-    gate = response
-    if network.gate_coef is not None:
-        gate = H @ network.gates[:-1] + network.gates[-1]
-    active = gate >= 0.0
     constant = np.full(len(H), float(grade.settings.hidden_bias))
-    return FrozenGrade(np.column_stack([H, constant]), active, response * active)
+    return FrozenGrade(np.column_stack([H, constant]), network.active(H), network.hidden(H))
 
 
 def each_output(chain: Chain, n_rows: int) -> Array:

@@ -33,7 +33,7 @@ from convexgrade.network import Network
 from convexgrade.patterns import Patterns
 from convexgrade.program import Program
 from convexgrade.solution import Status
-from convexgrade.unpenalised import fit_unpenalised, weighted_gram
+from convexgrade.unpenalised import fit_unpenalised, least_squares, weighted_gram
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -44,9 +44,8 @@ _ROUNDING = 1e-15  # the same, where balancing has no digits left to gain
 _BEYOND = 1e100  # loss, as of e^f, from which on squares of gradients may be no numbers
 _ROUNDS = 100  # rounds of balancing, at most: separable classes take tens of them
 _LINEAR = 1e4  # predictions, in units of their size, of which a curvature tells nothing
-_NONE = 1e-100  # a share of a row's curvature that is as good as none
 _FLAT = 1e-13  # curvature, relative, that is rounding
-_HOLDS = 1e-9  # a pattern holds a neuron if no row is on the wrong side by more (unit rows)
+_HOLDS = 1e-9  # a pattern holds a neuron if no row, at unit length, is on the wrong side by more
 
 
 @dataclass(frozen=True)
@@ -201,11 +200,7 @@ def _balanced(program: Program, basis: Array, prediction: Array) -> Array:
 def _coefficients(program: Program, basis: Array, metric: Array, off: Array) -> Array:
     """Return c with B^T W H B c = off, or as nearly as can be."""
     gram = weighted_gram(basis, program.weights[:, None, None] * metric)
-    # In units of its diagonal: outputs of rare classes count for as much as others.
-    unit = np.sqrt(np.maximum(np.diagonal(gram), 0.0))
-    unit[unit < _NONE] = 1.0
-    c = np.linalg.lstsq(gram / np.outer(unit, unit), off.T.ravel() / unit, rcond=_FLAT)[0]
-    return np.asarray(c / unit).reshape(off.shape[::-1]).T
+    return least_squares(gram, off.T.ravel()).reshape(off.shape[::-1]).T
 
 
 def _move(q: Array, change: Array, lower: Array, upper: Array) -> tuple[Array, Mask]:
@@ -409,27 +404,30 @@ def _holding(program: Program, patterns: Patterns, network: Network) -> tuple[Pa
     if not program.cones:
         return patterns.extend(program.X, gates), 0.0
     response = program.X @ gates
-    scale = np.linalg.norm(gates, axis=0) * np.linalg.norm(program.X, axis=1).max()
-    wrong = np.zeros(gates.shape[1])
+    wrong, strays = np.zeros(gates.shape[1]), np.zeros(gates.shape[1], dtype=bool)
     unlisted = np.flatnonzero(patterns.find(response >= 0.0) < 0)
     if unlisted.size:  # the others are in the cone of their own pattern
-        wrong[unlisted] = _least_violation(response[:, unlisted], patterns)
-    strays = wrong > _HOLDS * scale
+        misplaced = _misplaced(response[:, unlisted], patterns)
+        wrong[unlisted] = misplaced.max(axis=0)
+        reach = np.outer(
+            np.linalg.norm(program.X, axis=1), np.linalg.norm(gates[:, unlisted], axis=0)
+        )
+        strays[unlisted] = (misplaced > _HOLDS * reach).any(axis=0)
     if strays.any() and not patterns.exhaustive:
         patterns = patterns.extend(program.X, gates[:, strays])
         wrong[strays] = 0.0
     return patterns, float(np.max(wrong * network.output_sizes, initial=0.0))
 
 
-def _least_violation(response: Array, patterns: Patterns) -> Array:
-    """Return for each neuron how far it is, at its worst row, from the pattern that suits it best.
+def _misplaced(response: Array, patterns: Patterns) -> Array:
+    """Return how far each neuron is, row by row, from the pattern that suits it best.
 
     The sum of a neuron's misplaced responses over rows costs one product with the masks for all
-    patterns; the worst row is then found for the best pattern alone. The empty pattern, which lists
+    patterns; single rows are looked at for the best pattern alone. The empty pattern, which lists
     leave out, is always one to choose: a neuron active on no row violates nothing.
     """
     masks = np.column_stack([np.zeros(len(response), dtype=bool), patterns.masks])
     positive, negative = np.maximum(response, 0.0), np.maximum(-response, 0.0)
     misplaced = positive.sum(axis=0)[:, None] + (negative - positive).T @ masks
     best = masks[:, np.argmin(misplaced, axis=1)]
-    return np.max(np.where(best, negative, positive), axis=0)
+    return np.where(best, negative, positive)

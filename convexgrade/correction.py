@@ -39,7 +39,7 @@ from threadpoolctl import threadpool_limits
 from convexgrade.backpropagation import FrozenGrade, each_output, frozen_grades, pulled_back
 from convexgrade.chain import Chain, Data, certify_chain, measure_energy, staged_loss
 from convexgrade.descent import descended, objective
-from convexgrade.grade import Report
+from convexgrade.grade import Grade, Report
 from convexgrade.kronecker import KroneckerSystem
 from convexgrade.losses import Loss
 from convexgrade.multigrade import Progress
@@ -140,11 +140,9 @@ class Model(NamedTuple):
 
 
 def model_of(
-    chain: Chain, index: int, frozen: FrozenGrade, by_response: Array, data: Data, loss: Loss
+    grade: Grade, frozen: FrozenGrade, by_response: Array, output: Array, data: Data, loss: Loss
 ) -> Model:
-    """Return the model of the grade at ``index``, given how the output answers to its neurons."""
-    grade = chain.grades[index]
-    output = chain.output(data.X)
+    """Return the model of a grade, given how the chain's ``output`` answers to its neurons."""
     gradient = data.gradient(loss, output)
     pull = grade.alpha * grade.network.pulls
     along = KroneckerSystem(frozen.H, by_response).adjoint(gradient)
@@ -228,17 +226,17 @@ def _moved(
     chain: Chain, index: int, value: float, mu: float, data: Data, loss: Loss
 ) -> tuple[Chain, float, float]:
     """Return the chain with one grade moved, its objective, and the grade's mu for the next time."""
-    network = chain.grades[index].network
-    if network.n_neurons == 0:
+    grade = chain.grades[index]
+    if grade.n_neurons == 0:
         return chain, value, mu
-    frozen, _ = frozen_grades(chain, data.X)
+    frozen, output = frozen_grades(chain, data.X)
     back = pulled_back(chain, frozen, each_output(chain, len(data.X)))
     by_response = next(each.by_response for each in back if each.at == index)
-    model = model_of(chain, index, frozen[index], by_response, data, loss)
+    model = model_of(grade, frozen[index], by_response, output, data, loss)
     for tried in mu * _NARROWER ** np.arange(_TRIES):
         step = model.step(tried)
         if step is not None:
-            trial = chain.with_network(index, _stepped(network, step))
+            trial = chain.with_network(index, _stepped(grade.network, step))
             after = objective(trial, data, loss)
             if after < value:
                 return trial, after, max(tried * _WIDER, _LEAST_MU)

@@ -110,8 +110,7 @@ def decompose(network: Network, H: Array) -> Decomposition:
     gates = network.gates
     biased = gates[-1].any() or network.hidden_intercept.any()
     X = np.column_stack([H, np.full(len(H), float(biased))])
-    masks = H @ gates[:-1] + gates[-1] >= 0.0  # as `Network.hidden` reads them
-    neurons = zip(masks.T, gates.T, network.vectors.T, strict=True)
+    neurons = zip(network.active(H).T, gates.T, network.vectors.T, strict=True)
     pairs = np.array([split(X, mask, gate, v) for mask, gate, v in neurons])
     plus, minus = pairs.reshape(-1, 2, X.shape[1]).transpose(1, 0, 2)
     relu = _network(

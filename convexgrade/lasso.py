@@ -16,7 +16,8 @@ def minimise_l1(curvature: Array, linear: Array, weights: Array, start: Array) -
 
     On the orthant of the present signs the function is a quadratic. The step to its minimum crosses
     faces of the orthant; the best point where it does, or its end, is the next point. Where that is
-    stationary, the variable at 0 whose condition |gradient| <= c_j fails most joins.
+    stationary, or rounding leaves no way down, the variable at 0 whose condition |gradient| <= c_j fails
+    most joins.
 
     Parameters
     ----------
@@ -38,21 +39,21 @@ def minimise_l1(curvature: Array, linear: Array, weights: Array, start: Array) -
         gradient = curvature @ x - linear
         active = (sign != 0.0) | free
         residual = np.where(active, gradient + weights * sign, 0.0)
-        if np.abs(residual).max(initial=0.0) <= enough:
-            excess = np.where(active, 0.0, np.abs(gradient) - weights)
-            worst = int(np.argmax(excess)) if excess.size else 0
-            if excess.size == 0 or excess[worst] <= enough:
-                break
-            sign[worst] = -np.sign(gradient[worst])
+        moved = None
+        if np.abs(residual).max(initial=0.0) > enough:
+            chosen = np.flatnonzero(active)
+            regular = curvature[np.ix_(chosen, chosen)] + ridge * np.eye(chosen.size)
+            step = np.zeros_like(x)
+            step[chosen] = -np.linalg.solve(regular, residual[chosen])
+            moved = _best_crossing(curvature, gradient, weights, x, step)
+        if moved is not None:
+            x, sign = moved, np.sign(moved)
             continue
-        chosen = np.flatnonzero(active)
-        regular = curvature[np.ix_(chosen, chosen)] + ridge * np.eye(chosen.size)
-        step = np.zeros_like(x)
-        step[chosen] = -np.linalg.solve(regular, residual[chosen])
-        moved = _best_crossing(curvature, gradient, weights, x, step)
-        if moved is None:
+        excess = np.where(active, 0.0, np.abs(gradient) - weights)
+        worst = int(np.argmax(excess)) if excess.size else 0
+        if excess.size == 0 or excess[worst] <= enough:
             break
-        x, sign = moved, np.sign(moved)
+        sign[worst] = -np.sign(gradient[worst])
     return x
 
 

@@ -108,8 +108,8 @@ def _reduced_basis(n_cells: int, bits: int) -> _Basis:
     # In units of 2**-unit, so fine that a multiple of the rounded sines is still exact to 2**-guard.
     unit = multiple_bits + bits + _GUARD_BITS
     with flint.ctx.workprec(unit + _GUARD_BITS):
-        sines = [_rounded(flint.arb(k + 1).sin() * 2**unit) for k in range(n_cells)]
-        turn = _rounded(2 * flint.arb.pi() * 2**unit)
+        sines = [_floor(flint.arb(k + 1).sin() * 2**unit) for k in range(n_cells)]
+        turn = _floor(2 * flint.arb.pi() * 2**unit)
     weight = 2 ** (unit - bits - multiple_bits)
     rows = [[*sines, weight]]
     rows += [[turn * (j == k) for j in range(n_cells + 1)] for k in range(n_cells)]
@@ -121,6 +121,6 @@ def _reduced_basis(n_cells: int, bits: int) -> _Basis:
     return _Basis(vectors, multiples, directions, np.diag(triangle))
 
 
-def _rounded(number: Any) -> int:
+def _floor(number: Any) -> int:
     exact = number.mid().fmpq()
     return int(exact.p // exact.q)

@@ -250,12 +250,13 @@ class BinaryLogLoss(Smooth):
     quadratic = False
 
     def value(self, f: Array, y: Array) -> Array:
-        """Return ``log(1 + e^f) - y f`` without overflow."""
-        return np.sum(np.logaddexp(0.0, f) - y * f, axis=1)
+        """Return ``log(1 + e^-m)`` at the margin ``m = (2 y - 1) f``: all its digits in either tail."""
+        return np.sum(np.logaddexp(0.0, (1.0 - 2.0 * y) * f), axis=1)
 
     def gradient(self, f: Array, y: Array) -> Array:
-        """Return ``sigmoid(f) - y``."""
-        return expit(f) - y
+        """Return ``sigmoid(f) - y``, as ``-(2 y - 1) sigmoid(-m)``."""
+        side = 2.0 * y - 1.0
+        return -side * expit(-side * f)
 
     def hessian(self, f: Array, y: Array) -> Hessian:
         """Return ``p (1 - p)``; ``expit(-f)`` keeps it positive in the tail."""

@@ -112,9 +112,12 @@ class Network:
     def hidden(self, H: Array) -> Array:
         """Return the hidden features of the rows of H, shape (n_samples, m)."""
         response = H @ self.hidden_coef + self.hidden_intercept
-        if self.gate_coef is None or self.gate_intercept is None:
-            return np.maximum(response, 0.0)
-        return response * (H @ self.gate_coef + self.gate_intercept >= 0.0)
+        return np.maximum(response, 0.0) if self.gate_coef is None else response * self.active(H)
+
+    def active(self, H: Array) -> NDArray[np.bool_]:
+        """Return where each neuron is active on the rows of H, shape (n_samples, m)."""
+        gates = self.gates
+        return np.asarray(H @ gates[:-1] + gates[-1] >= 0.0)
 
     def read(self, hidden: Array, H: Array) -> Array:
         """Return the network's output on the rows of H, whose hidden features are known."""

@@ -31,6 +31,7 @@ from convexgrade.unpenalised import shortened
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
+_ROUNDING = 1e-14  # gain, relative to the objective, that is none
 FAR = 0.01  # gap of a point that no solver has seen
 _DROP = 1e-7  # norm of a block, relative to the largest, below which it is no neuron
 _OFF_ZERO = 1e-6, 1e-5, 1e-4, 1e-3, 1e-2  # and which one can have that is zero at the optimum
@@ -115,9 +116,14 @@ def null_point(program: Program, patterns: Patterns) -> Point:
 
 
 def no_worse_than_null(program: Program, point: Point) -> Point:
-    """Return the grade without neurons in place of a worse point, which solvers that fail can leave."""
+    """Return the grade without neurons in place of a point that is worse, or as good up to rounding.
+
+    Solvers that fail can leave a worse one. And far above the alpha from which on no neuron is worth its
+    penalty, what a descent leaves of them is so small that rounding hides what it costs.
+    """
     null = null_point(program, point.patterns)
-    return point if point.objective <= null.objective else replace(null, status=point.status)
+    gain = null.objective - point.objective
+    return point if gain > _ROUNDING * null.objective else replace(null, status=point.status)
 
 
 def drawn_in(program: Program, point: Point) -> Point:
@@ -126,8 +132,9 @@ def drawn_in(program: Program, point: Point) -> Point:
         return point
     response = point.prediction(program) - program.Z @ point.unpenalised
     before = program.loss_before
-    unpenalised = shortened(program.F, program.Z, response, point.unpenalised, before)
-    return replace(point, unpenalised=unpenalised)
+    c = shortened(program.F, program.Z, response, point.unpenalised, before)
+    objective = program.mean_loss(response + program.Z @ c) + program.penalty(point.blocks)
+    return replace(point, unpenalised=c, objective=objective)
 
 
 def point_of(

@@ -19,6 +19,7 @@ from convexgrade.program import Program
 from convexgrade.pruning import null_space
 from convexgrade.solvers import _kkt
 from convexgrade.solvers._operator import Operator
+from convexgrade.unpenalised import least_squares
 
 Array = NDArray[np.float64]
 
@@ -29,7 +30,6 @@ _HALVINGS = 20  # of a step
 _GONE = 1e-7  # length, relative to the largest, at which a vector is gone
 _CONVERGED = 1e-16  # decrement, relative to the objective, that is rounding
 _FEW, _FORMED = 1000, 1e9  # variables, and operations to form their curvature, that are affordable
-_FLAT = 1e-13  # curvature, relative to that of single variables, that is rounding
 _ALONG, _ACROSS = 1e-4, 1e8  # curvature a preconditioner sees along a vector, and off its face
 _ITERATIONS, _EXACT = 30, 1e-10  # of conjugate gradients, at most, and residual that ends them
 
@@ -137,10 +137,7 @@ def _by_columns(program: Program, bases: list[Array], blocks: Array, unpenalised
     same = group[:, None] == group
     bent = (every.T @ every - np.outer(along, along)) / norms[group][:, None]
     curvature[:m, :m] += np.where(same, p.alpha * bent, 0.0)
-    unit = np.sqrt(np.maximum(np.diagonal(curvature), 0.0))
-    unit[unit == 0.0] = 1.0
-    scaled = curvature / np.outer(unit, unit)
-    step = -np.linalg.lstsq(scaled, gradient / unit, rcond=_FLAT)[0] / unit
+    step = -least_squares(curvature, gradient)
     turn = np.zeros_like(blocks)
     np.add.at(turn, group, (every * step[:m]).T)
     return _Step(turn, step[m:].reshape(p.n_outputs, -1).T, -float(step @ gradient))

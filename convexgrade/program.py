@@ -139,13 +139,16 @@ class Program:
 
     def adjoint(self, theta: Array) -> Array:
         """Return s_g X^T D_g theta_{k(g)} for every group, shape (n_groups, d)."""
-        patterns, place = np.unique(self.groups.pattern, return_inverse=True)
-        found = np.empty((self.n_outputs, patterns.size, self.X.shape[1]))
-        for some in chunks(patterns.size, len(self.X), most=_CHUNK):
-            masks = self.patterns.masks[:, patterns[some]]
-            for k in range(self.n_outputs):
-                found[k, some] = masked_adjoint(masks, self.X, theta[:, k])
-        return self.groups.sign[:, None] * found[self.groups.output, place]
+        correlations = np.empty((len(self.groups), self.X.shape[1]))
+        for k in range(self.n_outputs):
+            own = np.flatnonzero(self.groups.output == k)
+            patterns, place = np.unique(self.groups.pattern[own], return_inverse=True)
+            found = np.empty((patterns.size, self.X.shape[1]))
+            for some in chunks(patterns.size, len(self.X), most=_CHUNK):
+                masks = self.patterns.masks[:, patterns[some]]
+                found[some] = masked_adjoint(masks, self.X, theta[:, k])
+            correlations[own] = found[place]
+        return self.groups.sign[:, None] * correlations
 
     def mean_loss(self, prediction: Array) -> float:
         """Return F at a prediction."""

@@ -164,11 +164,11 @@ def _by_descent(
         neurons = _with_new_neurons(program, point, budget, rng, worth=worth)
     if neurons is None:
         return None
-    for descent in range(_DESCENTS):
-        point = _settled(program, neurons, point.unpenalised, _DESCENT_STEPS)
-        if descent + 1 < _DESCENTS:
-            neurons = _with_new_neurons(program, point, budget, rng) or point.neurons()
-    return point
+    reached = _settled(program, neurons, point.unpenalised, _DESCENT_STEPS)
+    for _ in range(_DESCENTS - 1):
+        neurons = _with_new_neurons(program, reached, budget, rng) or reached.neurons()
+        reached = _settled(program, neurons, reached.unpenalised, _DESCENT_STEPS)
+    return reached
 
 
 def _settled(program: Program, neurons: Neurons, unpenalised: Array, n_steps: int) -> Point:

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from convexgrade.curvature import columns, hessian
 from convexgrade.program import Program
+from convexgrade.unpenalised import diagonal_units
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-_RIDGE = 1e-10  # relative to the mean curvature: keeps dependent neurons from dividing by zero
+_RIDGE = 1e-10  # relative to the curvature of each: keeps dependent neurons from dividing by zero
 _DEPENDENT = 1e-8  # singular value, relative to the largest, that counts as zero
 
 
@@ -37,8 +38,8 @@ def prune(program: Program, blocks: Array) -> Array:
     Returns
     -------
     ndarray of shape (n_groups, d)
-        The same vectors, rescaled: some by zero. Prediction unchanged and penalty not raised, both
-        up to rounding.
+        The same vectors, rescaled: some by zero. The penalty is not raised, and predictions change by
+        about 1e-8 of the responses at most, what counts as dependent.
     """
     norms = np.linalg.norm(blocks, axis=1)
     units = blocks / np.where(norms > 0.0, norms, 1.0)[:, None]
@@ -81,8 +82,9 @@ def select(program: Program, blocks: Array, unpenalised: Array, limit: int) -> I
     """
     m = len(blocks)
     curvature = _curvature(program, blocks, unpenalised)
-    ridge = _RIDGE * np.trace(curvature) / max(1, len(curvature))
-    inverse = np.linalg.inv(curvature + ridge * np.eye(len(curvature)))
+    unit = diagonal_units(curvature)
+    units = np.outer(unit, unit)
+    inverse = np.linalg.inv(curvature / units + _RIDGE * np.eye(len(curvature))) / units
     size = np.ones(len(curvature))  # t, which every removal moves; that of c is never read
     kept = np.ones(m, dtype=bool)
     for _ in range(m - limit):

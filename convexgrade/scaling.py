@@ -14,7 +14,6 @@ Array = NDArray[np.float64]
 _CONSTANT = 1e-14  # spread of a column, relative to its size, that rounding makes
 _SAME = 1e-8  # range of what a grade hands on, relative to its size, that a solver's errors make
 _FAINT = 1e-5  # range of an output, in units of the coded targets, that they make
-_ROUNDING = 1e-16  # singular value, relative to the largest, that rounding makes, times the columns
 _DEPENDENT = 1e-8  # singular value, relative to the largest, of columns that count as dependent
 
 
@@ -83,10 +82,13 @@ def within_row_space(scaling: Scaling, features: Array) -> Scaling:
     A rotation: rows keep their lengths and angles, and so do the vectors of neurons, which lie in that
     space at an optimum, as whatever they have beside it costs its length and moves no response. The
     program is the same, of as many columns as there are rows at most.
+
+    Directions in which the rows hardly differ are left out: they are rounding where a grade hands on
+    its output next to the features that this is a sum of, and a linear term would blow them up.
     """
     scaled = scaling.apply(features)
     _, size, directions = np.linalg.svd(scaled, full_matrices=False)
-    kept = size >= _ROUNDING * len(directions[0]) * size[0]
+    kept = size >= _DEPENDENT * size[0]
     return replace(scaling, mix=directions[kept].T)
 
 

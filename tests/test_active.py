@@ -18,6 +18,19 @@ from tests.test_newton import real_program
 LOSSES = ["squared_error", "two_outputs", "binary"]
 
 
+def test_a_gap_that_falls_steadily_is_waited_for():
+    """It is given up when it has not halved for some rounds, however little each of them gains."""
+    best = active._Best(None, np.inf, np.inf, 0)
+    for k in range(30):
+        best = best.updated(k, 0.55**k)
+        assert best.waited <= 1
+    least = best.gap
+    for _ in range(5):
+        best = best.updated(-1, 2.0 * least)
+    assert (best.point, best.gap) == (29, least)
+    assert best.waited >= 5
+
+
 @pytest.mark.parametrize("problem", [p for p in KNOWN if not p.program.cones], ids=str)
 def test_known_optimum(problem):
     solution = active.solve(problem.program)

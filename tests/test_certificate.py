@@ -11,8 +11,9 @@ from convexgrade.certificate import (
     relative_gap,
 )
 from convexgrade.cones import Cones, Tight
+from convexgrade.grade import Settings, state_program
 from convexgrade.losses import BinaryLogLoss, Hessian, SoftmaxLogLoss, SquaredError
-from convexgrade.network import from_blocks
+from convexgrade.network import Network, from_blocks
 from convexgrade.patterns import Patterns, activation, enumerate_patterns, sample_patterns
 from convexgrade.point import null_point
 from convexgrade.solution import Status
@@ -127,6 +128,30 @@ def test_violation_shows_a_neuron_that_a_list_called_complete_does_not_hold():
     certificate = certify_network(program, solved.network(program), few, status=Status.OPTIMAL)
     assert certificate.violation > 1e-3
     assert certificate.n_patterns == 1
+
+
+@pytest.mark.parametrize("far", [1e2, 1e6, 1e8])
+def test_a_row_far_out_hides_no_neuron_on_the_wrong_side_of_another(far):
+    """How far a neuron is on the wrong side of a row is measured at unit length of that row."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([np.append(rng.standard_normal(20), far), np.ones(21)])
+    settings = Settings(activation="relu", fit_intercept=False)
+    y, weights = np.maximum(X[:, :1], 0.0) / far, np.full(21, 1.0 / 21.0)
+    empty = state_program(X[:, :1], y, 0.0 * y, weights, SquaredError(), 1e-6, settings)
+    near = np.sort(np.abs(X[:-1, 0]))[0]
+    gates = np.array([[1.0, 1.0], [-2.0 * near, 2.0 * near]])  # on either side of the nearest row
+    known = Patterns.from_gates(X, gates[:, :1])
+    network = Network(
+        hidden_coef=gates[:1, 1:],
+        hidden_intercept=gates[1, 1:],
+        output_coef=np.full((1, 1), 1.0 / far),
+        linear_coef=np.zeros((1, 1)),
+        intercept=np.zeros(1),
+    )
+    certificate = certify_network(empty, network, known, status=Status.OPTIMAL)
+    assert certificate.n_patterns == len(known) + 1
+    assert certificate.violation == 0.0
+    assert certificate.gap >= 0.0
 
 
 def test_a_neuron_active_on_no_row_violates_nothing():

@@ -121,19 +121,34 @@ def test_kronecker_systems_are_solved_as_if_the_matrix_were_formed(n, k, way, mo
     assert error < 2e-2 * np.linalg.norm(expected)
 
 
+def l1_excess(curvature, linear, weights, start):
+    """Return by how much `minimise_l1` fails the optimality conditions, over the gradient at 0."""
+    x = minimise_l1(curvature, linear, weights, start)
+    gradient = curvature @ x - linear
+    at_zero = (x == 0.0) & (weights > 0.0)
+    failed = np.where(at_zero, np.abs(gradient) - weights, np.abs(gradient + weights * np.sign(x)))
+    assert at_zero.any()
+    return failed.max() / np.abs(linear).max()
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_minimise_l1_meets_the_optimality_conditions(seed):
     rng = np.random.default_rng(seed)
     A = rng.standard_normal((12, 9))
     A[:, 8] = A[:, 7]  # dependent columns
-    curvature, linear = A.T @ A, 4.0 * rng.standard_normal(12) @ A
     weights = np.where(np.arange(9) < 2, 0.0, 3.0)
-    x = minimise_l1(curvature, linear, weights, rng.standard_normal(9) * (rng.random(9) < 0.5))
-    gradient = curvature @ x - linear
-    at_zero = (x == 0.0) & (weights > 0.0)
-    np.testing.assert_allclose(gradient[~at_zero], -(weights * np.sign(x))[~at_zero], atol=1e-7)
-    assert at_zero.any()
-    assert np.all(np.abs(gradient[at_zero]) <= weights[at_zero] + 1e-7)
+    start = rng.standard_normal(9) * (rng.random(9) < 0.5)
+    assert l1_excess(A.T @ A, 4.0 * rng.standard_normal(12) @ A, weights, start) <= 1e-9
+
+
+@pytest.mark.parametrize("seed", [148, 298, 852, 1234])
+def test_minimise_l1_is_not_stopped_by_rounding_before_all_variables_have_joined(seed):
+    """Columns of all sizes: rounding hides the last steps among the large ones, in few problems."""
+    rng = np.random.default_rng(seed)
+    A = rng.standard_normal((60, 30)) * 10.0 ** rng.uniform(-2.0, 2.0, 30)
+    weights = np.full(30, 0.3 * np.abs(A).mean())
+    start = rng.standard_normal(30) * (rng.random(30) < 0.5)
+    assert l1_excess(A.T @ A, rng.standard_normal(60) @ A, weights, start) <= 1e-8
 
 
 def test_minimise_l1_stays_where_a_step_is_beyond_numbers():
@@ -187,9 +202,9 @@ def test_the_output_answers_to_weights_as_the_jacobian_says(kind, parameters):
 def test_the_model_has_the_slope_of_the_true_objective(kind):
     chain, data, plan = parts(kind)
     chain = off_the_kinks(chain, plan)
-    found, _ = frozen_grades(chain, data.X)
+    found, output = frozen_grades(chain, data.X)
     for index, by_response, _ in pulled_back(chain, found, each_output(chain, len(data.X))):
-        model = model_of(chain, index, found[index], by_response, data, plan.loss)
+        model = model_of(chain.grades[index], found[index], by_response, output, data, plan.loss)
         V = np.random.default_rng(1).standard_normal(model.slope.shape)
         ends = [objective(moved(chain, index, t * V), data, plan.loss) for t in (1e-6, -1e-6)]
         assert np.sum(model.slope * V) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-4)

@@ -16,6 +16,7 @@ from convexgrade import (
     certify,
     correct,
 )
+from convexgrade.solution import Status
 
 KINKED = ("absolute_error", "huber", "quantile")
 
@@ -73,6 +74,29 @@ def test_outliers_hardly_move_a_robust_fit(loss):
     robust = np.abs(model.set_params(loss=loss).fit(X, y).predict(X) - true).mean()
     assert robust < 0.03 < 0.5 < squared
     assert model.certificate_.relative_gap < 1e-4
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("alpha", [2.0, 10.0, 1e4])
+@pytest.mark.parametrize("loss", ["poisson", "huber", "quantile", "log_loss", "squared_hinge"])
+def test_no_neuron_stays_far_above_the_alpha_that_none_is_worth(loss, alpha, fit_intercept):
+    """Descents leave some so small that rounding hides their penalty: they were kept, and handed on."""
+    chain = MultigradeClassifier if loss in ("log_loss", "squared_hinge") else MultigradeRegressor
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        X, y = rng.standard_normal((20, 1)), rng.poisson(2.0, 20)
+        model = chain(
+            alpha=alpha,
+            loss=loss,
+            n_grades=3,
+            n_patterns=20,
+            fit_intercept=fit_intercept,
+            early_stopping=False,
+            random_state=0,
+        ).fit(X, y > 1 if chain is MultigradeClassifier else y)
+        assert [grade.n_neurons for grade in model.grades_] == [0]
+        assert model.certificates_[0].status is Status.TRIVIAL
+        assert model.stop_reason_.startswith("Grade 1 is trivial")
 
 
 def test_hubers_loss_of_a_wide_middle_is_the_squared_error():

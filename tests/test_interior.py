@@ -1,6 +1,7 @@
 """The interior point method: against CLARABEL, in corners, and its linear algebra alone."""
 
 from dataclasses import replace
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
@@ -388,6 +389,38 @@ def test_reach_ends_on_the_boundary():
         if np.isfinite(a):
             assert np.min(soc.determinant(x + 1.001 * a * step)) < 0.0
     assert soc.reach(x, x) == np.inf
+
+
+def exact_reach(x, step):
+    """Return the reach of one element, in 60 digits."""
+    with localcontext() as context:
+        context.prec = 60
+        x, step = ([Decimal(float(number)) for number in each] for each in (x, step))
+        b, det, bend = (
+            p[0] * q[0] - sum(i * j for i, j in zip(p[1:], q[1:], strict=True))
+            for p, q in ((x, step), (x, x), (step, step))
+        )
+        root = (b * b - bend * det).sqrt()
+        return float(det / (root - b)) if root > b else np.inf
+
+
+@pytest.mark.parametrize("distance", [1e-15, 1e-12, 1e-6, 1e-2])
+def test_reach_has_its_digits_near_the_boundary_as_well(distance):
+    """From there, steps that lead along it and those that lead inside first: either form cancels."""
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        direction, step = rng.standard_normal(3), rng.standard_normal(4)
+        x = np.append(np.linalg.norm(direction) * (1.0 + distance), direction)
+        expected = exact_reach(x, step)
+        nearest = soc.reach(x[None], step[None])
+        # The element itself is only so far from the boundary, give or take its rounding.
+        assert nearest == pytest.approx(expected, rel=4e-16 / distance + 1e-9)
+    outwards = np.array([[0.0, -3.0]])
+    for offset in (1e-12, 1e-14):
+        x = np.array([[1.0, 1.0 - offset]])
+        assert soc.reach(x, outwards) == pytest.approx((2.0 - offset) / 3.0, rel=1e-12)
+    x = np.array([[2.0, 1.0, 0.5]])  # straight through the apex, where the two roots are one
+    assert soc.reach(x, -x) == pytest.approx(1.0, rel=1e-7)
 
 
 def test_scaling_of_nesterov_and_todd():

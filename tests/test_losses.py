@@ -51,6 +51,17 @@ def test_gradient_and_hessian_are_the_derivatives(name):
         np.testing.assert_allclose(loss.hessian(f, y).matrices[:, :, k], bend, atol=1e-8)
 
 
+@pytest.mark.parametrize("f", [-800.0, -40.0, -3.0, 0.0, 0.5, 36.0, 40.0, 800.0])
+def test_the_classes_of_the_log_loss_can_change_places(f):
+    """To the last digit, in both tails: where one class is as good as certain, little is left."""
+    loss, here, there = BinaryLogLoss(), np.array([[f]]), np.array([[-f]])
+    one, zero = np.ones((1, 1)), np.zeros((1, 1))
+    assert loss.value(here, one) == loss.value(there, zero)
+    assert loss.gradient(here, one) == -loss.gradient(there, zero)
+    tail = np.exp(-f) if f > 30.0 else np.log1p(np.exp(-f)) if f > -700.0 else -f
+    np.testing.assert_allclose(loss.value(here, one), tail, rtol=1e-14)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_products_traces_and_roots_of_hessians(name):
     loss, f, y = _case(name, np.random.default_rng(2))

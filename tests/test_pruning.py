@@ -1,5 +1,7 @@
 """Pruning: the same function and no higher penalty down to the rank; below it, the least loss."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -113,6 +115,21 @@ def test_every_neuron_that_goes_is_the_one_missed_least(seed):
         (gone,) = np.setdiff1d(before, kept)
         assert values[list(before).index(gone)] <= min(values) + 1e-9
         before = kept
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e4, 1e6])
+def test_which_neurons_go_does_not_hang_on_the_unit_of_an_unpenalised_column(size):
+    for seed in (1, 3, 4, 5):
+        program, point = optimal_point(seed)
+        program = replace(
+            program, free=np.array([0, 2])
+        )  # a linear term of one column, an intercept
+        unit = np.array([size, 1.0, 1.0])
+        rescaled = replace(program, X=program.X * unit)
+        c, limit = np.array([[0.1], [0.2]]), len(point.groups) // 2
+        expected = select(program, point.blocks, c, limit)
+        found = select(rescaled, point.blocks / unit, c / unit[[0, 2], None], limit)
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("seed", [1, 4])

@@ -179,6 +179,30 @@ def test_a_neuron_in_place_of_an_intercept_is_no_column_for_a_linear_term(whiten
     np.testing.assert_allclose(model.network_.forward(new)[:, 0], model.predict(new), atol=1e-9)
 
 
+def test_an_output_handed_on_beside_what_it_is_a_sum_of_is_no_column_for_a_linear_term():
+    """More columns than rows: a rotation kept a direction of rounding, read with weights of 1e12."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((50, 3))
+    y = np.abs(X[:, 0]) - X[:, 1] * X[:, 2] + 0.1 * rng.standard_normal(50)
+    Y = np.column_stack([y, 1e3 + 1e3 * y**2, 1e-5 * y])
+    model = MultigradeRegressor(
+        0.02,
+        n_grades=2,
+        n_patterns=6,
+        max_iter=1,
+        passthrough="both",
+        linear_term=True,
+        early_stopping=False,
+        extrapolation=None,
+        random_state=0,
+    ).fit(X, Y, sample_weight=np.arange(50) % 3)
+    assert np.abs(model.grades_[1].network.linear_coef).max() < 1e4
+    spread = model.predict(X).std(axis=0)
+    np.testing.assert_allclose(
+        model.network_.forward(X) / spread, model.predict(X) / spread, atol=1e-9
+    )
+
+
 def test_a_chain_ends_where_the_next_grade_would_have_nothing_to_read():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((40, 2))

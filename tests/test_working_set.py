@@ -9,7 +9,7 @@ from convexgrade import ConvexReLURegressor, polishing, solvers, unpenalised, wo
 from convexgrade import program as program_module
 from convexgrade.certificate import DualPoint, certify_network
 from convexgrade.kinks import AbsoluteError, Huber, Quantile
-from convexgrade.losses import BinaryLogLoss, MeanLoss, SquaredError
+from convexgrade.losses import BinaryLogLoss, MeanLoss, Poisson, SquaredError
 from convexgrade.patterns import activation, sample_patterns
 from convexgrade.point import no_worse_than_null, null_point, point_of
 from convexgrade.polishing import polish
@@ -415,6 +415,20 @@ def test_the_grade_without_neurons_is_fitted_once_for_all_patterns(monkeypatch):
     few = whole.over(whole.patterns, whole.groups.take(np.arange(2)))
     assert few.null_coefficients is whole.null_coefficients
     assert len(fits) == 1
+
+
+@pytest.mark.parametrize("loss", [SquaredError(), BinaryLogLoss(), Poisson()])
+@pytest.mark.parametrize("size", [1e-9, 1e-4, 1e4, 1e7, 1e9])
+def test_unpenalised_columns_of_any_size_are_fitted(size, loss):
+    """Newton's systems forgot the flattest of two columns of very different sizes."""
+    rng = np.random.default_rng(0)
+    Z = np.column_stack([rng.standard_normal(40) + 0.5, np.ones(40)])
+    y = (Z @ [1.0, 0.3] + 0.5 * rng.standard_normal(40) > 0.4).astype(float)[:, None]
+    mean_loss, offset = MeanLoss(loss, y, np.full(40, 1.0 / 40.0)), np.zeros_like(y)
+    c = unpenalised.fit_unpenalised(mean_loss, Z, offset)
+    rescaled = unpenalised.fit_unpenalised(mean_loss, Z * [size, 1.0], offset)
+    np.testing.assert_allclose(rescaled * [[size], [1.0]], c, rtol=1e-7)
+    assert np.abs(Z.T @ mean_loss.gradient(Z @ c)).max() < 1e-9
 
 
 @pytest.mark.parametrize("loss", [SquaredError(), AbsoluteError(), Quantile(0.8), Huber(0.5)])

@@ -47,7 +47,7 @@ from convexgrade.solvers import SOLVERS
 
 Array = NDArray[np.float64]
 
-_LARGEST = 1e150  # value of a column that is read as it is: of larger ones, squares are no numbers
+_LARGEST = 1e50  # value of a column that is read as it is: solvers cannot do with larger ones
 
 
 class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -319,7 +319,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         largest = np.abs(rows.X).max()
         if not self.standardize and largest > _LARGEST:
             raise ValueError(
-                f"X has values of up to {largest:.3g}, whose squares are no numbers: they need "
+                f"X has values of up to {largest:.3g}, too large to be read as they are: they need "
                 f"standardize=True, or another unit."
             )
         self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))

@@ -58,16 +58,15 @@ def positive_root(b: Array | float, c: Array) -> Array:
 def reach(x: Array, step: Array) -> float:
     """Return the largest a for which every x + a step lies in the cone; x lies inside.
 
-    The first root of det(x + a step) = det x + 2 a b + a^2 det(step), in the form that does not
-    cancel: det x / (sqrt(b^2 - det(step) det x) - b), where that is positive.
+    The first positive root of det(x + a step) = det x + 2 a b + a^2 det(step). With R the root of
+    b^2 - det(step) det x, it is det x / (R - b) where b <= 0, and for b > 0, which that form cancels
+    for, (b + R) / -det(step), if the step leaves the cone at all: if det(step) < 0.
     """
     b = x[:, 0] * step[:, 0] - inner(x[:, 1:], step[:, 1:])
-    size = np.linalg.norm(step[:, 1:], axis=1)
-    det = determinant(x)
-    discriminant = b**2 - (step[:, 0] - size) * (step[:, 0] + size) * det
-    below = np.sqrt(np.maximum(discriminant, 0.0)) - b
-    leaves = (discriminant >= 0.0) & (below > 0.0)
-    return float(np.min(np.divide(det, below, out=np.full_like(det, np.inf), where=leaves)))
+    det, det_step = determinant(x), determinant(step)
+    root = np.sqrt(np.maximum(b**2 - det_step * det, 0.0))  # negative by rounding alone
+    above, below = np.where(b > 0.0, b + root, det), np.where(b > 0.0, -det_step, root - b)
+    return float(np.min(np.divide(above, below, out=np.full_like(det, np.inf), where=below > 0.0)))
 
 
 @dataclass(frozen=True)

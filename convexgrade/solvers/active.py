@@ -291,18 +291,21 @@ class _Best(NamedTuple):
 
     point: _Point
     gap: float
+    mark: float  # the gap that half of is waited for
     waited: int
 
     def updated(self, point: _Point, gap: float) -> _Best:
         """Return the best point after another round."""
-        waited = 0 if gap < 0.5 * self.gap else self.waited + 1
-        return _Best(point, gap, waited) if gap < self.gap else self._replace(waited=waited)
+        halved = gap < 0.5 * self.mark
+        mark, waited = (gap, 0) if halved else (self.mark, self.waited + 1)
+        point, gap = (point, gap) if gap < self.gap else (self.point, self.gap)
+        return _Best(point, gap, mark, waited)
 
 
 def _follow(problem: _Problem, start: Start | None, tol: float, max_iter: int) -> Solution:
     """Price and lower a point in turn, until the gap is small or nothing is gained any more."""
     point, step, otherwise = problem.begin(start), 0, Status.INACCURATE
-    best = _Best(point, np.inf, 0)
+    best = _Best(point, np.inf, np.inf, 0)
     while step < max_iter:
         step += 1
         try:
