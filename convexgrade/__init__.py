@@ -31,6 +31,8 @@ from convexgrade.estimators import (
 )
 from convexgrade.moduli import ReadoutCheck
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Certificate",
     "ConstructiveMultigrade",

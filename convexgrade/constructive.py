@@ -165,10 +165,10 @@ class ConstructiveMultigrade:
             finite, if it varies more than ``modulus`` allows where it was evaluated, or if the first
             stage needs more than ``max_nodes``.
         TypeError
-            If ``modulus`` is of another type.
+            If ``modulus`` is of another type, or f is no function.
         """
-        self._check_parameters(dimension)
         f = _checked(f)
+        self._check_parameters(dimension)
         modulus = None if self.modulus is None else _finite(as_modulus(self.modulus))
         points = np.random.default_rng(0).random((self.n_samples, dimension))
         residual, reason = self._refine(Residual(f, points, f(points)), modulus)
@@ -359,4 +359,9 @@ def _finite(modulus: Callable[[float], float]) -> Callable[[float], float]:
 
 def _checked(f: Function) -> Function:
     """Return f with its values checked."""
+    if not callable(f):
+        raise TypeError(
+            f"fit takes a function of points in the unit cube and its dimension, not data; got "
+            f"{type(f).__name__} for f."
+        )
     return lambda X: values_of(f, X)

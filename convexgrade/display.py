@@ -16,7 +16,8 @@ from sklearn.metrics import (
     root_mean_squared_error,
     zero_one_loss,
 )
-from sklearn.pipeline import Pipeline
+
+from convexgrade.estimators.unwrapped import unwrapped
 
 Array = NDArray[np.float64]
 Metric = Callable[..., float]  # of targets, predictions and, by name, sample_weight
@@ -157,12 +158,13 @@ class GradesDisplay:
         TypeError
             If the estimator is no chain.
         """
-        estimator = getattr(estimator, "best_estimator_", estimator)
-        if isinstance(estimator, Pipeline):
-            X = estimator[:-1].transform(X) if len(estimator) > 1 else X
-            estimator = estimator[-1]
+        estimator, X = unwrapped(estimator, X)
         if not (isinstance(estimator, BaseEstimator) and hasattr(estimator, "staged_predict")):
-            raise TypeError(f"{type(estimator).__name__} is no chain that was fitted to data.")
+            raise TypeError(
+                f"{type(estimator).__name__} has no grades to show one after the other; GradesDisplay "
+                f"needs a fitted chain, such as MultigradeRegressor, or a Pipeline or search that ends "
+                f"in one."
+            )
         metric, error = error_metric(estimator)
         stages = estimator.staged_predict(X)
         errors = np.array([error(y, stage, sample_weight=sample_weight) for stage in stages])

@@ -5,17 +5,17 @@ Of each, the gradient q is a bounded or one-sided function of the distance r fro
     q(r) = mid + half z,   z the sign of r, or for Huber's loss r / width cut off at -1 and 1,
 
 with bounds mid - half and mid + half. A Newton method sees no curvature in them but at the kink. So
-solvers round it off, first widely, then less and less:
+solvers smooth it, first widely, then less and less:
 
-    r = z sqrt(width^2 + rounding^2 / (1 - z^2)),                                                 (*)
+    r = z sqrt(width^2 + smoothing^2 / (1 - z^2)),                                                 (*)
 
-which is z = r / sqrt(r^2 + rounding^2) without a width. In the dual, where q is the variable, that adds
+which is z = r / sqrt(r^2 + smoothing^2) without a width. In the dual, where q is the variable, that adds
 a term which is steep at the bounds. A Newton step there is a straight line, on which q goes most of the
 way to a bound at most; as a path of predictions, by (*), it is curved. Along it a tenth of the
-rounding takes about a dozen steps. (Along straight lines of predictions, rows far from their kink
+smoothing takes about a dozen steps. (Along straight lines of predictions, rows far from their kink
 would be carried across it and back.)
 
-Losses without a width keep a little rounding: with it an optimal prediction tells its q, which
+Losses without a width keep a little smoothing: with it an optimal prediction tells its q, which
 certificates need, by how little the row misses the kink. Near the bounds everything is computed from
 c = 1 - |z|, which keeps its digits.
 """
@@ -32,8 +32,8 @@ from convexgrade.losses import Hessian, Loss, Path, Straight
 
 Array = NDArray[np.float64]
 
-_FINEST = 1e-3  # rounding that losses without a width keep, in units of the coded targets
-_LEAST = 1e-12  # and that rounded ones of others have, in units of their width
+_FINEST = 1e-3  # smoothing that losses without a width keep, in units of the coded targets
+_LEAST = 1e-12  # and that smoothed ones of others have, in units of their width
 _SHARE = 0.95  # of the way to a bound that a path goes
 _HALVINGS = 100  # of the interval in which the best constant lies
 _OUTSIDE = 1e-12  # by how much rounding may leave the bounds of q
@@ -96,10 +96,10 @@ class _Separable:
 
 
 @dataclass(frozen=True)
-class _Rounded(_Separable):
-    """A loss with bounded gradients whose kinks are rounded off, by (*)."""
+class _Smoothed(_Separable):
+    """A loss with bounded gradients whose kinks are smoothed, by (*)."""
 
-    rounding: float = _FINEST
+    smoothing: float = _FINEST
     width: ClassVar[float] = 0.0
 
     def kink(self, y: Array) -> Kink:
@@ -109,8 +109,8 @@ class _Rounded(_Separable):
     def costs(self, f: Array, y: Array) -> Array:
         """Return the loss of each number, 0 at its least."""
         at, mid, half = self.kink(y)
-        least = half * self.rounding * np.sqrt(1.0 - (mid / half) ** 2)
-        return mid * (f - at) + half * np.hypot(f - at, self.rounding) - least
+        least = half * self.smoothing * np.sqrt(1.0 - (mid / half) ** 2)
+        return mid * (f - at) + half * np.hypot(f - at, self.smoothing) - least
 
     def gradient(self, f: Array, y: Array) -> Array:
         """Return the derivative, between the bounds."""
@@ -123,21 +123,21 @@ class _Rounded(_Separable):
         return half / self._stiffness(self._short(f - at))
 
     def dual_costs(self, q: Array, y: Array) -> Array:
-        """Return the conjugate: ``q at``, and what rounding adds."""
+        """Return the conjugate: ``q at``, and what smoothing adds."""
         at, mid, half = self.kink(y)
         z = (q - mid) / half
         inside = np.abs(z) <= 1.0 + _OUTSIDE
         added = np.sqrt(1.0 - (mid / half) ** 2) - np.sqrt(np.maximum(1.0 - z**2, 0.0))
-        return np.where(inside, q * at + half * self.rounding * added, np.inf)
+        return np.where(inside, q * at + half * self.smoothing * added, np.inf)
 
     def dual_bounds(self, y: Array) -> tuple[Array, Array]:
         """Return the bounds of the gradient."""
         at, mid, half = self.kink(y)
         return np.broadcast_to(mid - half, at.shape), np.broadcast_to(mid + half, at.shape)
 
-    def eased(self, rounding: float) -> Self:
-        """Return the loss with its kinks rounded off more."""
-        return replace(self, rounding=max(rounding, self.rounding))
+    def smoothed(self, smoothing: float) -> Self:
+        """Return the loss with its kinks smoothed more."""
+        return replace(self, smoothing=max(smoothing, self.smoothing))
 
     def carried(self, f: Array, y: Array, to: Loss) -> Array:
         """Return where ``to``, a loss of this kind, has the gradient that this one has at ``f``."""
@@ -165,29 +165,29 @@ class _Rounded(_Separable):
     def _short(self, r: Array) -> Array:
         """Return c = 1 - |z| at a distance from the kink."""
         near, far = np.abs(r) - self.width, np.abs(r) + self.width
-        of_near, of_far = np.hypot(near, self.rounding), np.hypot(far, self.rounding)
-        left = _less(of_near, near, self.rounding) + _less(of_far, far, self.rounding)
+        of_near, of_far = np.hypot(near, self.smoothing), np.hypot(far, self.smoothing)
+        left = _less(of_near, near, self.smoothing) + _less(of_far, far, self.smoothing)
         return left / (of_near + of_far)
 
     def _distance(self, short: Array) -> Array:
         """Return |r| by (*), negative beyond the kink, at c = 1 - |z|."""
-        return (1.0 - short) * np.sqrt(self.width**2 + self.rounding**2 / (short * (2.0 - short)))
+        return (1.0 - short) * np.sqrt(self.width**2 + self.smoothing**2 / (short * (2.0 - short)))
 
     def _stiffness(self, short: Array) -> Array:
         """Return the derivative of r by z."""
         from_bounds = short * (2.0 - short)
-        steep = self.rounding**2 / from_bounds
+        steep = self.smoothing**2 / from_bounds
         root = np.sqrt(self.width**2 + steep)
         return root + (1.0 - short) ** 2 * steep / (from_bounds * root)
 
 
-def _less(root: Array, t: Array, rounding: float) -> Array:
-    """Return ``sqrt(t^2 + rounding^2) - t`` without cancellation."""
-    return np.where(t > 0.0, rounding**2 / (root + np.abs(t)), root - t)
+def _less(root: Array, t: Array, smoothing: float) -> Array:
+    """Return ``sqrt(t^2 + smoothing^2) - t`` without cancellation."""
+    return np.where(t > 0.0, smoothing**2 / (root + np.abs(t)), root - t)
 
 
 @dataclass(frozen=True)
-class Quantile(_Rounded):
+class Quantile(_Smoothed):
     """Twice the pinball loss of a quantile; of ``quantile=0.5``, the absolute error."""
 
     quantile: float = 0.5
@@ -206,7 +206,7 @@ class AbsoluteError(Quantile):
 
 
 @dataclass(frozen=True)
-class Hinge(_Rounded):
+class Hinge(_Smoothed):
     """The hinge ``max(0, 1 - t f)`` with t = 2 y - 1, for each output on its own."""
 
     name: ClassVar[str] = "hinge"
@@ -218,8 +218,8 @@ class Hinge(_Rounded):
 
 
 @dataclass(frozen=True)
-class _RoundedHuber(_Rounded):
-    """Huber's loss with its two kinks rounded off."""
+class _SmoothedHuber(_Smoothed):
+    """Huber's loss with its two kinks smoothed."""
 
     width: float = 1.0  # type: ignore[misc]
     name: ClassVar[str] = "huber"
@@ -229,7 +229,7 @@ class _RoundedHuber(_Rounded):
         return Kink(y, 0.0, 1.0)
 
     def costs(self, f: Array, y: Array) -> Array:
-        """Return the mean of ``sqrt(t^2 + rounding^2)`` over all t within ``width`` of r.
+        """Return the mean of ``sqrt(t^2 + smoothing^2)`` over all t within ``width`` of r.
 
         With z in place of the two ends of the integral, whose difference would cancel.
         """
@@ -245,14 +245,15 @@ class _RoundedHuber(_Rounded):
     def _below(self, left: Array) -> Array:
         """Return ``z r`` less the loss, negated, for 1 - z^2.
 
-        With T+- = r +- width and R = sqrt(T^2 + rounding^2), z = (R+ - R-) / (2 width), hence
-        R+ + R- = 2 r / z; and the difference of arsinh(T / rounding) is twice the artanh of
+        With T+- = r +- width and R = sqrt(T^2 + smoothing^2), z = (R+ - R-) / (2 width), hence
+        R+ + R- = 2 r / z; and the difference of arsinh(T / smoothing) is twice the artanh of
         (T+ - T-) / (R+ + R-).
         """
         root = np.sqrt(left)
-        arc = np.arcsinh(self.width * root / self.rounding)
+        arc = np.arcsinh(self.width * root / self.smoothing)
         return 0.5 * (
-            root * np.hypot(self.width * root, self.rounding) + self.rounding**2 / self.width * arc
+            root * np.hypot(self.width * root, self.smoothing)
+            + self.smoothing**2 / self.width * arc
         )
 
 
@@ -288,9 +289,9 @@ class Huber(_Separable, Straight):
         """Return -1 and 1."""
         return np.full_like(y, -1.0), np.full_like(y, 1.0)
 
-    def eased(self, rounding: float) -> _RoundedHuber:
-        """Return the loss with its kinks rounded off."""
-        return _RoundedHuber(max(rounding, _LEAST * self.width), self.width)
+    def smoothed(self, smoothing: float) -> _SmoothedHuber:
+        """Return the loss with its kinks smoothed."""
+        return _SmoothedHuber(max(smoothing, _LEAST * self.width), self.width)
 
 
 @dataclass(frozen=True)
@@ -320,43 +321,43 @@ class SquaredHinge(_Separable, Straight):
         """Return the half-line on the side of -t."""
         return np.where(y > 0.5, -np.inf, 0.0), np.where(y > 0.5, 0.0, np.inf)
 
-    def eased(self, rounding: float) -> _RoundedSquaredHinge:
-        """Return the loss with its kink rounded off."""
-        return _RoundedSquaredHinge(max(rounding, _LEAST))
+    def smoothed(self, smoothing: float) -> _SmoothedSquaredHinge:
+        """Return the loss with its kink smoothed."""
+        return _SmoothedSquaredHinge(max(smoothing, _LEAST))
 
 
 @dataclass(frozen=True)
-class _RoundedSquaredHinge(SquaredHinge):
-    """The squared hinge with w = b + sqrt(b^2 + rounding^2) in place of 2 max(0, b) in its gradient."""
+class _SmoothedSquaredHinge(SquaredHinge):
+    """The squared hinge with w = b + sqrt(b^2 + smoothing^2) in place of 2 max(0, b) in its gradient."""
 
-    rounding: float = 1.0
+    smoothing: float = 1.0
 
     def costs(self, f: Array, y: Array) -> Array:
         """Return the integral of w."""
         b = _missing(f, y)
-        root = np.hypot(b, self.rounding)
-        return 0.5 * (b**2 + b * root + self.rounding**2 * np.arcsinh(b / self.rounding))
+        root = np.hypot(b, self.smoothing)
+        return 0.5 * (b**2 + b * root + self.smoothing**2 * np.arcsinh(b / self.smoothing))
 
     def gradient(self, f: Array, y: Array) -> Array:
         """Return ``-t w``."""
         return (1.0 - 2.0 * y) * self._width(_missing(f, y))
 
     def dual_costs(self, q: Array, y: Array) -> Array:
-        """Return ``q t + (q^2 - rounding^2) / 4`` less ``rounding^2 / 2 log |q / rounding|``."""
+        """Return ``q t + (q^2 - smoothing^2) / 4`` less ``smoothing^2 / 2 log |q / smoothing|``."""
         t = 2.0 * y - 1.0
         inside = q * t < 0.0
-        ratio = np.where(inside, np.abs(q) / self.rounding, 1.0)
+        ratio = np.where(inside, np.abs(q) / self.smoothing, 1.0)
         added = 0.25 * (ratio**2 - 1.0) - 0.5 * np.log(ratio)
-        return np.where(inside, q * t + self.rounding**2 * added, np.inf)
+        return np.where(inside, q * t + self.smoothing**2 * added, np.inf)
 
     def bends(self, f: Array, y: Array) -> Array:
         """Return the second derivative, which is positive."""
         b = _missing(f, y)
-        return self._width(b) / np.hypot(b, self.rounding)
+        return self._width(b) / np.hypot(b, self.smoothing)
 
     def carried(self, f: Array, y: Array, to: Loss) -> Array:
         """Return where ``to``, a loss of this kind, has the gradient that this one has at ``f``."""
-        assert isinstance(to, _RoundedSquaredHinge)
+        assert isinstance(to, _SmoothedSquaredHinge)
         return to._reached(self._width(_missing(f, y)), y)
 
     def path(self, f: Array, step: Array, y: Array) -> Path:
@@ -375,11 +376,11 @@ class _RoundedSquaredHinge(SquaredHinge):
         )
 
     def _width(self, b: Array) -> Array:
-        return _less(np.hypot(b, self.rounding), -b, self.rounding)
+        return _less(np.hypot(b, self.smoothing), -b, self.smoothing)
 
     def _reached(self, w: Array, y: Array) -> Array:
         """Return the prediction at which w is reached."""
-        b = 0.5 * (w - self.rounding**2 / w)
+        b = 0.5 * (w - self.smoothing**2 / w)
         return (2.0 * y - 1.0) * (1.0 - b)
 
 

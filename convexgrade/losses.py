@@ -16,8 +16,8 @@ function            meaning                                           used by
 
 and from ``baseline``, the constant prediction of least weighted loss, where a chain starts. A loss that
 is half a squared norm says so (``quadratic``): the grades of its chains obey an energy identity. One
-with kinks says so as well (``kinked``), and solvers approach it through losses whose kinks are rounded
-off (``eased``), along paths on which their gradients change evenly (`kinks`).
+with kinks says so as well (``kinked``), and solvers approach it through losses whose kinks are
+smoothed (``smoothed``), along paths on which their gradients change evenly (`kinks`).
 """
 
 from __future__ import annotations
@@ -134,11 +134,11 @@ class Loss(Protocol):
     def baseline(self, y: Array, weights: Array) -> Array:
         """Return the constant prediction of least weighted loss, shape (n_outputs,)."""
 
-    def eased(self, rounding: float) -> Loss:
-        """Return a loss near this one whose kinks are rounded off within ``rounding``."""
+    def smoothed(self, smoothing: float) -> Loss:
+        """Return a loss near this one whose kinks are smoothed within ``smoothing``."""
 
     def carried(self, f: Array, y: Array, to: Loss) -> Array:
-        """Return where ``to``, this loss eased to another degree, has the gradient of this at ``f``."""
+        """Return where ``to``, this loss smoothed by more or less, has the gradient of this at ``f``."""
 
     def path(self, f: Array, step: Array, y: Array) -> Path:
         """Return the predictions from ``f`` on along a Newton step."""
@@ -182,13 +182,13 @@ class MeanLoss(NamedTuple):
         slope = np.linalg.norm(self.loss.gradient(f, self.y), axis=1)
         return self(f) / max(float(self.weights @ slope), 1e-300)
 
-    def eased(self, rounding: float) -> MeanLoss:
-        """Return the mean of the loss with its kinks rounded off within ``rounding``."""
-        return self._replace(loss=self.loss.eased(rounding))
+    def smoothed(self, smoothing: float) -> MeanLoss:
+        """Return the mean of the loss with its kinks smoothed within ``smoothing``."""
+        return self._replace(loss=self.loss.smoothed(smoothing))
 
 
 class Straight:
-    """Losses whose predictions stay where they are as a loss is eased, and move on straight lines."""
+    """Losses whose predictions stay where they are as a loss is smoothed, and move on straight lines."""
 
     def carried(self, f: Array, y: Array, to: Loss) -> Array:
         """Return ``f``."""
@@ -205,7 +205,7 @@ class Smooth(Straight):
     kinked = False
     coupled = False
 
-    def eased(self, rounding: float) -> Self:
+    def smoothed(self, smoothing: float) -> Self:
         """Return the loss itself."""
         return self
 

@@ -171,9 +171,9 @@ class Program:
         """Return how far, typically, a prediction is from where its loss is least."""
         return self.F.distance(prediction)
 
-    def eased(self, share: float) -> Program:
-        """Return the program with kinks of the loss rounded off within a share of `distance`."""
-        return replace(self, loss=self.loss.eased(share * self.distance(self.offset)))
+    def smoothed(self, share: float) -> Program:
+        """Return the program with kinks of the loss smoothed within a share of `distance`."""
+        return replace(self, loss=self.loss.smoothed(share * self.distance(self.offset)))
 
     def penalty(self, blocks: Array) -> float:
         """Return alpha sum_g ||v_g||."""

@@ -34,7 +34,7 @@ _LOOK = 25  # steps after which a descent may end, or go on without withered neu
 _SHED = 0.25  # share of withered neurons without which a descent goes on
 _TILE = 1 << 18  # numbers of rows times neurons that are worked on at a time: a megabyte
 _AT_A_TIME = 1 << 20  # numbers of rows times gates that are priced at a time
-_ROUNDED = 0.1  # distance within which a descent rounds off kinks, relative to that of the offset
+_SMOOTHED = 0.1  # distance within which a descent smooths kinks, relative to that of the offset
 _ALIKE = 0.9995  # cosine from which two neurons count as one
 _WITHERED = 1e-3  # norm of a neuron, relative to the largest, below which a descent gives it up
 
@@ -223,7 +223,7 @@ def descend(
     max_iter: int,
     settled: float = 0.0,
 ) -> tuple[Neurons, Array]:
-    """Descend on the balanced network with limited-memory BFGS, kinks of the loss rounded off.
+    """Descend on the balanced network with limited-memory BFGS, kinks of the loss smoothed.
 
     Where a share of the neurons has withered it goes on without them: what is left costs less. It
     ends after ``max_iter`` steps, where one of them gains next to nothing, or where `_LOOK` of them
@@ -231,7 +231,7 @@ def descend(
 
     Returns the neurons that have not withered, and the coefficients of the unpenalised columns.
     """
-    objective = _Balanced.of(program.eased(_ROUNDED), start.output)
+    objective = _Balanced.of(program.smoothed(_SMOOTHED), start.output)
     point = Iterate.of(objective, objective.join(start, unpenalised))
     pairs, last = Pairs(point.x.size, _MEMORY), np.inf
     least = _STALLED * program.loss_before

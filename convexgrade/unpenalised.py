@@ -18,9 +18,9 @@ _STEPS = 60  # steps of Newton's method, at most
 _DEPENDENT = 1e-6  # share of a column that others leave, below which Newton steps do not see it
 _FAR = 3.0  # size of responses, in units of the targets, that is larger than need be
 _FLAT = 1e-12  # rise of the loss, relative, that is none
-_FLAT_EASED = 1e-7  # the same while kinks are rounded off
-_FINER = 0.3  # factor of the rounding of kinks from solve to solve
-_EASED = 60  # such solves, at most
+_FLAT_SMOOTHED = 1e-7  # the same while kinks are smoothed
+_FINER = 0.3  # factor of the smoothing of kinks from solve to solve
+_SMOOTHINGS = 60  # such solves, at most
 _AS_IT_IS = 1e-5  # difference that rounding makes to gradients, over the largest, that is none
 
 
@@ -28,7 +28,7 @@ def fit_unpenalised(mean_loss: MeanLoss, Z: Array, offset: Array) -> Array:
     """Minimise the mean loss at ``offset + Z c`` over c, shape (q, n_outputs), by Newton's method.
 
     The result is stationary to rounding where a minimiser exists. On separable classes, where none
-    does, it is the point at which the loss stopped falling. A loss with kinks is rounded off, less and
+    does, it is the point at which the loss stopped falling. A loss with kinks is smoothed, less and
     less.
     """
     c = np.zeros((Z.shape[1], offset.shape[1]))
@@ -38,12 +38,12 @@ def fit_unpenalised(mean_loss: MeanLoss, Z: Array, offset: Array) -> Array:
     if before == 0.0:  # losses are never negative
         return c
     if mean_loss.loss.kinked:
-        for rounding in mean_loss.distance(offset) * _FINER ** np.arange(_EASED):
-            eased = mean_loss.eased(rounding)
-            c = _descended(eased, Z, offset, c)
+        for smoothing in mean_loss.distance(offset) * _FINER ** np.arange(_SMOOTHINGS):
+            smoothed = mean_loss.smoothed(smoothing)
+            c = _descended(smoothed, Z, offset, c)
             f = offset + Z @ c
-            q, q_eased = (each.loss.gradient(f, each.y) for each in (mean_loss, eased))
-            if np.abs(q_eased - q).max() <= _AS_IT_IS * np.abs(q).max():
+            q, q_smoothed = (each.loss.gradient(f, each.y) for each in (mean_loss, smoothed))
+            if np.abs(q_smoothed - q).max() <= _AS_IT_IS * np.abs(q).max():
                 break
     c = _descended(mean_loss, Z, offset, c)
     return c if mean_loss.loss.quadratic else shortened(mean_loss, Z, offset, c, before)
@@ -54,9 +54,9 @@ def shortened(mean_loss: MeanLoss, Z: Array, offset: Array, c: Array, before: fl
 
     That is, next to the loss ``before`` the grade: without a linear term, neurons that cancel with it
     can have any loss. Hinges are flat beyond their kinks. Where there is no row of a class, they have
-    many minimisers and rounded-off ones have none: c is then as far out as the tails of these have led.
+    many minimisers and smoothed ones have none: c is then as far out as the tails of these have led.
     """
-    flat = _FLAT_EASED if mean_loss.loss.kinked else _FLAT
+    flat = _FLAT_SMOOTHED if mean_loss.loss.kinked else _FLAT
     enough = mean_loss(offset + Z @ c) + flat * before
     for output in range(c.shape[1]):
         half = np.where(np.arange(c.shape[1]) == output, 0.5, 1.0)

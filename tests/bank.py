@@ -89,18 +89,18 @@ def _one_row_of_other_losses(cones):
         value = float(loss.value(np.array([[f]]), np.array([[y]]))[0]) + 0.2 * f
         return Problem(f"one row, {name}, cones={cones}", program, value)
 
-    def short(z, rounding):  # z = r / sqrt(r^2 + rounding^2)
-        return rounding * z / np.sqrt(1.0 - z**2)
+    def short(z, smoothing):  # z = r / sqrt(r^2 + smoothing^2)
+        return smoothing * z / np.sqrt(1.0 - z**2)
 
-    rounding = AbsoluteError().rounding
+    smoothing = AbsoluteError().smoothing
     return [
         stated("poisson", 3.0, Poisson(), np.log(3.0 - 0.2)),
         stated("huber", 2.0, Huber(0.5), 2.0 - 0.2 * 0.5),
-        stated("absolute error", 2.0, AbsoluteError(), 2.0 - short(0.2, rounding)),
+        stated("absolute error", 2.0, AbsoluteError(), 2.0 - short(0.2, smoothing)),
         # The gradient is 1 - 2 quantile + z.
-        stated("quantile", 2.0, Quantile(quantile=0.7), 2.0 + short(0.2, rounding)),
+        stated("quantile", 2.0, Quantile(quantile=0.7), 2.0 + short(0.2, smoothing)),
         # And that of the hinge (z - 1) / 2, at r = f - 1.
-        stated("hinge", 1.0, Hinge(), 1.0 + short(0.6, rounding)),
+        stated("hinge", 1.0, Hinge(), 1.0 + short(0.6, smoothing)),
         stated("squared hinge", 1.0, SquaredHinge(), 1.0 - 0.1),
     ]
 

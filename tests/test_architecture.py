@@ -53,7 +53,7 @@ LAYERS = [
     {"working_set"},
     {"cutting", "pointwise", "proposals"},
     {"grade"},
-    {"chain", "estimators.rows"},
+    {"chain", "estimators.rows", "estimators.unwrapped"},
     {"multigrade", "estimators.targets", "readouts", "backpropagation"},
     {"descent", "selection", "estimators.base"},
     {"correction"},

@@ -217,6 +217,8 @@ def test_parameters_that_are_not_allowed(name, value):
 
 
 def test_a_modulus_of_another_type_is_refused():
+    with pytest.raises(TypeError, match="takes a function of points in the unit cube"):
+        ConstructiveMultigrade().fit([[0.5]], [1.0])
     with pytest.raises(TypeError, match="modulus='big' must be a Lipschitz constant"):
         ConstructiveMultigrade(modulus="big").fit(wave, 1)
 

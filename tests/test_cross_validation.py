@@ -131,6 +131,8 @@ def test_the_table_holds_the_validation_losses_of_chains_fitted_on_the_folds(est
         # The coding of regression targets differs by the standardisation of the fold: a per cent.
         measured = -model.cv_results_[f"split{k}_test_score"]
         np.testing.assert_allclose(measured, expected, rtol=0.2)
+    held_out = -model.cv_results_["mean_test_score"][: model.n_grades_]
+    np.testing.assert_allclose(model.validation_loss_, held_out, rtol=1e-12)
 
 
 @pytest.mark.parametrize("estimator", CROSS_VALIDATED)

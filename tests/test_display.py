@@ -151,11 +151,14 @@ def test_searches_show_their_best_chain(ax):
 def test_a_model_of_a_function_has_no_errors_to_display():
     model = ConstructiveMultigrade(n_stages=1).fit(lambda X: X[:, 0], 1)
     with pytest.raises(
-        TypeError, match="ConstructiveMultigrade is no chain that was fitted to data"
+        TypeError,
+        match="ConstructiveMultigrade has no grades to show one after the other",
     ):
         GradesDisplay.from_estimator(model, [[0.5]], [0.5])
 
 
 def test_an_estimator_without_stages_is_refused():
-    with pytest.raises(TypeError, match="ConvexReLURegressor is no chain"):
+    with pytest.raises(
+        TypeError, match=r"ConvexReLURegressor has no grades to show .* a fitted chain"
+    ):
         GradesDisplay.from_estimator(ConvexReLURegressor(), X, Y)

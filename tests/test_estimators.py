@@ -203,9 +203,26 @@ def test_weights_of_any_size_are_weights(weight):
     np.testing.assert_allclose(model.predict(X), plain.predict(X), rtol=1e-6, atol=1e-9)
 
 
+def test_certify_finds_the_chain_in_a_pipeline_and_in_a_search():
+    X, y = make_data()
+    pipeline = make_pipeline(StandardScaler(), small(ConvexReLURegressor, patterns="sampled"))
+    search = GridSearchCV(pipeline, {"convexreluregressor__alpha": [0.05]}, cv=2).fit(X, y)
+    fitted = search.best_estimator_
+    expected = fitted[-1].certificates_[0].primal
+    alone = make_pipeline(fitted[-1]), fitted[:-1].transform(X)
+    for estimator, rows in ((search, X), (fitted, X), alone):
+        (found,) = certify(estimator, rows, y)
+        assert found.primal == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(TypeError, match="that ends in one; got Ridge"):
+        certify(make_pipeline(StandardScaler(), Ridge()).fit(X, y), X, y)
+
+
 def test_certify_needs_a_fitted_estimator_of_this_package():
     X, y = make_data()
-    with pytest.raises(TypeError, match="convexgrade estimator; got Ridge"):
+    with pytest.raises(
+        TypeError,
+        match="Pipeline or search that ends in one; got Ridge",
+    ):
         certify(Ridge().fit(X, y), X, y)
     with pytest.raises(NotFittedError):
         certify(ConvexReLURegressor(), X, y)

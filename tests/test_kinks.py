@@ -1,4 +1,4 @@
-"""Losses with kinks: rounding, paths along which gradients move evenly, and solves against CLARABEL."""
+"""Losses with kinks: smoothing, paths along which gradients move evenly, and solves against CLARABEL."""
 
 from dataclasses import replace
 
@@ -16,8 +16,8 @@ ROUNDED = {
     "absolute_error": AbsoluteError(0.02),
     "quantile": Quantile(0.02, quantile=0.9),
     "hinge": Hinge(0.02),
-    "huber": Huber(0.5).eased(0.02),
-    "squared_hinge": SquaredHinge().eased(0.02),
+    "huber": Huber(0.5).smoothed(0.02),
+    "squared_hinge": SquaredHinge().smoothed(0.02),
 }
 EXACT = {
     "absolute_error": lambda f, y: np.abs(f - y),
@@ -44,7 +44,7 @@ def predictions(n=200):
 
 
 @pytest.mark.parametrize("name", ROUNDED)
-def test_rounding_changes_a_loss_by_no_more_than_it_says(name):
+def test_smoothing_changes_a_loss_by_no_more_than_it_says(name):
     f, y = predictions()
     difference = ROUNDED[name].value(f, y) - EXACT[name](f, y)[:, 0]
     difference -= difference[np.abs(f - y)[:, 0].argmax()] if name == "huber" else 0.0
@@ -98,9 +98,9 @@ def test_a_path_goes_most_of_the_way_to_a_bound_and_no_further(name):
 
 
 @pytest.mark.parametrize("name", ROUNDED)
-def test_a_gradient_is_carried_to_another_rounding(name):
+def test_a_gradient_is_carried_to_another_smoothing(name):
     loss, (f, y) = ROUNDED[name], predictions()
-    finer = replace(loss, rounding=0.005)
+    finer = replace(loss, smoothing=0.005)
     there = loss.carried(f, y, finer)
     np.testing.assert_allclose(finer.gradient(there, y), loss.gradient(f, y), atol=1e-12)
     np.testing.assert_allclose(finer.carried(there, y, loss), f, rtol=1e-6)

@@ -13,12 +13,12 @@ REAL = {
     "absolute_error": AbsoluteError(0.05),
     "quantile": Quantile(0.05, quantile=0.8),
     "huber": Huber(0.7),
-    "rounded huber": Huber(0.7).eased(0.1),
+    "smoothed huber": Huber(0.7).smoothed(0.1),
 }
 MARGINS = {
     "hinge": Hinge(0.05),
     "squared_hinge": SquaredHinge(),
-    "rounded squared hinge": SquaredHinge().eased(0.1),
+    "smoothed squared hinge": SquaredHinge().smoothed(0.1),
 }
 
 
@@ -131,7 +131,7 @@ def test_large_predictions_stay_finite(name):
 def test_a_rounded_huber_loss_has_all_digits_far_out():
     """There it is the mean of sqrt(t^2 + rounding^2) over a width that hardly matters."""
     r = np.array([[1.0], [1e2], [1e4]])
-    value = Huber(1e-4).eased(1e-3).value(r, np.zeros_like(r))
+    value = Huber(1e-4).smoothed(1e-3).value(r, np.zeros_like(r))
     np.testing.assert_allclose(value, np.hypot(r[:, 0], 1e-3), rtol=1e-14)
 
 

@@ -111,11 +111,12 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             Targets.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a weight of 2 is the row twice, 0 leaves it out. For how many rows
-            there are, ``alpha="auto"`` takes their effective number ``sum(w)**2 / sum(w**2)``. From half
-            as many more rows than distinct ones on, copies of a row count, and are held out, as one;
-            not in tables of few values, where rows recur: at least four for each distinct one, in
-            numbers without a common divisor or of at most 30 distinct ones. (It is rows that are told
-            so, not weights: of such a table written once with its counts, copies count as one.)
+            there are, ``alpha="auto"`` takes their effective number ``sum(w)**2 / sum(w**2)``. If there
+            are at least 1.5 times as many rows as distinct ones, equal rows are taken for copies: they
+            count, and are held out, as one. But not in a table of few values, where rows recur by
+            themselves: on average four times or more, in numbers without a common divisor, or of at
+            most 30 distinct rows. (Of such a table written once with its counts as weights, copies
+            count as one.)
 
         Returns
         -------

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
 
 from convexgrade.certificate import Certificate
 from convexgrade.estimators.base import BaseChain
+from convexgrade.estimators.unwrapped import unwrapped
 
 
 def certify(
-    estimator: BaseChain,
+    estimator: BaseEstimator,
     X: ArrayLike,
     y: ArrayLike,
     sample_weight: ArrayLike | None = None,
@@ -24,10 +26,11 @@ def certify(
 
     Parameters
     ----------
-    estimator : estimator
-        A fitted estimator of this package.
+    estimator : estimator, Pipeline or search
+        A fitted estimator of this package, or a fitted pipeline that ends in one; or a fitted search,
+        such as `sklearn.model_selection.GridSearchCV`, whose ``best_estimator_`` is one of these.
     X : array-like of shape (n_samples, n_features)
-        Rows.
+        Rows, as the pipeline or search reads them.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         Targets.
     sample_weight : array-like of shape (n_samples,), default=None
@@ -42,7 +45,7 @@ def certify(
     Raises
     ------
     TypeError
-        If ``estimator`` is not one of this package's.
+        If ``estimator`` neither is nor ends in one of this package's.
     sklearn.exceptions.NotFittedError
         If it is not fitted.
     ValueError
@@ -58,8 +61,10 @@ def certify(
     >>> [bool(c.gap >= -1e-12 and c.relative_gap < 1e-4) for c in certify(model, X, np.cos(X[:, 0]))]
     [True, True]
     """
-    if not isinstance(estimator, BaseChain):
+    chain, X = unwrapped(estimator, X)
+    if not isinstance(chain, BaseChain):
         raise TypeError(
-            f"certify needs a fitted convexgrade estimator; got {type(estimator).__name__}."
+            f"certify needs a fitted convexgrade estimator, or a fitted Pipeline or search that ends in "
+            f"one; got {type(chain).__name__}."
         )
-    return estimator._certify(X, y, sample_weight)
+    return chain._certify(X, y, sample_weight)

@@ -165,9 +165,11 @@ class CrossValidated(DeepChain):
 
     def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> Iterator[None]:
         yield from super()._grow(given, plan, continues)
-        if self.n_grades_ == plan.n_grades:
-            verdict = self._selection.chosen.verdict  # why the folds went no deeper
-            self._progress = replace(self._progress, verdict=verdict)
+        progress, chosen = self._progress, self._selection.chosen
+        # Where all its grades were fitted, why the folds went no deeper.
+        verdict = chosen.verdict if self.n_grades_ == plan.n_grades else progress.verdict
+        held_out = chosen.losses[: self.n_grades_]
+        self._progress = replace(progress, verdict=verdict, validation_loss=held_out)
 
     def _selected(
         self, folds: list[Fold], plan: ChainPlan, alphas: Alphas, reading: Reading

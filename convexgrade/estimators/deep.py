@@ -102,6 +102,12 @@ class DeepChain(BaseChain):
         check_is_fitted(self)
         return np.array(self._progress.objective_path)
 
+    @property
+    def validation_loss_(self) -> Array:
+        """Mean loss of the rows held out after each grade; empty if there were none."""
+        check_is_fitted(self)
+        return np.array(self._progress.validation_loss)
+
     def _corrected(self, progress: Progress, data: Data, method: str, limits: Limits) -> Progress:
         loss, reporter = self._coding.loss, self._reporter(level=2)
         return correct_progress(progress, data, loss, self._seed, method, limits, reporter)
@@ -173,12 +179,6 @@ class ManyGrades(DeepChain):
     def alpha_(self) -> float:
         """Penalty of the first grade."""
         return self.grades_[0].alpha
-
-    @property
-    def validation_loss_(self) -> Array:
-        """Mean validation loss after each grade; empty if no rows were held out."""
-        check_is_fitted(self)
-        return np.array(self._progress.validation_loss)
 
     def _plan(self, first_network: Network | None = None) -> ChainPlan:
         return replace(super()._plan(first_network), first_bias=bool(self.first_bias))

@@ -24,8 +24,9 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
 
     Goes along one decreasing path of alpha. At each, the chains of all folds grow together, grade by
     grade, until their mean validation loss rises by more than its noise; the first grade of each starts
-    from its neurons at the alpha before. The chain with the best alpha and depth is then fitted to all
-    rows. Far cheaper than a grid search, which fits a chain of every depth from nothing.
+    from its neurons at the alpha before. The alpha whose chains reached the least loss is then fitted to
+    all rows, as deep as its folds grew. Far cheaper than a grid search, which fits a chain of every
+    depth from nothing.
 
     Parameters
     ----------
@@ -131,6 +132,9 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         Least and greatest prediction of each output (see ``extrapolation``).
     train_loss_ : ndarray of shape (``n_grades_``,)
         Mean training loss after each grade.
+    validation_loss_ : ndarray of shape (``n_grades_``,)
+        Mean loss of the rows held out after each grade, over the folds at ``alpha_``; empty after
+        `correct`.
     energy_ : list of Energy
         For each grade, where the squared error before it went.
     objective_path_ : ndarray
@@ -232,8 +236,9 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
 
     Goes along one decreasing path of alpha. At each, the chains of all folds grow together, grade by
     grade, until their mean validation loss rises by more than its noise; the first grade of each starts
-    from its neurons at the alpha before. The chain with the best alpha and depth is then fitted to all
-    rows. Far cheaper than a grid search, which fits a chain of every depth from nothing.
+    from its neurons at the alpha before. The alpha whose chains reached the least loss is then fitted to
+    all rows, as deep as its folds grew. Far cheaper than a grid search, which fits a chain of every
+    depth from nothing.
 
     Parameters
     ----------
@@ -330,6 +335,9 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         Explicit weights in the units of the data.
     train_loss_ : ndarray of shape (``n_grades_``,)
         Mean training loss after each grade.
+    validation_loss_ : ndarray of shape (``n_grades_``,)
+        Mean loss of the rows held out after each grade, over the folds at ``alpha_``; empty after
+        `correct`.
     classes_ : ndarray of shape (n_classes,)
         Class labels.
     objective_path_ : ndarray

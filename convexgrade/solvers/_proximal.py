@@ -7,7 +7,7 @@ of the step, and piecewise smooth: Newton's method with a line search on that fu
 active groups only, and of these only the directions along the face of K_g on which p_g lies: as many
 as the optimum has degrees of freedom, however many groups and constraints the program has.
 
-A loss with kinks is rounded off while its step is solved, the less the longer steps are, and the line
+A loss with kinks is smoothed while its step is solved, the less the longer steps are, and the line
 of the search is one of its gradient (`kinks`).
 """
 
@@ -53,7 +53,7 @@ class PaceLimits:
     patience: int  # proximal steps without a smaller gap after which the method gives up
 
 
-# Where kinks are rounded off, Newton steps lead less far. So a proximal step takes more of them, the
+# Where kinks are smoothed, Newton steps lead less far. So a proximal step takes more of them, the
 # next one is not so much longer, and the gap may wait longer for its fall.
 _SMOOTH = PaceLimits(growth=6.0, easy=8, least=0, most=25, patience=8)
 _KINKED = PaceLimits(growth=3.0, easy=30, least=1, most=150, patience=16)
@@ -74,12 +74,12 @@ class Point(NamedTuple):
 class Pace(NamedTuple):
     """How far proximal steps go: sigma, and tau (q,) for the unpenalised columns.
 
-    And within which distance kinks of the loss are rounded off.
+    And within which distance kinks of the loss are smoothed.
     """
 
     sigma: float
     tau: Array
-    rounding: float
+    smoothing: float
 
     def after(self, taken: int, point: Point, alpha: float, limits: PaceLimits) -> Pace:
         """Return the next pace: longer after a step that was easy, shorter after one that was not."""
@@ -87,11 +87,11 @@ class Pace(NamedTuple):
             growth = limits.growth
         else:
             growth = 1.0 if taken < limits.most else 1.0 / limits.growth
-        rounding = self.rounding / growth
+        smoothing = self.smoothing / growth
         largest = float(np.linalg.norm(point.v, axis=1).max(initial=0.0))
         if growth * self.sigma * alpha > _ROUNDED * largest > 0.0:
             growth = min(growth, 1.0)
-        return Pace(growth * self.sigma, growth * self.tau, rounding)
+        return Pace(growth * self.sigma, growth * self.tau, smoothing)
 
 
 class State(NamedTuple):

@@ -45,9 +45,9 @@ def _rounded(loss: Any, f: cp.Expression, y: Array) -> cp.Expression:
     at, mid, half = loss.kink(y)
     mid = np.broadcast_to(mid, y.shape)
     r = f - at
-    apart = cp.vstack([cp.vec(r, order="C"), np.full(y.size, loss.rounding)])
+    apart = cp.vstack([cp.vec(r, order="C"), np.full(y.size, loss.smoothing)])
     size = cp.reshape(cp.norm(apart, 2, axis=0), y.shape, order="C")
-    least = half * loss.rounding * np.sqrt(1.0 - (mid / half) ** 2)
+    least = half * loss.smoothing * np.sqrt(1.0 - (mid / half) ** 2)
     return cp.multiply(mid, r) + half * size - least
 
 

@@ -67,7 +67,7 @@ class _Iterate:
 
     point: Point
     f: Array  # the prediction to begin with
-    loss: Loss  # the program's, eased as the pace says
+    loss: Loss  # the program's, smoothed as the pace says
     tight: Tight  # of all groups
     working: Index  # groups that the next step sees
     pace: Pace
@@ -94,7 +94,7 @@ class _Problem:
     null_loss: float  # the unit of accuracy
     typical: float  # the same where a loss has no kinks; else outliers count little in it
     distance: float  # of predictions there from where their loss is least
-    curvatures: Array  # of F along the unpenalised columns there, (q,), kinks rounded off as widely
+    curvatures: Array  # of F along the unpenalised columns there, (q,), kinks smoothed as widely
 
     @classmethod
     def of(cls, program: Program) -> _Problem:
@@ -107,7 +107,7 @@ class _Problem:
             typical, distance = max(robust, _RARE * null_loss), robust / max(slope, 1e-300)
         else:
             typical, distance = null_loss, p.distance(f)
-        bends = p.loss.eased(distance).hessian(f, p.y).traces
+        bends = p.loss.smoothed(distance).hessian(f, p.y).traces
         curvatures = (p.Z**2).T @ (p.weights * bends) / p.n_outputs
         return cls(
             program=p,
@@ -145,13 +145,13 @@ class _Problem:
         gap = min(pricing.gap, start.gap if start else np.inf)
         pace = self.first_pace(point, gap, pricing.prices)
         working = self.working(pricing.prices, active)
-        return _Iterate(point, f, p.loss.eased(pace.rounding), pricing.tight, working, pace)
+        return _Iterate(point, f, p.loss.smoothed(pace.smoothing), pricing.tight, working, pace)
 
     def following(self, last: _Iterate, moved: _Moved, pricing: _Pricing) -> _Iterate:
-        """Return what the next step begins with: its pace, working set, and eased loss."""
+        """Return what the next step begins with: its pace, working set, and smoothed loss."""
         p = self.program
         pace = last.pace.after(moved.taken, moved.point, p.alpha, self.limits)
-        loss = p.loss.eased(pace.rounding)
+        loss = p.loss.smoothed(pace.smoothing)
         f = last.loss.carried(moved.f, p.y, loss)
         working = self.working(pricing.prices, moved.active)
         return _Iterate(moved.point, f, loss, pricing.tight, working, pace)
