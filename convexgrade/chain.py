@@ -13,28 +13,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.certificate import Certificate
+from convexgrade.deep_network import HIDDEN_AND_INPUTS, DeepNetwork, Handover
 from convexgrade.energy import Energy, measure
 from convexgrade.grade import Grade, Settings, certify_grade, state_program
 from convexgrade.losses import Hessian, Loss, MeanLoss
-from convexgrade.network import (
-    HIDDEN_AND_INPUTS,
-    UNLIMITED,
-    DeepNetwork,
-    Handover,
-    Network,
-    Scaling,
-    Span,
-    combining,
-    read_unscaled,
-    scale_output,
-)
+from convexgrade.network import Network, scale_output
 from convexgrade.pieces import chunks
 from convexgrade.program import Program
+from convexgrade.scaling import Scaling, combining, read_unscaled
 from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
 
 _CHUNK = 1 << 22  # features that are formed at a time, where only the output is asked for
+
+
+class Span(NamedTuple):
+    """Intervals that the outputs of a chain keep to where they predict.
+
+    Attributes
+    ----------
+    low, high : ndarray of shape (n_outputs,) or ()
+        Their ends, infinite where there is none; of shape () if those of all outputs are the same.
+    """
+
+    low: Array
+    high: Array
+
+    @classmethod
+    def around(cls, y: Array, extrapolation: float) -> Span:
+        """Return the ranges of the columns of y (n_samples, n_outputs), wider on either side.
+
+        By so many times their width.
+        """
+        low, high = y.min(axis=0), y.max(axis=0)
+        more = extrapolation * (high - low)
+        return cls(low - more, high + more)
+
+    def joined(self, other: Span) -> Span:
+        """Return the least intervals that hold both."""
+        return Span(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+
+    def apply(self, output: Array) -> Array:
+        """Return the nearest values inside the intervals."""
+        return np.clip(output, self.low, self.high)
+
+
+UNLIMITED = Span(np.array(-np.inf), np.array(np.inf))
 
 
 class Data(NamedTuple):

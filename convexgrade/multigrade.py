@@ -17,13 +17,30 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convexgrade.chain import Chain, Data, GradeInput, Link, energies, state_grade
+from convexgrade.chain import (
+    UNLIMITED,
+    Chain,
+    Data,
+    GradeInput,
+    Link,
+    Span,
+    energies,
+    state_grade,
+)
+from convexgrade.deep_network import Handover
 from convexgrade.energy import Energy
 from convexgrade.grade import Report, Settings, fit_grade, null_price
 from convexgrade.losses import Loss
-from convexgrade.network import UNLIMITED, Handover, Network, Scaling, Span, combining
+from convexgrade.network import Network
 from convexgrade.program import Program
-from convexgrade.scaling import scaling_between, standard_scaling, whitened, within_row_space
+from convexgrade.scaling import (
+    Scaling,
+    combining,
+    scaling_between,
+    standard_scaling,
+    whitened,
+    within_row_space,
+)
 from convexgrade.solution import Status
 
 _LEAST_ALPHA = 1e-100  # of smaller ones, the square of the reciprocal may be no number

@@ -7,22 +7,16 @@ is to predicting with it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.pieces import chunks
-from convexgrade.reading import AS_IT_IS, Reading
-from convexgrade.wording import counted, counted_each
+from convexgrade.wording import counted
 
 Array = NDArray[np.float64]
 
-_FARTHEST = 1e100  # scales from its center at which a value still leaves room for sums of products
-_LARGEST = 0.25 * float(np.finfo(np.float64).max)  # of two such values, the difference is a number
-_NEARER = 1e-150  # share of the distance at which a row is read that is too far out for sums of it
 _CHUNK = 1 << 18  # hidden features that are formed at a time, where only the output is asked for
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, repr=False)
@@ -172,101 +166,6 @@ def from_blocks(
     )
 
 
-@dataclass(frozen=True)
-class Scaling:
-    """An affine change of columns, ``((features - center) / scale) @ mix``.
-
-    Attributes
-    ----------
-    center, scale : ndarray of shape (n_features,)
-        ``center`` finite, ``scale`` positive: infinite for columns that are to be 0.
-    mix : ndarray of shape (n_features, n_columns) or None
-        Combinations of the scaled columns; None keeps them as they are.
-    """
-
-    center: Array
-    scale: Array
-    mix: Array | None = None
-
-    def apply(self, features: Array) -> Array:
-        """Return the scaled columns."""
-        scaled = (features - self.center) / self.scale
-        return scaled if self.mix is None else scaled @ self.mix
-
-    def within_reach(self, features: Array) -> Array:
-        """Return the features with values farther than 1e100 scales from their center at that distance.
-
-        Of larger ones, sums and what later grades make of them need not be numbers. Columns that are to
-        be 0 are at their center.
-        """
-        with np.errstate(over="ignore"):
-            reach = _FARTHEST * np.where(np.isinf(self.scale), 0.0, self.scale)
-        return np.clip(features, self.center - reach, self.center + reach)
-
-
-class Span(NamedTuple):
-    """Intervals that the outputs of a chain keep to where they predict.
-
-    Attributes
-    ----------
-    low, high : ndarray of shape (n_outputs,) or ()
-        Their ends, infinite where there is none; of shape () if those of all outputs are the same.
-    """
-
-    low: Array
-    high: Array
-
-    @classmethod
-    def around(cls, y: Array, extrapolation: float) -> Span:
-        """Return the ranges of the columns of y (n_samples, n_outputs), wider on either side.
-
-        By so many times their width.
-        """
-        low, high = y.min(axis=0), y.max(axis=0)
-        more = extrapolation * (high - low)
-        return cls(low - more, high + more)
-
-    def joined(self, other: Span) -> Span:
-        """Return the least intervals that hold both."""
-        return Span(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
-
-    def apply(self, output: Array) -> Array:
-        """Return the nearest values inside the intervals."""
-        return np.clip(output, self.low, self.high)
-
-
-UNLIMITED = Span(np.array(-np.inf), np.array(np.inf))
-
-
-def read_unscaled(network: Network, scaling: Scaling) -> Network:
-    """Return the network that gives on unscaled features what ``network`` gives on scaled ones."""
-
-    def coef(a: Array) -> Array:
-        return (a if scaling.mix is None else scaling.mix @ a) / scaling.scale[:, None]
-
-    def intercept(b: Array, a: Array) -> Array:
-        return b - scaling.center @ coef(a)
-
-    gate_coef, gate_intercept = network.gate_coef, network.gate_intercept
-    if gate_coef is not None and gate_intercept is not None:
-        gate_intercept = intercept(gate_intercept, gate_coef)
-        gate_coef = coef(gate_coef)
-    return Network(
-        hidden_coef=coef(network.hidden_coef),
-        hidden_intercept=intercept(network.hidden_intercept, network.hidden_coef),
-        output_coef=network.output_coef,
-        linear_coef=coef(network.linear_coef),
-        intercept=intercept(network.intercept, network.linear_coef),
-        gate_coef=gate_coef,
-        gate_intercept=gate_intercept,
-    )
-
-
-def combining(network: Network, mix: Array) -> Network:
-    """Return the network that reads columns of which ``network`` reads the combinations ``mix``."""
-    return read_unscaled(network, Scaling(np.zeros(len(mix)), np.ones(len(mix)), mix))
-
-
 def scale_output(network: Network, scale: Array) -> Network:
     """Return the network with each output multiplied by ``scale`` (k,)."""
     return replace(
@@ -275,142 +174,3 @@ def scale_output(network: Network, scale: Array) -> Network:
         linear_coef=network.linear_coef * scale,
         intercept=network.intercept * scale,
     )
-
-
-@dataclass(frozen=True)
-class Handover:
-    """What a grade hands on to the next one: its hidden features, the output so far, the inputs.
-
-    Attributes
-    ----------
-    passthrough : {"hidden", "output", "both"}
-        Whether the hidden features of the grade, the output of the chain so far, or both.
-    keep_inputs : bool
-        Whether X follows them.
-    """
-
-    passthrough: str = "hidden"
-    keep_inputs: bool = True
-
-    @property
-    def hands_hidden(self) -> bool:
-        """Whether hidden features are among what is handed on; they come first."""
-        return self.passthrough != "output"
-
-    @property
-    def hands_output(self) -> bool:
-        """Whether the output so far is; it comes after the hidden features."""
-        return self.passthrough != "hidden"
-
-    def features(self, hidden: Array, output: Array, X: Array) -> Array:
-        """Return what the next grade reads, unscaled: hidden features, output, X, as far as kept."""
-        return np.hstack(self._kept(hidden, output, X))
-
-    def width(self, n_neurons: int, n_outputs: int, n_inputs: int) -> int:
-        """Return the number of columns that the next grade reads."""
-        return sum(self._kept(n_neurons, n_outputs, n_inputs))
-
-    def _kept(self, hidden: T, output: T, X: T) -> list[T]:
-        kept = (self.hands_hidden, self.hands_output, self.keep_inputs)
-        return [part for part, keep in zip((hidden, output, X), kept, strict=True) if keep]
-
-
-HIDDEN_AND_INPUTS = Handover()
-
-
-def read_far(reading: Reading, X: Array) -> Array:
-    """Return the rows of X as they are read, however far out."""
-    if not reading.changes:
-        return X
-    # So that distances are numbers in that unit.
-    reach = _LARGEST * np.minimum(1.0, reading.tails.unit)
-    return reading.apply(np.clip(X, -reach, reach))
-
-
-@dataclass(frozen=True, repr=False)
-class DeepNetwork:
-    """A chain of grades as explicit weights in the units of the data.
-
-    Grade 1 reads X by way of ``reading``: heavy-tailed columns drawn in, and distances from the means
-    behind them where these are read. Each later grade reads what ``handover`` says, by default the
-    hidden features of the one before it, followed by what grade 1 reads. The output is ``baseline``
-    plus the outputs of all grades: predictions for a regressor, and their logarithms for
-    ``loss="poisson"``; for a classifier log-odds, and margins for hinge losses.
-
-    Attributes
-    ----------
-    baseline : ndarray of shape (k,)
-        Output of the empty chain.
-    grades : tuple of Network
-        One network a grade; without any, the output is ``baseline``.
-    handover : Handover
-        What each grade hands on to the next.
-    reading : Reading
-        How the columns of X are read.
-
-    Examples
-    --------
-    Predicting with numpy alone:
-
-    >>> import numpy as np
-    >>> from convexgrade import MultigradeRegressor
-    >>> X = np.linspace(-1, 1, 40).reshape(-1, 1)
-    >>> model = MultigradeRegressor(n_grades=2, random_state=0).fit(X, np.abs(X[:, 0]))
-    >>> inputs = model.network_.reading.apply(X)  # X itself, but for heavy tails and distances
-    >>> features, output = inputs, model.network_.baseline
-    >>> for net in model.network_.grades:
-    ...     hidden = np.maximum(features @ net.hidden_coef + net.hidden_intercept, 0)
-    ...     output = output + hidden @ net.output_coef + features @ net.linear_coef + net.intercept
-    ...     features = np.hstack([hidden, inputs])
-    >>> np.allclose(output[:, 0], model.predict(X))
-    True
-    """
-
-    baseline: Array
-    grades: tuple[Network, ...]
-    handover: Handover = HIDDEN_AND_INPUTS
-    reading: Reading = AS_IT_IS
-
-    def __repr__(self) -> str:
-        neurons = [network.n_neurons for network in self.grades]
-        width = f", {counted_each(neurons, 'neuron')}" if neurons else ""
-        return f"DeepNetwork({counted(len(neurons), 'grade')}{width})"
-
-    def forward(self, X: Array) -> Array:
-        """Return the output on the rows of X, shape (n_samples, k).
-
-        A row so far out that its output is no number is read on the way there, at 1e-150 of the
-        distance.
-
-        Raises
-        ------
-        ValueError
-            If X is no table of as many columns as the chain was fitted to; without grades, no table.
-        """
-        X = np.asarray(X, dtype=np.float64)
-        if not self.grades:
-            return self._baseline_only(X)
-        width = len(self.grades[0].hidden_coef) - self.reading.distances.column.size
-        if X.ndim != 2 or X.shape[1] != width:
-            raise ValueError(f"X must have shape (n_samples, {width}); got {X.shape}.")
-        with np.errstate(over="ignore", invalid="ignore"):
-            X = read_far(self.reading, X)
-            output = self._output(X)
-            far = ~np.isfinite(output).all(axis=1)
-            if far.any():
-                output[far] = self._output(_NEARER * X[far])
-        return output
-
-    def _baseline_only(self, X: Array) -> Array:
-        """Return the output of the empty chain, which tells nothing of the columns of X."""
-        if X.ndim != 2:
-            raise ValueError(f"X must have shape (n_samples, n_features); got {X.shape}.")
-        return np.tile(self.baseline, (len(X), 1))
-
-    def _output(self, X: Array) -> Array:
-        features, output = X, np.broadcast_to(self.baseline, (len(X), self.baseline.size))
-        for network in self.grades:
-            hidden = network.hidden(features)
-            output = output + network.read(hidden, features)
-            features = self.handover.features(hidden, output, X)
-        return output

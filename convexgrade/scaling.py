@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convexgrade.network import Handover, Scaling
+from convexgrade.deep_network import Handover
+from convexgrade.network import Network
 
 Array = NDArray[np.float64]
 
+_FARTHEST = 1e100  # scales from its center at which a value still leaves room for sums of products
 _CONSTANT = 1e-14  # spread of a column, relative to its size, that rounding makes
 _SAME = 1e-8  # range of what a grade hands on, relative to its size, that a solver's errors make
 _FAINT = 1e-5  # range of an output, in units of the coded targets, that they make
 _DEPENDENT = 1e-8  # singular value, relative to the largest, of columns that count as dependent
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """An affine change of columns, ``((features - center) / scale) @ mix``.
+
+    Attributes
+    ----------
+    center, scale : ndarray of shape (n_features,)
+        ``center`` finite, ``scale`` positive: infinite for columns that are to be 0.
+    mix : ndarray of shape (n_features, n_columns) or None
+        Combinations of the scaled columns; None keeps them as they are.
+    """
+
+    center: Array
+    scale: Array
+    mix: Array | None = None
+
+    def apply(self, features: Array) -> Array:
+        """Return the scaled columns."""
+        scaled = (features - self.center) / self.scale
+        return scaled if self.mix is None else scaled @ self.mix
+
+    def within_reach(self, features: Array) -> Array:
+        """Return the features with values farther than 1e100 scales from their center at that distance.
+
+        Of larger ones, sums and what later grades make of them need not be numbers. Columns that are to
+        be 0 are at their center.
+        """
+        with np.errstate(over="ignore"):
+            reach = _FARTHEST * np.where(np.isinf(self.scale), 0.0, self.scale)
+        return np.clip(features, self.center - reach, self.center + reach)
 
 
 def standard_scaling(features: Array, weights: Array) -> Scaling:
@@ -105,3 +139,32 @@ def whitened(scaling: Scaling, features: Array, weights: Array, n_inputs: int) -
     kept = size > _DEPENDENT * size.max(initial=0.0)
     spread = np.sqrt(n_inputs / max(1, kept.sum()))
     return replace(scaling, mix=spread * directions[kept].T / size[kept])
+
+
+def read_unscaled(network: Network, scaling: Scaling) -> Network:
+    """Return the network that gives on unscaled features what ``network`` gives on scaled ones."""
+
+    def coef(a: Array) -> Array:
+        return (a if scaling.mix is None else scaling.mix @ a) / scaling.scale[:, None]
+
+    def intercept(b: Array, a: Array) -> Array:
+        return b - scaling.center @ coef(a)
+
+    gate_coef, gate_intercept = network.gate_coef, network.gate_intercept
+    if gate_coef is not None and gate_intercept is not None:
+        gate_intercept = intercept(gate_intercept, gate_coef)
+        gate_coef = coef(gate_coef)
+    return Network(
+        hidden_coef=coef(network.hidden_coef),
+        hidden_intercept=intercept(network.hidden_intercept, network.hidden_coef),
+        output_coef=network.output_coef,
+        linear_coef=coef(network.linear_coef),
+        intercept=intercept(network.intercept, network.linear_coef),
+        gate_coef=gate_coef,
+        gate_intercept=gate_intercept,
+    )
+
+
+def combining(network: Network, mix: Array) -> Network:
+    """Return the network that reads columns of which ``network`` reads the combinations ``mix``."""
+    return read_unscaled(network, Scaling(np.zeros(len(mix)), np.ones(len(mix)), mix))

@@ -19,10 +19,11 @@ from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 
 from convexgrade.chain import Data
+from convexgrade.deep_network import Handover
 from convexgrade.grade import Report
 from convexgrade.losses import Loss
 from convexgrade.multigrade import ChainPlan, Progress, extended, first_price
-from convexgrade.network import Handover, Network
+from convexgrade.network import Network
 from convexgrade.solution import Status
 
 Array = NDArray[np.float64]

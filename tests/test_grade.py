@@ -9,10 +9,11 @@ import pytest
 from convexgrade import ConvexReLURegressor, MultigradeRegressor, certify, multigrade
 from convexgrade.chain import Data
 from convexgrade.cutting import cut
+from convexgrade.deep_network import HIDDEN_AND_INPUTS
 from convexgrade.grade import Settings, fit_grade, state_program
 from convexgrade.losses import SquaredError
 from convexgrade.multigrade import ChainPlan, Progress, grow
-from convexgrade.network import HIDDEN_AND_INPUTS, Network
+from convexgrade.network import Network
 from convexgrade.point import point_of
 from convexgrade.pruning import select
 from convexgrade.search import neurons_of

@@ -12,9 +12,9 @@ from convexgrade import (
     GeometricLayerwiseRegressor,
     MultigradeRegressor,
 )
+from convexgrade.deep_network import DeepNetwork
 from convexgrade.energy import Energy
 from convexgrade.export import GradeSummary
-from convexgrade.network import DeepNetwork
 
 SHORT = 100
 

@@ -5,7 +5,7 @@ import pytest
 from sklearn.base import clone
 
 from convexgrade import ConvexReLURegressor, MultigradeClassifier, MultigradeRegressor, certify
-from convexgrade.network import HIDDEN_AND_INPUTS, Handover
+from convexgrade.deep_network import HIDDEN_AND_INPUTS, Handover
 from convexgrade.scaling import (
     scaling_between,
     standard_scaling,

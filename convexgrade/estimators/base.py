@@ -27,6 +27,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexgrade.certificate import Certificate
 from convexgrade.chain import Chain, Data, certify_chain
+from convexgrade.deep_network import HIDDEN_AND_INPUTS, DeepNetwork, read_far
 from convexgrade.estimators.rows import (
     Rows,
     checked_weights,
@@ -41,7 +42,7 @@ from convexgrade.estimators.targets import Coding
 from convexgrade.grade import Grade, Settings
 from convexgrade.losses import Loss
 from convexgrade.multigrade import ChainPlan, Progress, first_price, grow
-from convexgrade.network import HIDDEN_AND_INPUTS, DeepNetwork, Network, read_far
+from convexgrade.network import Network
 from convexgrade.reading import AS_IT_IS, Reading
 from convexgrade.solvers import SOLVERS
 

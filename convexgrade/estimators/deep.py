@@ -25,6 +25,7 @@ from convexgrade.correction import (
     correct_chain,
     correct_progress,
 )
+from convexgrade.deep_network import Handover
 from convexgrade.descent import objective
 from convexgrade.energy import Energy
 from convexgrade.estimators.base import BaseChain
@@ -36,7 +37,7 @@ from convexgrade.estimators.targets import (
     probabilities,
 )
 from convexgrade.multigrade import ChainPlan, Progress
-from convexgrade.network import Handover, Network
+from convexgrade.network import Network
 from convexgrade.reading import AS_IT_IS, Reading, heavy_tails
 from convexgrade.selection import (
     Fold,

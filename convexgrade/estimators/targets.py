@@ -23,11 +23,11 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from convexgrade.chain import UNLIMITED, Span
 from convexgrade.estimators.rows import quiet_sums, refuse_huge
 from convexgrade.kinks import AbsoluteError, Hinge, Huber, Quantile, SquaredHinge
 from convexgrade.losses import BinaryLogLoss, Loss, Poisson, SoftmaxLogLoss, SquaredError
-from convexgrade.network import UNLIMITED, Scaling, Span
-from convexgrade.scaling import target_scaling
+from convexgrade.scaling import Scaling, target_scaling
 
 Array = NDArray[np.float64]
 

@@ -1,0 +1,158 @@
+"""A chain of grades as explicit weights: arrays, enough to predict with numpy alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convexgrade.network import Network
+from convexgrade.reading import AS_IT_IS, Reading
+from convexgrade.wording import counted, counted_each
+
+Array = NDArray[np.float64]
+
+_LARGEST = 0.25 * float(np.finfo(np.float64).max)  # of two such values, the difference is a number
+_NEARER = 1e-150  # share of the distance at which a row is read that is too far out for sums of it
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Handover:
+    """What a grade hands on to the next one: its hidden features, the output so far, the inputs.
+
+    Attributes
+    ----------
+    passthrough : {"hidden", "output", "both"}
+        Whether the hidden features of the grade, the output of the chain so far, or both.
+    keep_inputs : bool
+        Whether X follows them.
+    """
+
+    passthrough: str = "hidden"
+    keep_inputs: bool = True
+
+    @property
+    def hands_hidden(self) -> bool:
+        """Whether hidden features are among what is handed on; they come first."""
+        return self.passthrough != "output"
+
+    @property
+    def hands_output(self) -> bool:
+        """Whether the output so far is; it comes after the hidden features."""
+        return self.passthrough != "hidden"
+
+    def features(self, hidden: Array, output: Array, X: Array) -> Array:
+        """Return what the next grade reads, unscaled: hidden features, output, X, as far as kept."""
+        return np.hstack(self._kept(hidden, output, X))
+
+    def width(self, n_neurons: int, n_outputs: int, n_inputs: int) -> int:
+        """Return the number of columns that the next grade reads."""
+        return sum(self._kept(n_neurons, n_outputs, n_inputs))
+
+    def _kept(self, hidden: T, output: T, X: T) -> list[T]:
+        kept = (self.hands_hidden, self.hands_output, self.keep_inputs)
+        return [part for part, keep in zip((hidden, output, X), kept, strict=True) if keep]
+
+
+HIDDEN_AND_INPUTS = Handover()
+
+
+def read_far(reading: Reading, X: Array) -> Array:
+    """Return the rows of X as they are read, however far out."""
+    if not reading.changes:
+        return X
+    # So that distances are numbers in that unit.
+    reach = _LARGEST * np.minimum(1.0, reading.tails.unit)
+    return reading.apply(np.clip(X, -reach, reach))
+
+
+@dataclass(frozen=True, repr=False)
+class DeepNetwork:
+    """A chain of grades as explicit weights in the units of the data.
+
+    Grade 1 reads X by way of ``reading``: heavy-tailed columns drawn in, and distances from the means
+    behind them where these are read. Each later grade reads what ``handover`` says, by default the
+    hidden features of the one before it, followed by what grade 1 reads. The output is ``baseline``
+    plus the outputs of all grades: predictions for a regressor, and their logarithms for
+    ``loss="poisson"``; for a classifier log-odds, and margins for hinge losses.
+
+    Attributes
+    ----------
+    baseline : ndarray of shape (k,)
+        Output of the empty chain.
+    grades : tuple of Network
+        One network a grade; without any, the output is ``baseline``.
+    handover : Handover
+        What each grade hands on to the next.
+    reading : Reading
+        How the columns of X are read.
+
+    Examples
+    --------
+    Predicting with numpy alone:
+
+    >>> import numpy as np
+    >>> from convexgrade import MultigradeRegressor
+    >>> X = np.linspace(-1, 1, 40).reshape(-1, 1)
+    >>> model = MultigradeRegressor(n_grades=2, random_state=0).fit(X, np.abs(X[:, 0]))
+    >>> inputs = model.network_.reading.apply(X)  # X itself, but for heavy tails and distances
+    >>> features, output = inputs, model.network_.baseline
+    >>> for net in model.network_.grades:
+    ...     hidden = np.maximum(features @ net.hidden_coef + net.hidden_intercept, 0)
+    ...     output = output + hidden @ net.output_coef + features @ net.linear_coef + net.intercept
+    ...     features = np.hstack([hidden, inputs])
+    >>> np.allclose(output[:, 0], model.predict(X))
+    True
+    """
+
+    baseline: Array
+    grades: tuple[Network, ...]
+    handover: Handover = HIDDEN_AND_INPUTS
+    reading: Reading = AS_IT_IS
+
+    def __repr__(self) -> str:
+        neurons = [network.n_neurons for network in self.grades]
+        width = f", {counted_each(neurons, 'neuron')}" if neurons else ""
+        return f"DeepNetwork({counted(len(neurons), 'grade')}{width})"
+
+    def forward(self, X: Array) -> Array:
+        """Return the output on the rows of X, shape (n_samples, k).
+
+        A row so far out that its output is no number is read on the way there, at 1e-150 of the
+        distance.
+
+        Raises
+        ------
+        ValueError
+            If X is no table of as many columns as the chain was fitted to; without grades, no table.
+        """
+        X = np.asarray(X, dtype=np.float64)
+        if not self.grades:
+            return self._baseline_only(X)
+        width = len(self.grades[0].hidden_coef) - self.reading.distances.column.size
+        if X.ndim != 2 or X.shape[1] != width:
+            raise ValueError(f"X must have shape (n_samples, {width}); got {X.shape}.")
+        with np.errstate(over="ignore", invalid="ignore"):
+            X = read_far(self.reading, X)
+            output = self._output(X)
+            far = ~np.isfinite(output).all(axis=1)
+            if far.any():
+                output[far] = self._output(_NEARER * X[far])
+        return output
+
+    def _baseline_only(self, X: Array) -> Array:
+        """Return the output of the empty chain, which tells nothing of the columns of X."""
+        if X.ndim != 2:
+            raise ValueError(f"X must have shape (n_samples, n_features); got {X.shape}.")
+        return np.tile(self.baseline, (len(X), 1))
+
+    def _output(self, X: Array) -> Array:
+        features, output = X, np.broadcast_to(self.baseline, (len(X), self.baseline.size))
+        for network in self.grades:
+            hidden = network.hidden(features)
+            output = output + network.read(hidden, features)
+            features = self.handover.features(hidden, output, X)
+        return output
