@@ -64,7 +64,7 @@ def limits_of(loss: Loss) -> PaceLimits:
     return _KINKED if loss.kinked else _SMOOTH
 
 
-class Point(NamedTuple):
+class Unknowns(NamedTuple):
     """A point of the program: vectors of all groups, and coefficients of the unpenalised columns."""
 
     v: Array
@@ -81,7 +81,7 @@ class Pace(NamedTuple):
     tau: Array
     smoothing: float
 
-    def after(self, taken: int, point: Point, alpha: float, limits: PaceLimits) -> Pace:
+    def after(self, taken: int, point: Unknowns, alpha: float, limits: PaceLimits) -> Pace:
         """Return the next pace: longer after a step that was easy, shorter after one that was not."""
         if taken <= limits.easy:
             growth = limits.growth
@@ -115,7 +115,7 @@ class Step:
     program: Program  # over the working set
     operator: Operator
     cones: Cones | None
-    centre: Point  # vectors of the working set
+    centre: Unknowns  # vectors of the working set
     pace: Pace
     loss_before: float  # mean loss before the grade
     limits: PaceLimits

@@ -15,7 +15,7 @@ bands (Kim, Koh, Boyd & Gorinevsky 2009).
 
 The affine part: the intercept is free; a slope beta at the left end comes from making some of the
 neurons look left, sum of s over these = -beta, at no cost. If there are not enough kinks for that, the
-slope has a price that the program above leaves out, and this solver gives up.
+slope has a cost that the program above leaves out, and this solver gives up.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def solve(program: Program) -> Solution:
     Returns
     -------
     Solution
-        With status ``FAILED`` where a slope has a price, which this method leaves out.
+        With status ``FAILED`` where a slope has a cost, which this method leaves out.
     """
     p = program
     z, row = np.unique(p.X[:, 0], return_inverse=True)
@@ -102,14 +102,14 @@ def solve(program: Program) -> Solution:
     return Solution(blocks, unpenalised, None, status, steps)
 
 
-def _spline(rows: Rows, price: Array) -> tuple[Kinks, int]:
-    """Minimise the squared error plus the price of kinks at the rows in between."""
+def _spline(rows: Rows, cost: Array) -> tuple[Kinks, int]:
+    """Minimise the squared error plus the cost of kinks at the rows in between."""
     band = _Bands.of(rows)
-    s, active, steps = _interior_point(rows, band, price)
+    s, active, steps = _interior_point(rows, band, cost)
     sign = np.sign(s)
     for _ in range(_POLISHES):
         at = 1 + np.flatnonzero(active)
-        kinks = _stationary(rows, at, price[active] * sign[active])
+        kinks = _stationary(rows, at, cost[active] * sign[active])
         wrong = kinks.s * sign[active] <= 0.0
         if not wrong.any():
             break
@@ -153,7 +153,7 @@ class _Bands(NamedTuple):
 
 
 class _Point(NamedTuple):
-    """f, the parts p and q of its kinks, and the multipliers of both: a = price - nu, b = price + nu.
+    """f, the parts p and q of its kinks, and the multipliers of both: a = cost - nu, b = cost + nu.
 
     Also a direction: changes of all of them.
     """
@@ -198,7 +198,7 @@ class _Newton(NamedTuple):
         return _Point(df, dnu, (p * dnu - pa) / a, (-q * dnu - qb) / b, -dnu, dnu)
 
 
-def _interior_point(rows: Rows, band: _Bands, price: Array) -> tuple[Array, NDArray[np.bool_], int]:
+def _interior_point(rows: Rows, band: _Bands, cost: Array) -> tuple[Array, NDArray[np.bool_], int]:
     """Return kinks, which of them are not zero, and the number of steps of Mehrotra's method.
 
     The target itself, with nu = 0, is a point at which primal and dual are feasible.
@@ -206,25 +206,25 @@ def _interior_point(rows: Rows, band: _Bands, price: Array) -> tuple[Array, NDAr
     s = band.times(rows.target)
     spread = 0.1 * np.mean(np.abs(s)) + 1e-300
     p, q = np.maximum(s, 0.0) + spread, np.maximum(-s, 0.0) + spread
-    point = _Point(rows.target, np.zeros_like(s), p, q, price, price)
+    point = _Point(rows.target, np.zeros_like(s), p, q, cost, cost)
     steps = 0
     while steps < _STEPS:
         _, _, p, q, a, b = point
         loss = 0.5 * rows.weight @ (point.f - rows.target) ** 2
-        if point.gap <= _GAP * (loss + price @ np.abs(p - q)):
+        if point.gap <= _GAP * (loss + cost @ np.abs(p - q)):
             break
         try:
             newton = _Newton.of(rows, band, point)
             trial = newton.direction(p * a, q * b)
             after = point.moved(_step(point, trial), trial).gap
-            mu = (after / point.gap) ** 3 * point.gap / (2 * price.size)
+            mu = (after / point.gap) ** 3 * point.gap / (2 * cost.size)
             final = newton.direction(p * a + trial.p * trial.a - mu, q * b + trial.q * trial.b - mu)
         except LinAlgError:
             break
         point = point.moved(_INSIDE * _step(point, final), final)
         steps += 1
     _, _, p, q, a, b = point
-    active = np.maximum(p, q) * price > np.where(p > q, a, b) * np.mean(np.abs(p - q))
+    active = np.maximum(p, q) * cost > np.where(p > q, a, b) * np.mean(np.abs(p - q))
     return p - q, active, steps
 
 

@@ -32,7 +32,7 @@ from convexgrade.losses import Loss
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
 from convexgrade.solvers._operator import Operator
-from convexgrade.solvers._proximal import Pace, PaceLimits, Point, Step, limits_of
+from convexgrade.solvers._proximal import Pace, PaceLimits, Step, Unknowns, limits_of
 from convexgrade.solvers._systems import Memory, System
 
 Array = NDArray[np.float64]
@@ -65,7 +65,7 @@ class _Pricing(NamedTuple):
 class _Iterate:
     """Where the method is between two proximal steps, and what it gives to the next one."""
 
-    point: Point
+    point: Unknowns
     f: Array  # the prediction to begin with
     loss: Loss  # the program's, smoothed as the pace says
     tight: Tight  # of all groups
@@ -76,7 +76,7 @@ class _Iterate:
 class _Moved(NamedTuple):
     """What a proximal step has led to."""
 
-    point: Point
+    point: Unknowns
     active: Index  # groups whose vectors are not zero
     f: Array
     theta: Array
@@ -119,7 +119,7 @@ class _Problem:
             curvatures=np.maximum(curvatures, 1e-100),
         )
 
-    def price(self, point: Point, active: Index, theta: Array, tight: Tight) -> _Pricing:
+    def price(self, point: Unknowns, active: Index, theta: Array, tight: Tight) -> _Pricing:
         """Price all groups against theta, exactly where that matters, and bound the gap of a point."""
         p = self.program
         b = p.adjoint(theta)
@@ -137,9 +137,9 @@ class _Problem:
         """Return what to begin with: at a start, or without neurons."""
         p = self.program
         if start is None:
-            point = Point(np.zeros((len(p.groups), p.X.shape[1])), p.null_coefficients)
+            point = Unknowns(np.zeros((len(p.groups), p.X.shape[1])), p.null_coefficients)
         else:
-            point = Point(start.blocks, start.unpenalised)
+            point = Unknowns(start.blocks, start.unpenalised)
         f, active = p.predict(point.v, point.c), np.flatnonzero(point.v.any(axis=1))
         pricing = self.price(point, active, -p.gradient(f), Tight.none(*point.v.shape))
         gap = min(pricing.gap, start.gap if start else np.inf)
@@ -156,7 +156,7 @@ class _Problem:
         working = self.working(pricing.prices, moved.active)
         return _Iterate(moved.point, f, loss, pricing.tight, working, pace)
 
-    def first_pace(self, point: Point, gap: float, prices: Array) -> Pace:
+    def first_pace(self, point: Unknowns, gap: float, prices: Array) -> Pace:
         """Return the first pace: small from nowhere, larger the nearer the start is."""
         if self.program.loss.kinked:
             # A start says nothing of q = grad F, which is off by about the root of the gap: in
@@ -180,14 +180,14 @@ class _Problem:
         p, working = self.program, at.working
         over = replace(p.over(p.patterns, p.groups.take(working)), loss=at.loss)
         operator = Operator.build(p.X, p.Z, p.patterns.masks, over.groups, p.n_outputs)
-        centre = Point(at.point.v[working], at.point.c)
+        centre = Unknowns(at.point.v[working], at.point.c)
         step = Step(over, operator, self.cones, centre, at.pace, p.loss_before, self.limits)
         system = System(operator, over.groups.pattern, p.patterns.masks, memory)
         state, taken = step.solve(step.state(at.f, at.tight.take(working)), system, tol)
         active, v = working[state.active], np.zeros_like(at.point.v)
         v[active] = state.x
         tight = at.tight.replaced(working, state.tight)
-        return _Moved(Point(v, state.c), active, state.f, state.theta, tight, taken)
+        return _Moved(Unknowns(v, state.c), active, state.f, state.theta, tight, taken)
 
     def multipliers(self, tight: Tight) -> csc_array | None:
         """Return rho (n_samples, n_groups) of tight constraints."""
@@ -199,14 +199,14 @@ class _Problem:
         rho = tight.rho[tight.used] / np.where(norms[rows] > 0.0, norms[rows], 1.0)
         return csc_array((rho, (rows, group)), shape=(len(norms), tight.number.size))
 
-    def gap(self, point: Point, active: Index, theta: Array, dual: float) -> float:
+    def gap(self, point: Unknowns, active: Index, theta: Array, dual: float) -> float:
         """Return the duality gap relative to `Program.null_loss`, unpenalised residuals included."""
         loose = np.abs(self.program.Z.T @ theta)
         reach = np.abs(point.c) + np.sqrt(2.0 * self.null_loss / self.curvatures)[:, None]
         gap = self.objective(point, active) - dual + float(np.vdot(loose, reach))
         return gap / self.null_loss if np.isfinite(gap) else np.inf
 
-    def objective(self, point: Point, groups: Index) -> float:
+    def objective(self, point: Unknowns, groups: Index) -> float:
         """Return the objective of a point whose vectors are zero but for ``groups``."""
         p = self.program
         return p.over(p.patterns, p.groups.take(groups)).objective(point.v[groups], point.c)
@@ -262,7 +262,7 @@ def _robust_mean(values: Array, weights: Array) -> float:
 class _Best(NamedTuple):
     """The point of the smallest gap so far, and the step that led to it."""
 
-    point: Point
+    point: Unknowns
     gap: float
     step: int
     tight: Tight
