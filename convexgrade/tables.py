@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from convexgrade.table_columns import check_distinct
+from convexgrade.wording import counted
 
 # What stands for no value among numbers. Among texts it is a word like others ("None", the country
 # "NA"), and only an empty cell has no value.
@@ -21,8 +23,17 @@ _FEW = 20  # distinct numbers that can be names of classes or categories: more a
 _REPEATED = 2  # rows of each class, on average, without which there are too many of them
 _TINY = 10  # rows among which chance alone can leave most classes with one
 _ALL_DIFFERENT = 0.9  # distinct texts a row from which on they are names rather than categories
-_MOSTLY = 0.9  # share of the values that are numbers, with which the others must be mistakes
+_MOSTLY = 0.9  # share of numbers, of all values or in kind, with which the others must be mistakes
 _MARKS = re.compile(r"\s*[$€£¥%]\s*|,")  # of currencies, percentages, thousands
+_BRACKETS = re.compile(r"^\((.+)\)$")  # around a negative number, as accountants write it
+_UNIT = re.compile(r"\d\.?\s*([^\W\d_]\D*?|°\D*?)\s*$")  # the word behind a number
+_DATE = re.compile(  # and times of the day
+    r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2}))([ T].*)?"
+    r"|\d{1,2}:\d{2}(:\d{2}\S*)?( ?[AaPp][Mm])?"
+)
+_TOO_MANY_CELLS = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")  # pandas' words
+_OPEN_QUOTE = re.compile(r"EOF inside string starting at row (\d+)")
+STANDARD_INPUT = Path("-")
 _PADDED = r"0\d+"  # a code in digits
 
 
@@ -39,12 +50,13 @@ def read_table(
     Parameters
     ----------
     path : Path
-        File or pipe.
+        File or pipe; ``-`` is the standard input.
     only : collection of str, optional
         Columns to be read; by default all.
     texts : collection of str, optional
-        Columns to be left as they are written; no other then holds codes. By default those are texts
-        whose numbers are padded with zeros to one width, as codes are ("01003").
+        Columns to be left as they are written; all others then hold numbers or truth values. By
+        default, what a column holds is told by its cells, and texts are left as they are, as are
+        numbers padded with zeros to one width, as codes are ("01003").
 
     Returns
     -------
@@ -59,22 +71,54 @@ def read_table(
         If it is no such table or not in UTF-8, a name is there twice, or a column of numbers holds
         something else.
     """
+    from pandas.errors import EmptyDataError, ParserError
+
+    shown = "standard input" if path == STANDARD_INPUT else path
     try:
         rows = _rows(path)
         table = rows.iloc[1:].reset_index(drop=True).set_axis(_names(rows.iloc[0]), axis=1)
         if only is not None:
+            refuse_other_separator(list(table.columns), only)
             table = table.loc[:, table.columns.isin(only)]
         check_distinct(table, "it")
         for name in table:
             if texts is None or name not in texts:
                 table[name] = _typed(table[name], keep_codes=texts is None)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: it is not UTF-8 text. Save it as CSV in UTF-8.") from error
+        raise ValueError(f"{shown}: it is not UTF-8 text. Save it as CSV in UTF-8.") from error
+    except EmptyDataError as error:
+        raise ValueError(f"{shown} is empty. Its first line must hold the column names.") from error
+    except ParserError as error:
+        raise ValueError(f"{shown}: {_explained(error)}") from error
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{shown}: {error}") from error
     if len(rows) == 1:
-        raise ValueError(f"{path} has no rows.")
+        raise ValueError(f"{shown} has no rows.")
     return table
+
+
+def _explained(error: Exception) -> str:
+    """Return what pandas could not split into cells, and what to do about it."""
+    cells, quote = _TOO_MANY_CELLS.search(str(error)), _OPEN_QUOTE.search(str(error))
+    if cells:
+        expected, line, found = map(int, cells.groups())
+        return (
+            f"line {line} has {counted(found, 'cell')}, but the line of names has {expected}. A cell "
+            "that holds the separator must stand in double quotes."
+        )
+    if quote:
+        return f"a double quote in line {int(quote[1]) + 1} is never closed. Close or remove it."
+    return str(error)
+
+
+def refuse_other_separator(names: Sequence[str], wanted: Collection[str]) -> None:
+    """Raise an error if one column's name is a line of names that something else separates."""
+    if len(names) != 1 or names[0] in wanted:
+        return
+    if any(re.search(rf"(^|\W){re.escape(name)}(\W|$)", names[0]) for name in wanted):
+        raise ValueError(
+            f"the only column is {names[0]!r}. Cells must be separated by commas, semicolons or tabs."
+        )
 
 
 def _names(first_row: Any) -> list[str]:
@@ -90,7 +134,11 @@ def _rows(path: Path) -> Any:
     """Return all cells as text, the names in the first row; None where they are empty."""
     import pandas as pd
 
-    source = path if path.is_file() else BytesIO(path.read_bytes())  # a pipe is read but once
+    source: Path | BytesIO = path
+    if path == STANDARD_INPUT:
+        source = BytesIO(sys.stdin.buffer.read())
+    elif not path.is_file():
+        source = BytesIO(path.read_bytes())  # a pipe is read but once
 
     def rows(**options: Any) -> Any:
         if isinstance(source, BytesIO):
@@ -106,7 +154,8 @@ def _rows(path: Path) -> Any:
         if pd.isna(found.iloc[0, 0]):
             raise ValueError("its first line is empty.")
     elif separator != ",":
-        warnings.warn(f"{path} is read as separated by {separator!r}.", stacklevel=3)
+        shown = "standard input" if path == STANDARD_INPUT else path
+        warnings.warn(f"{shown} is read as separated by {separator!r}.", stacklevel=3)
     return found
 
 
@@ -134,19 +183,53 @@ def _typed(column: Any, *, keep_codes: bool) -> Any:
     strange = written[numbers.isna()]
     if strange.empty:
         return numbers.reindex(known.index)
-    without = pd.to_numeric(written.str.replace(_MARKS, "", regex=True), errors="coerce")
-    if without.nunique() <= _FEW or without.isna().sum() > (1.0 - _MOSTLY) * len(written):
+    unit = _unit(written)
+    without = pd.to_numeric(_without_marks(written, unit), errors="coerce")
+    if keep_codes and not _are_numbers(written, without):
         return column
-    first = f"{strange.iloc[0]!r} in data row {strange.index[0] + 1}"
-    mark = _MARKS.search(strange.iloc[0])
-    if mark and pd.notna(without[strange.index[0]]):
+    cell, row = strange.iloc[0], strange.index[0]
+    first = f"{cell!r} in data row {row + 1}"
+    if pd.notna(without[row]):
         raise ValueError(
-            f"column {column.name!r} holds numbers with {mark[0].strip()!r}, as {first}. Write them as "
-            "plain numbers, such as 1234.5."
+            f"column {column.name!r} holds numbers with {_mark(cell, unit)!r}, as {first}. Write them "
+            "as plain numbers, such as 1234.5 or -1234.5."
         )
     raise ValueError(
-        f"column {column.name!r} holds numbers, but {first}. Cells without a value must be empty."
+        f"column {column.name!r} holds numbers, but {first}. Cells without a value must be empty; "
+        "codes of categories must begin with a letter."
     )
+
+
+def _unit(written: Any) -> str:
+    """Return the word behind the number in more than a few cells, such as "kg"; or nothing."""
+    words = written.str.extract(_UNIT)[0].value_counts()
+    common = words.index[words > (1.0 - _MOSTLY) * len(written)]
+    return str(common[0]) if len(common) else ""
+
+
+def _without_marks(written: Any, unit: str) -> Any:
+    plain = written.str.strip().str.removesuffix(unit).str.replace(_MARKS, "", regex=True)
+    return plain.str.replace(_BRACKETS, r"-\1", regex=True)
+
+
+def _mark(cell: str, unit: str) -> str:
+    """Return what keeps a cell from being a number, of what `_without_marks` takes away."""
+    mark = _MARKS.search(cell)
+    if mark:
+        return mark[0].strip()
+    return unit if unit and cell.strip().endswith(unit) else "("
+
+
+def _are_numbers(written: Any, numbers: Any) -> bool:
+    """Return whether the cells that are no numbers must be mistakes, or signs for no value.
+
+    Numbers are then more than classes and categories have as names. And the other cells are few, or
+    few distinct ones beside many numbers, as "?" in every third cell is.
+    """
+    others = written[numbers.isna()]
+    few = len(others) <= (1.0 - _MOSTLY) * len(written)
+    few_kinds = others.nunique() <= (1.0 - _MOSTLY) * numbers.nunique()
+    return bool(numbers.nunique() > _FEW and (few or few_kinds))
 
 
 def _are_codes(written: Any) -> bool:
@@ -165,6 +248,22 @@ def tell_names(frame: Any) -> list[str]:
         for name in frame
         if frame[name].dtype == "string"
         and frame[name].nunique() >= max(2.0, _ALL_DIFFERENT * frame[name].notna().sum())
+    ]
+
+
+def tell_constant(frame: Any) -> list[str]:
+    """Return the columns of one value, whether or not some cells are empty."""
+    return [name for name in frame if frame[name].nunique() == 1]
+
+
+def tell_dates(frame: Any) -> list[str]:
+    """Return the columns of texts that are mostly dates or times of the day."""
+    texts = {name: frame[name].dropna() for name in frame if frame[name].dtype == "string"}
+    return [
+        name
+        for name, cells in texts.items()
+        if len(cells)
+        and sum(bool(_DATE.fullmatch(cell.strip())) for cell in cells) >= _MOSTLY * len(cells)
     ]
 
 
@@ -195,6 +294,17 @@ def guess_task(values: Any) -> str:
 def are_too_many(values: Any) -> bool:
     """Return whether values are too many for classes: most would have a single row to learn from."""
     return bool(len(values) > _TINY and values.nunique() > len(values) / _REPEATED)
+
+
+def kind_of(values: Any) -> str:
+    """Return what a column holds, as the noun for one of its values."""
+    from pandas.api.types import is_bool_dtype, is_integer_dtype
+
+    if is_bool_dtype(values):
+        return "truth value"
+    if is_integer_dtype(values):
+        return "integer"
+    return "number" if holds_numbers(values) else "text"
 
 
 def holds_numbers(values: Any) -> bool:

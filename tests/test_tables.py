@@ -1,5 +1,10 @@
 """CSV files as people have them: what is read as numbers, what as text, and what is refused."""
 
+import sys
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+from unittest.mock import Mock
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,8 +14,11 @@ from convexgrade.tables import (
     are_too_many,
     guess_task,
     holds_numbers,
+    kind_of,
     read_table,
+    tell_constant,
     tell_counts,
+    tell_dates,
     tell_names,
 )
 
@@ -94,7 +102,40 @@ def test_a_mistake_among_numbers_is_named(read):
     numbers = [str(i / 7) for i in range(40)]
     message = refused(read, column(*numbers[:30], "1.2x", *numbers[30:]))
     assert "column 'x' holds numbers, but '1.2x' in data row 31." in message
-    assert "Cells without a value must be empty." in message
+    assert message.endswith(
+        " Cells without a value must be empty; codes of categories must begin with a letter."
+    )
+
+
+@pytest.mark.parametrize(
+    ("cells", "first"),
+    [
+        ([str(20 + i % 70) if i % 7 else "?" for i in range(200)], "'?' in data row 1"),
+        (
+            [str(i % 51) if i % 2 else "?" for i in range(100)],
+            "'?' in data row 1",
+        ),  # in half of them
+        (
+            ["3", *(["?", "-"][i % 2] if i % 8 == 0 else f"{i / 7}" for i in range(200))],
+            "'?' in data row 2",
+        ),
+    ],
+)
+def test_signs_for_no_value_among_many_numbers_are_named(cells, first, read):
+    assert f"column 'x' holds numbers, but {first}. Cells without" in refused(read, column(*cells))
+
+
+def test_few_numeric_codes_beside_a_text_are_categories(read):
+    codes = [*map(str, range(1, 21)), "unknown"] * 10
+    assert list(read(column(*codes))["x"]) == codes
+    assert "but 'unknown' in data row 21." in refused(read, column("21", *codes[1:]))
+
+
+def test_what_is_known_to_be_numbers_names_the_cell_that_is_none(read):
+    """As the columns of a model are, however many cells are none."""
+    assert "column 'x' holds numbers, but '?' in data row 2." in refused(
+        read, column("1", "?", "?"), texts=["y"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,12 +149,20 @@ def test_a_mistake_among_numbers_is_named(read):
         ("€{}", "€"),
         ("{}\N{NO-BREAK SPACE}€", "€"),
         ("£{}.5", "£"),
+        ("({}.5)", "("),
+        ("$({})", "$"),
+        ("{}.1 kg", "kg"),
+        ("{}km/h ", "km/h"),
+        ("{} °C", "°C"),
     ],
 )
 def test_numbers_with_other_signs_are_named(written, mark, read):
     cells = [written.format(i, i) for i in range(1, 30)]
-    expected = f"column 'x' holds numbers with {mark!r}, as {cells[0]!r} in data row 1. Write them"
-    assert expected in refused(read, column(*cells))
+    expected = (
+        f"column 'x' holds numbers with {mark!r}, as {cells[0]!r} in data row 1. Write them as plain "
+        "numbers, such as 1234.5 or -1234.5."
+    )
+    assert refused(read, column(*cells)) == expected
     plain = [str(i / 7) for i in range(12)]
     assert f"as {cells[0]!r} in data row 13." in refused(read, column(*plain, *cells, "free"))
     assert list(read(column(*cells[:9] * 5))["x"]) == cells[:9] * 5  # few: categories
@@ -158,6 +207,7 @@ def test_what_is_not_utf8_is_refused_with_what_to_do(coding, tmp_path):
         [*map(str, range(30)), *(f"V{i}" for i in range(10))],  # many texts: codes
         [*(f"${i}" for i in range(30)), *(f"V{i}" for i in range(10))],
         [f"{i}-{i}" for i in range(30)],
+        [f"{i}{'ABCDEF'[i % 6]}" for i in range(60)],  # seats: no one unit
     ],
 )
 def test_numbers_among_texts_are_texts(cells, read):
@@ -177,6 +227,89 @@ def test_names_are_texts_that_hardly_recur():
     ).assign(number=range(n))
     assert tell_names(frame) == ["name", "nearly"]
     assert tell_names(frame[:1]) == []
+
+
+def test_columns_of_one_value_are_told():
+    frame = pd.DataFrame({"a": ["x", None, "x"], "b": [1, 1, 1], "c": [1, 2, 1], "d": [None] * 3})
+    assert tell_constant(frame) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "are"),
+    [
+        (["2020-01-31", "2020-02-01 10:30", "2020-02-03T10:30:00"], True),
+        (["31.1.2020", "1/2/20"], True),
+        (["15:31", "3:05 pm", "23:59:59.5"], True),
+        (["1.2.3", "1.2.4"], False),  # versions
+        (["10.0.0.1", "555-12-3456"], False),
+        (["2020-01-31", "late"], False),
+    ],
+)
+def test_dates_and_times_are_told(cells, are, read):
+    table = read(column(*cells, ""))
+    assert tell_dates(table) == (["x"] if are else [])
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [("12", "integer"), ("1.5", "number"), ("true", "truth value"), ("red", "text")],
+)
+def test_what_a_column_holds_has_a_name(cells, kind, read):
+    assert kind_of(read(column(cells, ""))["x"]) == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "x,y\n1,2\n\n1,2,3\n",
+            "t.csv: line 4 has 3 cells, but the line of names has 2. A cell that holds the separator "
+            "must stand in double quotes.",
+        ),
+        ("x\n1\n1,2\n", "t.csv: line 3 has 2 cells, but the line of names has 1. A cell"),
+        (
+            'x,y\n1,2\n"1,2\n3,4\n',
+            "t.csv: a double quote in line 3 is never closed. Close or remove it.",
+        ),
+        ("", "t.csv is empty. Its first line must hold the column names."),
+        ("\n\n", "t.csv is empty. Its first line must hold the column names."),
+    ],
+)
+def test_what_cannot_be_split_into_cells_is_explained(text, message, read):
+    with pytest.raises(ValueError, match=r"t\.csv") as error:
+        read(text)
+    assert message in str(error.value)
+
+
+def test_what_pandas_says_otherwise_is_passed_on(read, monkeypatch):
+    monkeypatch.setattr(pd, "read_csv", Mock(side_effect=pd.errors.ParserError("of another kind")))
+    assert refused(read, "x,y\n1,2\n") == "of another kind"
+
+
+def test_another_separator_is_pointed_at(read):
+    text = "a|b|y\n1|2|3\n"
+    assert list(read(text)) == ["a|b|y"]
+    expected = "the only column is 'a|b|y'. Cells must be separated by commas, semicolons or tabs."
+    assert refused(read, text, only=["a", "b"]) == expected
+    assert list(read("ab\n1\n", only=["ab", "a"])) == ["ab"]
+    assert list(read("other\n1\n", only=["her"])) == []
+
+
+def test_a_table_comes_by_the_standard_input(monkeypatch):
+    def given(content):
+        monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(content)))
+        return read_table(Path("-"))
+
+    assert list(given(b"x,y\n1,2\n3,4\n")["y"]) == [2, 4]
+    with pytest.warns(UserWarning, match=r"^standard input is read as separated by ';'\.$"):
+        assert list(given(b"x;y\n1;2\n")) == ["x", "y"]
+    for content, message in (
+        (b"", " is empty."),
+        (b"x\n", " has no rows."),
+        (b"x\n1\n1,2\n", ": line 3"),
+    ):
+        with pytest.raises(ValueError, match=f"^standard input{message}"):
+            given(content)
 
 
 def test_columns_without_a_name_that_count_the_rows_are_an_index(read):
