@@ -76,16 +76,16 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     max_neurons : int, default=None
         Width limit of a grade; None sets none.
     loss : {"squared_error", "absolute_error", "huber", "quantile", "poisson"}, default="squared_error"
-        What is minimised, of standardised targets: half the squared error; the absolute error, for
-        medians; Huber's loss, for targets with outliers; the pinball loss, for quantiles; or half the
-        Poisson deviance, for counts y >= 0, whose mean is the exponential of the network's output. All
-        but the first and the last count in units of 1.4826 median deviations from the median. Kinks of
-        the absolute error and the pinball loss are rounded off within 1e-3 of that.
+        What is minimised: half the squared error of standardised targets; in units of 1.4826 median
+        absolute deviations of the targets, the absolute error, for medians, Huber's loss, for outliers,
+        or twice the pinball loss, for quantiles; or half the Poisson deviance of counts y >= 0, in
+        units of their mean, where the exponential of the network's output is the mean of a count. Kinks
+        of the absolute error and the pinball loss are rounded off within 1e-3 of the unit.
     quantile : float, default=0.5
         What ``loss="quantile"`` predicts, in (0, 1).
     epsilon : float, default=0.3
-        Error from which on ``loss="huber"`` is linear instead of quadratic, in the unit above: at least
-        1e-4, below which it would be the absolute error.
+        Error from which on ``loss="huber"`` is linear instead of quadratic, in units of 1.4826 median
+        absolute deviations of the targets: at least 1e-4, below which it would be the absolute error.
     solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
         Solver of the convex program.
     early_stopping : bool or "auto", default="auto"
