@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
-import os
 import re
 import sys
-import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,13 +26,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from convexgrade.certificate import Certificate
 from convexgrade.datasets import load_energy
 from convexgrade.display import GradesDisplay, error_metric
 from convexgrade.estimators import MultigradeClassifier, MultigradeRegressor
+from convexgrade.estimators.rows import Rows, drawn_rows
 from convexgrade.export import TableModel, load_model, save_model, written_whole
 from convexgrade.table_columns import (
-    Column,
     encode,
     learn_columns,
     listed,
@@ -44,10 +42,23 @@ from convexgrade.tables import (
     are_too_many,
     guess_task,
     holds_numbers,
+    kind_of,
     read_table,
+    refuse_other_separator,
+    tell_constant,
     tell_counts,
+    tell_dates,
     tell_names,
 )
+from convexgrade.telling import (
+    Outlasting,
+    filled,
+    fit_and_tell,
+    held_out,
+    silence,
+    tell_columns,
+)
+from convexgrade.wording import counted
 
 _ESTIMATORS = {"regression": MultigradeRegressor, "classification": MultigradeClassifier}
 _PARAMETERS = tuple(
@@ -85,27 +96,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _warn
             arguments = _parser().parse_args(argv)
             arguments.run(arguments)
-            sys.stdout.flush()
+            print(end="", flush=True)  # where there is a standard output
     except KeyboardInterrupt:
         return _complain("interrupted; nothing was saved.", 130)
     except BrokenPipeError:  # the reader, say `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
         return 0
     except OSError as error:
         parts = (error.filename, error.strerror)
-        return _complain(f"error: {': '.join(str(p) for p in parts if p) or error}")
+        return _complain(f"error: {': '.join(str(p) for p in parts if p) or error}", 2)
     except (MemoryError, ValueError) as error:
-        return _complain(f"error: {str(error) or 'not enough memory.'}")
+        return _complain(f"error: {str(error) or 'not enough memory.'}", 2)
     return 0
 
 
-def _complain(message: str, status: int = 2) -> int:
-    print("convexgrade:", " ".join(message.split()), file=sys.stderr)
+def _complain(message: str, status: int) -> int:
+    _say(message)
     return status
 
 
+def _say(message: str) -> None:
+    print("convexgrade:", " ".join(message.split()), file=sys.stderr)
+
+
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    _complain(f"warning: {message}")
+    _say(f"warning: {message}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -125,14 +140,14 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     fit = command(_fit, "fit", "Fit a table and save the model.")
-    fit.add_argument("data", type=Path, help="CSV file with a header line")
+    fit.add_argument("data", type=Path, help="CSV file with a header line; - for standard input")
     fit.add_argument("--target", required=True, metavar="COLUMN", help="column to predict")
     fit.add_argument("--task", choices=["auto", *_ESTIMATORS], default="auto")
     fit.add_argument("--out", type=Path, default=Path("model.npz"), help="default: %(default)s")
     _add_parameters(fit.add_argument_group("parameters of the estimator"))
     predict = command(_predict, "predict", "Predict the rows of a table.")
     predict.add_argument("model", type=Path, help="file that `fit` saved")
-    predict.add_argument("data", type=Path, help="CSV file with the model's columns")
+    predict.add_argument("data", type=Path, help="CSV file with the model's columns; - likewise")
     predict.add_argument("--out", type=Path, help="CSV file to write; default: standard output")
     predict.add_argument("--proba", action="store_true", help="add class probabilities")
     describe = command(_describe, "describe", "Say what a model is and what is certified of it.")
@@ -194,6 +209,11 @@ def _fit(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--out {arguments.out} is a folder, or in a folder that does not exist.")
     if arguments.out.resolve() == arguments.data.resolve():
         raise ValueError(f"--out {arguments.out} is the table itself.")
+    with redirect_stdout(Outlasting(sys.stdout)):  # a model is worth saving though nobody reads
+        _fit_and_save(arguments)
+
+
+def _fit_and_save(arguments: argparse.Namespace) -> None:
     table = read_table(arguments.data)
     frame, values = _split_target(table, arguments.target)
     task = _task(values, arguments.target, arguments.task)
@@ -202,16 +222,32 @@ def _fit(arguments: argparse.Namespace) -> None:
     y = np.array(values.tolist(), dtype=np.float64 if task == "regression" else None)
     columns = learn_columns(frame)
     X = encode(columns, frame)
-    _tell_filled(columns, frame)
-    print(f"{len(X)} rows, {len(columns)} columns that become {X.shape[1]} inputs\n", flush=True)
-    _fit_and_tell(estimator, X, y, {"training": (X, y)})
-    save_model(TableModel.from_estimator(estimator, columns, arguments.target), arguments.out)
+    tell_columns(columns, frame)
+    _announce(estimator, X, y)
+    fit_and_tell(estimator, X, y, {"training": (X, y)})
+    model = TableModel.from_estimator(estimator, columns, arguments.target)
+    print(f"\n{model.choices}")
+    if estimator.validation_loss_.size:
+        print(held_out(estimator))
+    save_model(model, arguments.out)
     print(f"Model saved: {arguments.out}")
+
+
+def _announce(estimator: Any, X: NDArray[Any], y: NDArray[Any]) -> None:
+    """Say what comes before the first grade, if anything does."""
+    single = np.ones(len(X))
+    if estimator._holds_out(drawn_rows(Rows(X, y, single, single))):
+        found = "penalty and depth" if estimator.alpha == "auto" else "the depth"
+        print(
+            f"First, rows held out tell {found}: some seconds, or minutes where rows are many. Then"
+        )
+        print("a line comes with each grade:\n", flush=True)
 
 
 def _split_target(frame: Any, target: str) -> tuple[Any, Any]:
     """Return inputs and target, less rows and columns that teach nothing; say which."""
     if target not in frame:
+        refuse_other_separator(list(frame.columns), [target])
         raise ValueError(f"There is no column {target!r}, only {listed(list(frame.columns))}.")
     known = frame[target].notna()
     if not known.any():
@@ -222,25 +258,37 @@ def _split_target(frame: Any, target: str) -> tuple[Any, Any]:
     values = frame.pop(target)
     if holds_numbers(values):
         refuse_infinite(target, values.to_numpy(dtype=np.float64))
-    useless = {
-        "without any value": [name for name in frame if frame[name].isna().all()],
-        "of texts all different": tell_names(frame),
-        "without a name that counts the rows": tell_counts(frame),
-    }
-    for reason, dropped in useless.items():
-        if dropped:
-            print(f"Dropped {listed(dropped)} {reason}.")
-            frame = frame.drop(columns=dropped)
+    frame = _without_useless(frame)
     if not len(frame.columns):
         raise ValueError(f"No column is left to predict {target!r} from.")
     return frame, values
 
 
-def _tell_filled(columns: Sequence[Column], frame: Any) -> None:
-    missing = ((column, frame[column.name].isna().sum()) for column in columns)
-    filled = [f"{n} of {column.name!r} by {column.filling}" for column, n in missing if n]
-    if filled:
-        print(f"Missing values filled: {', '.join(filled)}.")
+def _without_useless(frame: Any) -> Any:
+    """Return the columns that teach something; say which do not, and what is not read of the others."""
+    dates = tell_dates(frame)
+    if dates:
+        print(
+            f"Dates and times are not read as such, as in {listed(dates)}. Give year, month, day, hour "
+            "or differences in days as columns of numbers."
+        )
+    useless: dict[str, Callable[[Any], list[str]]] = {
+        "without any value": lambda frame: [name for name in frame if frame[name].isna().all()],
+        "of one value alone": tell_constant,
+        "without a name that counts the rows": tell_counts,
+    }
+    for reason, tell in useless.items():
+        dropped = tell(frame)
+        if dropped:
+            print(f"Dropped {listed(dropped)} {reason}.")
+            frame = frame.drop(columns=dropped)
+    for name in tell_names(frame):
+        example = frame[name].dropna().iloc[0]
+        print(
+            f"Dropped column {name!r} of texts that are (nearly) all different, such as {example!r}."
+        )
+        frame = frame.drop(columns=name)
+    return frame
 
 
 def _task(values: Any, target: str, task: str) -> str:
@@ -254,8 +302,10 @@ def _task(values: Any, target: str, task: str) -> str:
         raise ValueError(f"Column {target!r} has numbers with fractions: they are no classes.")
     if task == "auto":
         task = guess_task(values)
-        kind = f"{values.nunique()} distinct values of type {values.dtype}"
-        print(f"Task: {task}, as {target!r} has {kind}.")
+        kinds = counted(values.nunique(), f"distinct {kind_of(values)}")
+        other = "; `--task regression` overrules that" if holds_numbers(values) else ""
+        said = other if task == "classification" else ""
+        print(f"Task: {task}, as {target!r} has {kinds}{said}.")
     if task == "classification" and are_too_many(values):
         raise ValueError(
             f"Column {target!r} has {values.nunique()} different values in {len(values)} rows, as "
@@ -276,75 +326,19 @@ def _given_parameters(arguments: argparse.Namespace, estimator: Any) -> dict[str
     return {**_DEFAULTS, **given}
 
 
-def _fit_and_tell(estimator: Any, X: Any, y: Any, shown: dict[str, tuple[Any, Any]]) -> None:
-    """Fit a chain, printing a line a grade as it comes: the certificate and errors on tables."""
-    metric, error = error_metric(estimator)
-    header = ["grade", "patterns", "neurons", "  objective", "lower bound", "relative gap"]
-    header += [*(f"{name} {metric}" for name in shown), "seconds"]
-    rows = _rows_of_grades(estimator, X, y, shown, error)
-    if estimator.verbose:  # then the fit prints too: the table comes after it, in one piece
-        rows = list(rows)
-        print(flush=True)
-    _print_row(header, header)
-    for row in rows:
-        _print_row(header, row)
-    chosen = estimator.alpha == "auto" and estimator.validation_loss_.size > 0
-    by = ", chosen on rows held out" if chosen else ""
-    print(f"\nThe first penalty is alpha={estimator.alpha_:.3g}{by}.")
-    print(estimator.stop_reason_)
-    if estimator.objective_path_.size > 1:
-        first, *_, last = estimator.objective_path_
-        errors = ", ".join(
-            f"{name} {metric} {error(known, estimator.predict(rows)):.4g}"
-            for name, (rows, known) in shown.items()
-        )
-        print("The table shows the chain before its correction, which lowered the objective of all")
-        print(f"grades from {first:.6g} to {last:.6g}: {errors}.")
-    for index, certificate in enumerate(estimator.certificates_):
-        print(f"Grade {index + 1}: {certificate.status.value}")
-    print(textwrap.fill(_claim(estimator.certificates_), width=100), flush=True)
-
-
-def _rows_of_grades(
-    estimator: Any, X: Any, y: Any, shown: dict[str, tuple[Any, Any]], error: Callable[..., float]
-) -> Iterable[list[str]]:
-    """Fit a chain, and yield the cells of each grade as it comes."""
-    told = 0
-    for _ in estimator._fitting(X, y):
-        if estimator.n_grades_ == told:  # and the chain has ended
-            continue
-        told, grade, c = estimator.n_grades_, estimator.grades_[-1], estimator.certificates_[-1]
-        cells = [str(told), str(c.n_patterns), str(grade.n_neurons)]
-        cells += [f"{c.primal:.6g}", f"{c.dual:.6g}", f"{c.relative_gap:.1e}"]
-        cells += [f"{error(known, estimator.predict(rows)):.4g}" for rows, known in shown.values()]
-        yield [*cells, f"{grade.seconds:.1f}"]
-
-
-def _print_row(header: list[str], cells: list[str]) -> None:
-    print("  ".join(c.rjust(len(name)) for name, c in zip(header, cells, strict=True)), flush=True)
-
-
-def _claim(certificates: Sequence[Certificate]) -> str:
-    """Say in one sentence what the certificates of a chain prove, and no more."""
-    gap = max(0.0, *(certificate.relative_gap for certificate in certificates))
-    if all(certificate.price_is_exact for certificate in certificates):
-        rivals = "any one-hidden-layer network of any width"
-    else:
-        rivals = "any network with that grade's activation patterns"
-    return (
-        f"Certified from data and weights alone: given the grades before it, the objective of each "
-        f"grade on the training rows is above the lowest that {rivals} can reach by at most "
-        f"{gap:.1e} of the loss before it."
-    )
-
-
 def _predict(arguments: argparse.Namespace) -> None:
     import pandas as pd
 
     model = load_model(arguments.model)
+    names = [column.name for column in model.columns]
     texts = [column.name for column in model.columns if column.categories is not None]
-    frame = read_table(arguments.data, only=[c.name for c in model.columns], texts=texts)
+    # The target may be there, too. What it holds must not matter to the predictions.
+    texts.append(model.target)
+    frame = read_table(arguments.data, only=[*names, model.target], texts=texts)
     table = pd.DataFrame({model.target: model.predict(frame)})
+    missing = filled(model.columns, frame)
+    if missing:
+        _warn(f"missing values of {counted(len(frame), 'row')} filled: {missing}.")
     for name, number, first in unknown_values(model.columns, frame):
         _warn(
             f"{number} of {len(frame)} values of {name!r} are unknown to the model, as {first!r}."
@@ -355,15 +349,39 @@ def _predict(arguments: argparse.Namespace) -> None:
             names = [f"probability_{label}" for label in model.classes]
         table[names] = model.predict_proba(frame)
     text = table.to_csv(index=False)
-    if arguments.out is None:
-        print(text, end="")
-        return
     for given in (arguments.model, arguments.data):
-        if Path(arguments.out).resolve() == Path(given).resolve():
+        if arguments.out is not None and arguments.out.resolve() == given.resolve():
             raise ValueError(f"--out is {given}, which this command reads: give it another name.")
-    with written_whole(arguments.out) as file:
-        file.write(text.encode())
-    print(f"{len(table)} predictions saved: {arguments.out}")
+    if arguments.out is not None:
+        with written_whole(arguments.out) as file:
+            file.write(text.encode())
+        text = f"{len(table)} predictions saved: {arguments.out}\n"
+    if model.target in frame:
+        _tell_error(model, frame[model.target], table[model.target].to_numpy())
+    print(text, end="")
+
+
+def _tell_error(model: TableModel, written: Any, predicted: NDArray[Any]) -> None:
+    """Say how far predictions are off where the table has the target, in cells as they are written."""
+    known = model.targets(written)
+    has = known.notna().to_numpy()
+    y, guess = known[has].tolist(), predicted[has].tolist()
+    if not y:
+        return
+    rows = f"of {counted(len(y), 'row')} with a known {model.target!r}"
+    if model.classes:
+        wrong = np.mean([one != other for one, other in zip(y, guess, strict=True)])
+        _say(f"error rate {wrong:.4g}, {rows}.")
+        return
+    loss, quantile = (
+        model.parameters.get("loss", "squared_error"),
+        model.parameters.get("quantile", 0.5),
+    )
+    name, metric = error_metric(MultigradeRegressor(loss=loss, quantile=quantile))
+    try:
+        _say(f"{name} {metric(y, guess):.4g}, {rows}.")
+    except ValueError as error:  # as of negative counts
+        _warn(f"no {name}, {rows}: {error}")
 
 
 def _describe(arguments: argparse.Namespace) -> None:
@@ -378,7 +396,7 @@ def _demonstrate(arguments: argparse.Namespace) -> None:
     print(f"Heating load of buildings, {len(X_train)} training rows and {len(X_test)} test rows.")
     print("A chain of ReLU networks, each trained by a convex program. For some seconds, rows held")
     print("out tell penalty and depth; then a line comes with each grade:\n", flush=True)
-    _fit_and_tell(chain, X_train, y_train, {"train": (X_train, y_train), "test": (X_test, y_test)})
+    fit_and_tell(chain, X_train, y_train, {"train": (X_train, y_train), "test": (X_test, y_test)})
     errors = {"MultigradeRegressor": root_mean_squared_error(y_test, chain.predict(X_test))}
     for name, rival in _rivals().items():
         # On one BLAS thread, as the chain: more of them round otherwise, and the network ends elsewhere.

@@ -26,12 +26,13 @@ from convexgrade.estimators.targets import probabilities
 from convexgrade.network import Network
 from convexgrade.reading import Distances, Reading, Tails
 from convexgrade.solution import Status
-from convexgrade.table_columns import Column, encode, one_row
+from convexgrade.table_columns import Column, encode, listed, one_row
 from convexgrade.wording import counted
 
 Array = NDArray[np.float64]
 
 _FORMAT, _VERSION = "convexgrade model", 1
+_SHOWN = 8  # columns that are named
 _WEIGHTS = [field.name for field in fields(Network)]
 
 
@@ -174,8 +175,42 @@ class TableModel:
             )
         return probabilities(self._output(frame))
 
+    def targets(self, written: Any) -> Any:
+        """Return targets as the model predicts them.
+
+        Parameters
+        ----------
+        written : pandas.Series of str
+            Targets as they are written in a table.
+
+        Returns
+        -------
+        pandas.Series
+            Targets, missing where the text is none of that kind.
+        """
+        import pandas as pd
+
+        kinds = {type(label) for label in self.classes}
+        if kinds == {str}:
+            return written
+        if kinds == {bool}:
+            return written.str.lower().map({"true": True, "false": False})
+        return pd.to_numeric(written, errors="coerce")
+
     def _output(self, frame: Any) -> Array:
         return self.network.forward(encode(self.columns, frame))
+
+    @property
+    def choices(self) -> str:
+        """What of the fit is chosen where a parameter is "auto", as text."""
+        inputs = _input_names(self.columns)
+        tails, distances = self.network.reading.tails, self.network.reading.distances
+        return (
+            f"In use: alpha={self.grades[0].alpha:.3g} in the first grade, "
+            f"{counted(len(self.grades), 'grade')}, a logarithmic scale for "
+            f"{_some([inputs[j] for j in tails._heavy])}, distances from the mean beside "
+            f"{_some([inputs[j] for j in distances.column])}."
+        )
 
     def describe(self) -> str:
         """Return what the model reads and predicts, and what is certified about it, as text."""
@@ -183,12 +218,25 @@ class TableModel:
         parameters = ", ".join(f"{name}={value}" for name, value in self.parameters.items())
         return "\n".join(
             [
-                f"{self.task}{of}: {self.target!r} from {len(self.columns)} columns",
+                f"{self.task}{of}: {self.target!r} from {counted(len(self.columns), 'column')}",
                 *(f"  {column}" for column in self.columns),
                 f"{self.estimator}({parameters})",
+                self.choices,
                 *(f"grade {i}: {grade}" for i, grade in enumerate(self.grades, start=1)),
             ]
         )
+
+
+def _input_names(columns: Sequence[Column]) -> list[str]:
+    """Name the inputs of a network, in the order of `encode`."""
+    numbers = [column.name for column in columns if column.categories is None]
+    return numbers + [f"{c.name}={text}" for c in columns for text in c.categories or ()]
+
+
+def _some(names: Sequence[str]) -> str:
+    """Name columns in a sentence, the first of many."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{listed(names[:_SHOWN])}{more}" if names else "no column"
 
 
 def _check_exportable(estimator: BaseChain) -> None:

@@ -61,7 +61,7 @@ LAYERS = [
     {"estimators.cross_validated"},
     {"estimators", "estimators.*"},
     {"display", "table_columns"},
-    {"export", "tables"},
+    {"export", "tables", "telling"},
     {"cli"},
     {"__init__", "__main__"},
 ]

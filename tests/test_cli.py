@@ -9,7 +9,7 @@ import warnings
 from contextlib import redirect_stdout
 from functools import cache
 from importlib.metadata import version
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import Mock
@@ -21,8 +21,10 @@ from sklearn.metrics import root_mean_squared_error
 
 from convexgrade import MultigradeClassifier, MultigradeRegressor, cli
 from convexgrade.cli import main
+from convexgrade.display import error_metric
 from convexgrade.export import load_model
 from convexgrade.table_columns import encode
+from convexgrade.telling import in_units_of_y
 
 ROOT = Path(__file__).parents[1]
 FAST = ["--alpha", "0.05", "--n-grades", "2", "--patterns", "sampled", "--n-patterns", "5"]
@@ -152,6 +154,107 @@ def test_the_model_is_that_of_one_fit_with_these_parameters(run, alpha, correcti
     assert model.parameters == estimator.get_params()
 
 
+@pytest.mark.parametrize(
+    ("target", "loss"),
+    [
+        ("price", "squared_error"),
+        ("price", "absolute_error"),
+        ("price", "quantile"),
+        ("price", "poisson"),
+        ("price", "huber"),
+        ("kind", "log_loss"),
+        ("kind", "squared_hinge"),
+    ],
+)
+def test_a_mean_loss_is_an_error_in_units_of_y(target, loss):
+    """As seen by the training loss, of which the error is known."""
+    frame = _table()
+    X, y = frame[["size"]].to_numpy(), frame[target]
+    options = {"loss": loss, "alpha": 0.05, "n_grades": 1, "n_patterns": 5, "random_state": 0}
+    kind = MultigradeClassifier if target == "kind" else MultigradeRegressor
+    if target == "price":
+        y = 10.0 * y
+        options |= {"quantile": 0.8, "extrapolation": None}
+    model = kind(**options).fit(X, y)
+    said = in_units_of_y(model, float(model.train_loss_[-1]))
+    match loss:
+        case "huber":
+            spread = 1.4826 * np.median(np.abs(y - np.median(y)))
+            width = 0.3 * spread
+            away = np.abs(y - model.predict(X))
+            cost = np.where(away < width, away**2 / (2 * width), away - width / 2).mean()
+            name, number, rest = "Huber's loss", cost, f" (linear from {width:.4g} on)"
+        case "log_loss":
+            chance = model.predict_proba(X)[np.arange(len(y)), (y == "dear").astype(int)]
+            name, number = "log loss", -np.log(chance).mean()
+            mean = np.exp(np.log(chance).mean())
+            rest = f" (right classes have probability {mean:.3g} in the geometric mean)"
+        case "squared_hinge":
+            margin = np.where(y == "dear", 1, -1) * model.decision_function(X)
+            name, number, rest = "squared hinge loss", (np.maximum(1 - margin, 0) ** 2).mean(), ""
+        case _:
+            name, metric = error_metric(model)
+            number, rest = metric(y, model.predict(X)), ""
+    found = said.removeprefix(f"{name} ").removesuffix(rest)
+    rounded = loss in ("absolute_error", "quantile")  # kinks are, within 1e-3 of the spread
+    assert float(found) == pytest.approx(number, rel=5e-3 if rounded else 1e-3)
+
+
+def test_classes_that_weigh_more_have_no_mean_probability():
+    X = _table()[["size"]].to_numpy()
+    model = MultigradeClassifier(
+        0.05, n_grades=1, n_patterns=5, class_weight="balanced", random_state=0
+    ).fit(X, _table()["kind"])
+    assert in_units_of_y(model, 0.5) == "log loss 0.5 (rows weighted by class)"
+
+
+HELD_OUT = ["--early-stopping", "auto", "--validation-fraction", "0.5"]
+
+
+@pytest.mark.parametrize(
+    ("options", "announced", "chosen"),
+    [
+        (["--alpha", "auto"], "penalty and depth", "alpha and depth"),
+        ([], "the depth", "the depth"),
+    ],
+)
+def test_rows_held_out_are_announced_and_their_error_told(options, announced, chosen, run):
+    _, out, _ = run("fit", "data.csv", "--target", "price", *FAST, *HELD_OUT, *options)
+    assert (
+        f"First, rows held out tell {announced}: some seconds, or minutes where rows are many. Then\n"
+        "a line comes with each grade:\n\n"
+    ) in out
+    parameters, frame = load_model("model.npz").parameters, _table()
+    estimator = MultigradeRegressor(**parameters).fit(
+        encode(load_model("model.npz").columns, frame), frame["price"]
+    )
+    rmse = np.std(frame["price"]) * np.sqrt(2 * estimator.validation_loss_[-1])
+    assert (
+        f"\nOn rows held out: RMSE {rmse:.4g}, by chains fitted to the other rows. As these rows chose "
+        f"{chosen}, this can be a little optimistic.\n"
+    ) in out
+
+
+def test_nothing_is_said_of_rows_held_out_where_there_are_none(run):
+    _, out, _ = run("fit", "data.csv", "--target", "price", *FAST)
+    assert "held out" not in out
+    _table(39).to_csv("data.csv", index=False)
+    _, out, _ = run("fit", "data.csv", "--target", "price", *FAST, *HELD_OUT)
+    assert "held out" not in out
+
+
+def test_what_auto_chose_is_told_by_fit_and_describe(run):
+    _table().assign(area=np.exp(_table()["size"] * 4)).to_csv("data.csv", index=False)
+    options = ["--log-tails", "true", "--distances", "true"]
+    _, out, _ = run("fit", "data.csv", "--target", "price", *FAST, *options)
+    expected = (
+        "In use: alpha=0.05 in the first grade, 2 grades, a logarithmic scale for column 'area', "
+        "distances from the mean beside columns 'size', 'area'."
+    )
+    assert f"\n{expected}\n" in out
+    assert f"\n{expected}\n" in run("describe", "model.npz")[1]
+
+
 def test_a_second_run_gives_the_same_model_unless_it_is_told_otherwise(run):
     without = [word for word in FAST if word not in ("--random-state", "0")]
     assert len(without) == len(FAST) - 2
@@ -227,7 +330,7 @@ def test_a_table_with_semicolons_is_predicted_and_told(run, price_model):
     warnings.simplefilter("default")
     status, out, err = run("predict", "model.npz", "new.csv")
     assert (status, out) == (0, expected)
-    assert err == "convexgrade: warning: new.csv is read as separated by ';'.\n"
+    assert err.splitlines()[0] == "convexgrade: warning: new.csv is read as separated by ';'."
 
 
 def test_predictions_for_a_folder_that_is_missing_are_refused(fails, price_model):
@@ -259,9 +362,39 @@ def test_codes_with_zeros_in_front_are_categories(run):
     assert colour.categories == ("01003", "90210")
     frame.assign(size=[f"0{i % 10}" for i in range(40)]).to_csv("new.csv", index=False)
     status, out, err = run("predict", "model.npz", "new.csv")
-    assert (status, err) == (0, "")
+    assert status == 0
+    assert "warning" not in err
     expected = model.predict(frame.assign(size=[i % 10 for i in range(40)]))
     np.testing.assert_allclose(np.array(out.splitlines()[1:], dtype=float), expected)
+
+
+def test_texts_of_many_categories_are_told(run):
+    frame = _table(80)
+    frame["place"], frame["town"] = [f"p{i % 21:02}" for i in range(80)], ["a", "b"] * 40
+    frame.to_csv("data.csv", index=False)
+    _, out, _ = run("fit", "data.csv", "--target", "price", *FAST)
+    assert (
+        "Columns of more than 20 categories, each an input: 'place' (21, such as 'p00').\n" in out
+    )
+
+
+def test_the_table_is_counted(run):
+    _table()[["size", "price"]].to_csv("data.csv", index=False)
+    _, out, _ = run("fit", "data.csv", "--target", "price", *FAST)
+    assert "\n40 rows, 1 column, 1 input of the network\n\n" in out
+    assert "'price' from 1 column\n" in run("describe", "model.npz")[1]
+
+
+def test_tables_come_by_the_standard_input(run, monkeypatch):
+    content = Path("data.csv").read_bytes()
+
+    def given(*arguments):
+        monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(content)))
+        return run(*arguments)
+
+    assert given("fit", "-", "--target", "price", *FAST)[0] == 0
+    assert Path("model.npz").read_bytes()[:2] == b"PK"
+    assert given("predict", "model.npz", "-") == run("predict", "model.npz", "data.csv")
 
 
 def test_what_was_missing_is_told(run):
@@ -276,17 +409,71 @@ def test_what_was_missing_is_told(run):
     )
 
 
+def test_what_predict_fills_is_told(run, price_model):
+    frame = _table()
+    frame["size"], frame.loc[3, "colour"] = None, None
+    frame.drop(columns="price").to_csv("new.csv", index=False)
+    size, colour, *_ = load_model("model.npz").columns
+    status, out, err = run("predict", "model.npz", "new.csv")
+    assert (status, out.count("\n")) == (0, 41)
+    assert err == (
+        "convexgrade: warning: missing values of 40 rows filled: "
+        f"40 of 'size' by {size.fill:g}, 1 of 'colour' by {colour.fill}.\n"
+    )
+
+
+def _said_of(target, cells, run):
+    """Return what `predict` says on the standard error, given the target's cells of the first rows."""
+    Path("m.npz").write_bytes(_model_of(target))
+    _table().drop(columns=target).assign(**{target: [*cells, *[None] * (40 - len(cells))]}).to_csv(
+        "new.csv", index=False
+    )
+    status, out, err = run("predict", "m.npz", "new.csv")
+    assert (status, out.count("\n")) == (0, 41)
+    return err
+
+
+@pytest.mark.parametrize(
+    ("target", "others"),
+    [("kind", ["other", "NA"]), ("stars", ["7", "?"]), ("fair", ["maybe", "?"])],
+)
+def test_predict_tells_the_rate_of_wrong_classes_where_they_are_known(target, others, run):
+    """A label that no class has is wrong, if it is of their kind: a text, a number."""
+    Path("m.npz").write_bytes(_model_of(target))
+    first, second, *_ = load_model("m.npz").predict(_table()).tolist()
+    wrong = {"cheap": "dear", "dear": "cheap", 3: "4", 4: "3", False: "TRUE", True: "FALSE"}[second]
+    err = _said_of(target, [str(first), wrong, *others], run)
+    of_kind = {"kind": 2, "stars": 1, "fair": 0}[target]
+    rate = (1 + of_kind) / (2 + of_kind)
+    assert err == (
+        f"convexgrade: error rate {rate:.4g}, of {2 + of_kind} rows with a known {target!r}.\n"
+    )
+
+
+def test_predict_tells_the_error_where_the_target_is_known(run):
+    Path("m.npz").write_bytes(_model_of("price"))
+    predicted = load_model("m.npz").predict(_table())[:2]
+    rmse = root_mean_squared_error([1.5, 2.0], predicted)
+    said = f"convexgrade: RMSE {rmse:.4g}, of 2 rows with a known 'price'.\n"
+    assert _said_of("price", ["1.5", "2", "?", "NA"], run) == said
+    assert _said_of("price", ["?", "-"], run) == ""
+    assert "warning: no RMSE, of 1 row with a known 'price': Input contains infinity" in _said_of(
+        "price", ["inf"], run
+    )
+
+
 def test_a_category_the_model_does_not_know_is_told(run, price_model):
     frame = _table().replace({"colour": {"red": "red "}})
     frame.to_csv("new.csv", index=False)
     status, out, err = run("predict", "model.npz", "new.csv")
     number = (frame["colour"] == "red ").sum()
     assert status == 0
+    expected = load_model("model.npz").predict(frame)
+    error = root_mean_squared_error(frame["price"], expected)
     assert err == (
         f"convexgrade: warning: {number} of 40 values of 'colour' are unknown to the model, "
-        "as 'red '.\n"
+        f"as 'red '.\nconvexgrade: RMSE {error:.4g}, of 40 rows with a known 'price'.\n"
     )
-    expected = load_model("model.npz").predict(frame)
     np.testing.assert_allclose(np.array(out.splitlines()[1:], dtype=float), expected)
 
 
@@ -306,19 +493,19 @@ def test_describe_says_what_the_model_is(run, kind_model):
 
 
 @pytest.mark.parametrize(
-    ("target", "task"),
+    ("target", "task", "kinds"),
     [
-        ("price", "regression"),
-        ("kind", "classification"),
-        ("stars", "classification"),
-        ("fair", "classification"),
-        ("place", "regression"),
+        ("price", "regression", "40 distinct numbers"),
+        ("kind", "classification", "2 distinct texts"),
+        ("stars", "classification", "2 distinct integers; `--task regression` overrules that"),
+        ("fair", "classification", "2 distinct truth values"),
+        ("place", "regression", "40 distinct integers"),
     ],
 )
-def test_the_task_follows_from_the_target(target, task, run):
+def test_the_task_follows_from_the_target(target, task, kinds, run):
     _table().assign(place=range(40)).to_csv("data.csv", index=False)
     _, out, _ = run("fit", "data.csv", "--target", target, *FAST)
-    assert f"Task: {task}, as '{target}' has" in out
+    assert f"Task: {task}, as '{target}' has {kinds}.\n" in out
     assert load_model("model.npz").task == task
 
 
@@ -338,12 +525,23 @@ def test_the_task_can_be_chosen(run):
 
 
 def test_columns_that_teach_nothing_are_dropped(run):
-    frame = _table().assign(void=np.nan, name=[f"n{i}" for i in range(40)])
+    frame = _table().assign(void=np.nan, one=1.5, only="x", name=[f"n{i}" for i in range(40)])
+    frame.loc[3, "only"] = None
+    frame["day"] = pd.date_range("2020-01-01", periods=40).astype(str)
+    frame["time"] = [f"{i % 7}:30" for i in range(40)]
     frame.to_csv("data.csv", index=False)
     _, out, _ = run("fit", "data.csv", "--target", "price", *FAST)
-    assert "Dropped column 'void' without any value." in out
-    assert "Dropped column 'name' of texts all different." in out
-    assert not {"void", "name"} & {column.name for column in load_model("model.npz").columns}
+    assert "Dropped column 'void' without any value.\n" in out
+    assert "Dropped columns 'one', 'only' of one value alone.\n" in out
+    said = "of texts that are (nearly) all different, such as"
+    assert f"Dropped column 'name' {said} 'n0'.\n" in out
+    assert f"Dropped column 'day' {said} '2020-01-01'.\n" in out
+    assert (
+        "Dates and times are not read as such, as in columns 'day', 'time'. Give year, month, day, "
+        "hour or differences in days as columns of numbers.\n"
+    ) in out
+    columns = [column.name for column in load_model("model.npz").columns]
+    assert columns == ["size", "colour", "kind", "stars", "fair", "time"]
 
 
 def test_the_index_that_pandas_writes_is_dropped(run):
@@ -462,10 +660,12 @@ def test_a_target_whose_values_hardly_recur_is_refused(cells, options, example, 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "No columns to parse"),
+        ("", "error: data.csv is empty. Its first line must hold the column names."),
         ("x,y\n", "data.csv has no rows."),
-        ("x,y\n1,2\n1,2,3,4\n", "data.csv: "),
-        ("x,y\n1,2,3\n1,2,3\n", "data.csv: "),
+        ("x,y\n1,2\n1,2,3,4\n", "data.csv: line 3 has 4 cells, but the line of names has 2."),
+        ("x,y\n1,2,3\n1,2,3\n", "data.csv: line 2 has 3 cells, but the line of names has 2."),
+        ("a|b|y\n1|2|3\n", "error: the only column is 'a|b|y'. Cells must be separated by commas"),
+        ("x,y\n3,1\n3,2\n", "No column is left to predict 'y' from."),
         ("x,y\n1,\n2,\n", "Column 'y' has no value."),
         ("y\n1\n2\n", "No column is left to predict 'y' from."),
         ("x,y\n,1\n,2\n", "No column is left to predict 'y' from."),
@@ -517,6 +717,11 @@ def test_help_is_no_error(capsys):
     )
     assert "--random-state VALUE int, RandomState instance or None, default=0. Determines" in said
     assert "None gives another model in every run." in said
+    assert (
+        "linear instead of quadratic, in units of 1.4826 median absolute deviations of the targets"
+    ) in said
+    assert "the unit above" not in said
+    assert "data CSV file with a header line; - for standard input" in said
 
 
 def test_the_version_is_that_of_the_package(capsys):
@@ -670,4 +875,20 @@ def test_a_reader_that_has_seen_enough_is_no_error(price_model):
         text=True,
         timeout=120,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "price\n", "")
+    assert (done.returncode, done.stdout) == (0, "price\n")
+    assert done.stderr.count("\n") == 1  # the error, and nothing of the pipe
+
+
+@pytest.mark.parametrize("unheard", ["| true", ">&-"])
+def test_a_model_is_saved_though_nobody_reads(unheard, folder):
+    """In a process of its own: whatever is printed, the reader is gone, or there was none."""
+    fit = f"'{sys.executable}' -m convexgrade fit data.csv --target price {' '.join(FAST)}"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{fit} --verbose 2 {unheard}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(load_model("model.npz").grades) == 2

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from convexgrade import (
     MultigradeRegressor,
 )
 from convexgrade.export import TableModel, load_model, save_model, written_whole
+from convexgrade.reading import Distances, Reading
 from convexgrade.table_columns import encode, learn_columns, unknown_values
 
 FAST = {"alpha": 0.05, "n_grades": 2, "patterns": "sampled", "n_patterns": 5, "random_state": 0}
@@ -263,12 +265,49 @@ def test_the_description_holds_columns_parameters_and_certificates(model):
     for expected in (
         "regression: 'price' from 4 columns",
         "colour: 3 categories (blue, green, red), missing becomes",
+        "In use: alpha=0.05 in the first grade, 2 grades, a logarithmic scale for no column",
         "MultigradeRegressor(",
         "alpha=0.05",
         "relative gap",
         model.grades[1].certificate.status.value,
     ):
         assert expected in text
+
+
+def test_what_is_read_otherwise_is_named_the_first_of_many():
+    frame = _table()[["colour", "size"]].assign(
+        **{f"n{i}": _table()["size"] * i for i in range(1, 10)}
+    )
+    columns = learn_columns(frame)
+    X = encode(columns, frame)
+    chain = MultigradeRegressor(**FAST, distances=True).fit(X, _number(frame))
+    model = TableModel.from_estimator(chain, columns, "y")
+    assert (
+        "beside columns 'size', 'n1', 'n2', 'n3', 'n4', 'n5', 'n6', 'n7' and 2 more."
+        in model.choices
+    )
+    assert model.network.reading.distances.column.size == 10
+    distances = Distances(np.array([10]), np.zeros(1))  # no fit reads those of an indicator
+    network = replace(model.network, reading=Reading(distances=distances))
+    other = object.__new__(TableModel)
+    vars(other).update({**vars(model), "network": network})
+    assert "beside column 'colour=blue'." in other.choices
+
+
+@pytest.mark.parametrize(
+    ("classes", "written", "expected"),
+    [
+        ((), ["1.5", "2", "?", None], [1.5, 2.0, None, None]),
+        ((3, 4), ["3", "4.0", "x", None], [3, 4, None, None]),
+        ((False, True), ["TRUE", "false", "1", None], [True, False, None, None]),
+        (("a", "b"), ["a", "c", "NA", None], ["a", "c", "NA", None]),
+    ],
+)
+def test_targets_are_read_as_the_model_predicts_them(classes, written, expected, model):
+    other = object.__new__(TableModel)
+    vars(other).update({**vars(model), "classes": classes})
+    found = other.targets(pd.Series(written, dtype="string"))
+    assert [None if pd.isna(value) else value for value in found] == expected
 
 
 def test_parameters_that_are_no_plain_values_become_text():
