@@ -111,7 +111,7 @@ def solve_over(
 def _confirmed(full: Program, point: Point, *, solver: str, tol: float) -> Point:
     """Return a point that is proved optimal; where it is not, a second solver's, if that is better.
 
-    The first one knows the gap of a loss that it has rounded off, not what rounding makes of a network.
+    The first one knows the gap of a loss that it has smoothed, not what rounding makes of a network.
     """
     other, (share, least) = solvers.second_opinion(solver, full), _CONFIRMED
     if other is None or (gap := gap_of(full, point)) <= max(share * tol, least):

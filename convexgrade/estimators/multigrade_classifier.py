@@ -64,7 +64,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         Width limit of a grade; None sets none.
     loss : {"log_loss", "squared_hinge", "hinge"}, default="log_loss"
         Negative log-likelihood; or, without probabilities, hinges of the margins of each class against
-        all others. The kink of the hinge is rounded off within 1e-3.
+        all others. The kink of the hinge is smoothed within 1e-3.
     class_weight : dict, "balanced" or None, default=None
         Weight of each class, times the weights of its rows; ``"balanced"`` gives every class the same
         total weight.

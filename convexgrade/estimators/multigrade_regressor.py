@@ -80,7 +80,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         absolute deviations of the targets, the absolute error, for medians, Huber's loss, for outliers,
         or twice the pinball loss, for quantiles; or half the Poisson deviance of counts y >= 0, in
         units of their mean, where the exponential of the network's output is the mean of a count. Kinks
-        of the absolute error and the pinball loss are rounded off within 1e-3 of the unit.
+        of the absolute error and the pinball loss are smoothed within 1e-3 of the unit.
     quantile : float, default=0.5
         What ``loss="quantile"`` predicts, in (0, 1).
     epsilon : float, default=0.3

@@ -68,7 +68,7 @@ class ConvexReLURegressor(RegressorTargets, OneGrade):
         absolute deviations of the targets, the absolute error, for medians, Huber's loss, for outliers,
         or twice the pinball loss, for quantiles; or half the Poisson deviance of counts y >= 0, in
         units of their mean, where the exponential of the network's output is the mean of a count. Kinks
-        of the absolute error and the pinball loss are rounded off within 1e-3 of the unit.
+        of the absolute error and the pinball loss are smoothed within 1e-3 of the unit.
     quantile : float, default=0.5
         What ``loss="quantile"`` predicts, in (0, 1).
     epsilon : float, default=0.3
@@ -217,7 +217,7 @@ class ConvexReLUClassifier(ClassifierTargets, OneGrade):
         Width limit; None sets none.
     loss : {"log_loss", "squared_hinge", "hinge"}, default="log_loss"
         Negative log-likelihood; or, without probabilities, hinges of the margins of each class against
-        all others. The kink of the hinge is rounded off within 1e-3.
+        all others. The kink of the hinge is smoothed within 1e-3.
     class_weight : dict, "balanced" or None, default=None
         Weight of each class, times the weights of its rows; ``"balanced"`` gives every class the same
         total weight.
