@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from convexgrade.certificate import Certificate
 from convexgrade.deep_network import HIDDEN_AND_INPUTS, DeepNetwork, Handover
 from convexgrade.energy import Energy, measure
-from convexgrade.grade import Grade, Settings, certify_grade, state_program
+from convexgrade.grade import Grade, certify_grade, state_program
 from convexgrade.losses import Hessian, Loss, MeanLoss
 from convexgrade.network import Network, scale_output
 from convexgrade.pieces import chunks
 from convexgrade.program import Program
 from convexgrade.scaling import Scaling, combining, read_unscaled
+from convexgrade.settings import Settings
 from convexgrade.solution import Status
 
 Array = NDArray[np.float64]

@@ -39,12 +39,13 @@ from threadpoolctl import threadpool_limits
 from convexgrade.backpropagation import FrozenGrade, each_output, frozen_grades, pulled_back
 from convexgrade.chain import Chain, Data, certify_chain, measure_energy, staged_loss
 from convexgrade.descent import descended, objective
-from convexgrade.grade import Grade, Report
+from convexgrade.grade import Grade
 from convexgrade.kronecker import KroneckerSystem
 from convexgrade.losses import Loss
 from convexgrade.multigrade import Progress
 from convexgrade.network import Network
 from convexgrade.readouts import refit_readouts
+from convexgrade.settings import Report
 from convexgrade.solution import Status
 
 Array = NDArray[np.float64]

@@ -29,7 +29,7 @@ from convexgrade.chain import (
 )
 from convexgrade.deep_network import Handover
 from convexgrade.energy import Energy
-from convexgrade.grade import Report, Settings, fit_grade, null_price
+from convexgrade.grade import fit_grade, null_price
 from convexgrade.losses import Loss
 from convexgrade.network import Network
 from convexgrade.program import Program
@@ -41,6 +41,7 @@ from convexgrade.scaling import (
     whitened,
     within_row_space,
 )
+from convexgrade.settings import Report, Settings
 from convexgrade.solution import Status
 
 _LEAST_ALPHA = 1e-100  # of smaller ones, the square of the reciprocal may be no number

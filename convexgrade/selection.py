@@ -20,10 +20,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from convexgrade.chain import Data
 from convexgrade.deep_network import Handover
-from convexgrade.grade import Report
 from convexgrade.losses import Loss
 from convexgrade.multigrade import ChainPlan, Progress, extended, first_price
 from convexgrade.network import Network
+from convexgrade.settings import Report
 from convexgrade.solution import Status
 
 Array = NDArray[np.float64]

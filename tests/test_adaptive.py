@@ -5,10 +5,11 @@ import pytest
 
 from convexgrade import proposals, search
 from convexgrade.certificate import dual_point
-from convexgrade.grade import Settings, fit_grade, null_price, state_program
+from convexgrade.grade import fit_grade, null_price, state_program
 from convexgrade.losses import SoftmaxLogLoss
 from convexgrade.patterns import Patterns, sample_patterns
 from convexgrade.proposals import Budget
+from convexgrade.settings import Settings
 from convexgrade.solution import Status
 from convexgrade.solvers import cvx
 from convexgrade.working_set import solve_over

@@ -11,11 +11,12 @@ from convexgrade.certificate import (
     relative_gap,
 )
 from convexgrade.cones import Cones, Tight
-from convexgrade.grade import Settings, state_program
+from convexgrade.grade import state_program
 from convexgrade.losses import BinaryLogLoss, Hessian, SoftmaxLogLoss, SquaredError
 from convexgrade.network import Network, from_blocks
 from convexgrade.patterns import Patterns, activation, enumerate_patterns, sample_patterns
 from convexgrade.point import null_point
+from convexgrade.settings import Settings
 from convexgrade.solution import Status
 from convexgrade.solvers import cvx
 from convexgrade.working_set import solve_over

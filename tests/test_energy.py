@@ -8,9 +8,10 @@ import pytest
 
 from convexgrade import MultigradeClassifier, MultigradeRegressor, certify, to_relu
 from convexgrade.energy import rescale
-from convexgrade.grade import Settings, fit_grade, state_program
+from convexgrade.grade import fit_grade, state_program
 from convexgrade.losses import BinaryLogLoss, SquaredError
 from convexgrade.network import Network
+from convexgrade.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

@@ -10,13 +10,14 @@ from convexgrade import ConvexReLURegressor, MultigradeRegressor, certify, multi
 from convexgrade.chain import Data
 from convexgrade.cutting import cut
 from convexgrade.deep_network import HIDDEN_AND_INPUTS
-from convexgrade.grade import Settings, fit_grade, state_program
+from convexgrade.grade import fit_grade, state_program
 from convexgrade.losses import SquaredError
 from convexgrade.multigrade import ChainPlan, Progress, grow
 from convexgrade.network import Network
 from convexgrade.point import point_of
 from convexgrade.pruning import select
 from convexgrade.search import neurons_of
+from convexgrade.settings import Settings
 from convexgrade.solution import Status
 from convexgrade.unpenalised import independent_columns
 from convexgrade.working_set import solve_groups

@@ -8,10 +8,11 @@ import pytest
 
 from convexgrade import ConvexReLURegressor
 from convexgrade.certificate import certify_network
-from convexgrade.grade import Settings, fit_grade, state_program
+from convexgrade.grade import fit_grade, state_program
 from convexgrade.losses import BinaryLogLoss, SquaredError
 from convexgrade.patterns import enumerate_patterns, sample_patterns
 from convexgrade.point import point_at
+from convexgrade.settings import Settings
 from convexgrade.solution import Status
 from convexgrade.solvers import cvx, line, solve_at_once
 

@@ -9,11 +9,12 @@ import pytest
 from convexgrade import MultigradeRegressor, certify
 from convexgrade.datasets import load_concrete
 from convexgrade.energy import rescale_within
-from convexgrade.grade import Settings, fit_grade, state_program
+from convexgrade.grade import fit_grade, state_program
 from convexgrade.losses import BinaryLogLoss
 from convexgrade.point import Point, null_point
 from convexgrade.pointwise import _zero_at
 from convexgrade.program import Program
+from convexgrade.settings import Settings
 from convexgrade.solution import Status
 from convexgrade.working_set import solve_over
 from tests.bank import make_program

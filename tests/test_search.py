@@ -5,10 +5,11 @@ import pytest
 
 from convexgrade import proposals, search
 from convexgrade.certificate import dual_point
-from convexgrade.grade import Settings, fit_grade, state_program
+from convexgrade.grade import fit_grade, state_program
 from convexgrade.losses import SquaredError
 from convexgrade.point import null_point, point_of
 from convexgrade.search import Neurons
+from convexgrade.settings import Settings
 from tests.bank import make_program, random_program
 
 

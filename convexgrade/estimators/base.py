@@ -39,11 +39,12 @@ from convexgrade.estimators.rows import (
     refused_whole,
 )
 from convexgrade.estimators.targets import Coding
-from convexgrade.grade import Grade, Settings
+from convexgrade.grade import Grade
 from convexgrade.losses import Loss
 from convexgrade.multigrade import ChainPlan, Progress, first_price, grow
 from convexgrade.network import Network
 from convexgrade.reading import AS_IT_IS, Reading
+from convexgrade.settings import Settings
 from convexgrade.solvers import SOLVERS
 
 Array = NDArray[np.float64]

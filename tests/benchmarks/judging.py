@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from threadpoolctl import threadpool_limits
 
-from convexgrade.grade import Settings
 from convexgrade.selection import deepen
+from convexgrade.settings import Settings
 from tests.benchmarks.held_out import SHARES, Judges, judges
 
 SETS = ("concrete", "airfoil", "statlog-vehicle", "statlog-image")

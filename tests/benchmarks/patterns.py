@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
-from convexgrade.grade import Settings, fit_grade, state_program
+from convexgrade.grade import fit_grade, state_program
 from convexgrade.losses import SquaredError
 from convexgrade.program import Program
+from convexgrade.settings import Settings
 from tests.benchmarks.datasets import load
 
 Array = NDArray[np.float64]

@@ -30,12 +30,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from convexgrade.certificate import dual_point, lower_bound
-from convexgrade.grade import Settings, state_program
+from convexgrade.grade import state_program
 from convexgrade.losses import SquaredError
 from convexgrade.patterns import Patterns, sample_patterns
 from convexgrade.point import null_point
 from convexgrade.program import Program
 from convexgrade.proposals import Budget, propose
+from convexgrade.settings import Settings
 from convexgrade.solvers import interior, newton
 from tests.benchmarks.datasets import load
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from convexgrade.grade import Settings
 from convexgrade.patterns import centred_gates
+from convexgrade.settings import Settings
 from tests.benchmarks.patterns import SETS, grade
 
 Array = NDArray[np.float64]
