@@ -433,7 +433,7 @@ def test_a_fit_goes_on_with_finished_grades_but_not_with_sketches():
 def test_a_fit_does_not_go_on_with_what_was_solved_on_some_rows(settings, error, monkeypatch):
     """What was tried serves after an interruption, but says so; an error leaves the old model."""
     X, y = make_data(n=60)
-    model = small(MultigradeRegressor, warm_start=True, **settings, **HALF)
+    model = small(MultigradeRegressor, alpha=0.03, warm_start=True, **settings, **HALF)
     anew, original, calls = clone(model).fit(X, y), multigrade.fit_grade, []
 
     def ended(*args):
