@@ -208,7 +208,7 @@ class TableModel:
         return (
             f"In use: alpha={self.grades[0].alpha:.3g} in the first grade, "
             f"{counted(len(self.grades), 'grade')}, a logarithmic scale for "
-            f"{_some([inputs[j] for j in tails._heavy])}, distances from the mean beside "
+            f"{_some([inputs[j] for j in tails.heavy])}, distances from the mean beside "
             f"{_some([inputs[j] for j in distances.column])}."
         )
 

@@ -56,16 +56,16 @@ class Tails:
     unit: Array
 
     def __repr__(self) -> str:
-        return f"Tails({counted(self._heavy.size, 'column')} drawn in)"
+        return f"Tails({counted(self.heavy.size, 'column')} drawn in)"
 
     @property
     def draws_in(self) -> bool:
         """Whether any column has a tail that is drawn in."""
-        return self._heavy.size > 0
+        return self.heavy.size > 0
 
     def apply(self, X: Array) -> Array:
         """Return X (n_samples, n_features) with tails drawn in; X itself if no column has them."""
-        heavy = self._heavy
+        heavy = self.heavy
         if heavy.size == 0:
             return X
         unit = self.unit[heavy]
@@ -76,7 +76,7 @@ class Tails:
         return drawn_in
 
     @property
-    def _heavy(self) -> Index:
+    def heavy(self) -> Index:
         """The columns that are drawn in."""
         return np.flatnonzero(np.isfinite(self.low) | np.isfinite(self.high))
 
