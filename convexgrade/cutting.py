@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 Choice = Callable[[Program, Array, Array, int], Index]
 
-_ROUGH = 1e-4  # accuracy of objectives that are only compared
+_ROUGH = 1e-3  # accuracy, relative to the objective before a cut, of those that are only compared
 _WORTH_A_GAP = 1.2  # objective, relative to that over fewer groups, at which those are kept instead
 
 
@@ -71,7 +71,8 @@ def _cut_to_groups(
         program.over(point.patterns, point.groups), point.blocks, point.unpenalised, limit
     )
     groups = point.groups.take(kept)
-    return solve_groups(program, point, groups, solver=solver, accuracy=_ROUGH)
+    accuracy = _ROUGH * min(1.0, point.objective / (program.loss_before or 1.0))
+    return solve_groups(program, point, groups, solver=solver, accuracy=accuracy)
 
 
 def _cut_to_patterns(
