@@ -7,6 +7,7 @@ import ast
 import inspect
 import re
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
@@ -27,7 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from convexgrade.datasets import load_energy
-from convexgrade.display import GradesDisplay, error_metric
+from convexgrade.display import GradesDisplay
 from convexgrade.estimators import MultigradeClassifier, MultigradeRegressor
 from convexgrade.estimators.rows import Rows, drawn_rows
 from convexgrade.export import TableModel, load_model, save_model, written_whole
@@ -39,6 +40,7 @@ from convexgrade.table_columns import (
     unknown_values,
 )
 from convexgrade.tables import (
+    STANDARD_INPUT,
     are_too_many,
     guess_task,
     holds_numbers,
@@ -52,6 +54,7 @@ from convexgrade.tables import (
 )
 from convexgrade.telling import (
     Outlasting,
+    errors,
     filled,
     fit_and_tell,
     held_out,
@@ -209,6 +212,8 @@ def _fit(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--out {arguments.out} is a folder, or in a folder that does not exist.")
     if arguments.out.resolve() == arguments.data.resolve():
         raise ValueError(f"--out {arguments.out} is the table itself.")
+    if arguments.out == STANDARD_INPUT:
+        raise ValueError("--out - is no file: a model is not written to the standard output.")
     with redirect_stdout(Outlasting(sys.stdout)):  # a model is worth saving though nobody reads
         _fit_and_save(arguments)
 
@@ -228,7 +233,7 @@ def _fit_and_save(arguments: argparse.Namespace) -> None:
     model = TableModel.from_estimator(estimator, columns, arguments.target)
     print(f"\n{model.choices}")
     if estimator.validation_loss_.size:
-        print(held_out(estimator))
+        print(textwrap.fill(held_out(estimator), width=100))
     save_model(model, arguments.out)
     print(f"Model saved: {arguments.out}")
 
@@ -357,31 +362,9 @@ def _predict(arguments: argparse.Namespace) -> None:
             file.write(text.encode())
         text = f"{len(table)} predictions saved: {arguments.out}\n"
     if model.target in frame:
-        _tell_error(model, frame[model.target], table[model.target].to_numpy())
+        for said in errors(model, frame[model.target], table[model.target].to_numpy()):
+            _say(said)
     print(text, end="")
-
-
-def _tell_error(model: TableModel, written: Any, predicted: NDArray[Any]) -> None:
-    """Say how far predictions are off where the table has the target, in cells as they are written."""
-    known = model.targets(written)
-    has = known.notna().to_numpy()
-    y, guess = known[has].tolist(), predicted[has].tolist()
-    if not y:
-        return
-    rows = f"of {counted(len(y), 'row')} with a known {model.target!r}"
-    if model.classes:
-        wrong = np.mean([one != other for one, other in zip(y, guess, strict=True)])
-        _say(f"error rate {wrong:.4g}, {rows}.")
-        return
-    loss, quantile = (
-        model.parameters.get("loss", "squared_error"),
-        model.parameters.get("quantile", 0.5),
-    )
-    name, metric = error_metric(MultigradeRegressor(loss=loss, quantile=quantile))
-    try:
-        _say(f"{name} {metric(y, guess):.4g}, {rows}.")
-    except ValueError as error:  # as of negative counts
-        _warn(f"no {name}, {rows}: {error}")
 
 
 def _describe(arguments: argparse.Namespace) -> None:

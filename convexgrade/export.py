@@ -202,14 +202,17 @@ class TableModel:
 
     @property
     def choices(self) -> str:
-        """What of the fit is chosen where a parameter is "auto", as text."""
-        inputs = _input_names(self.columns)
-        tails, distances = self.network.reading.tails, self.network.reading.distances
+        """How the fit has chosen to read columns, as text."""
+        inputs, reading = _input_names(self.columns), self.network.reading
+        if not reading.changes:
+            return "All columns are read as they are."
+        heavy, apart = (
+            _some([inputs[j] for j in columns])
+            for columns in (reading.tails.heavy, reading.distances.column)
+        )
         return (
-            f"In use: alpha={self.grades[0].alpha:.3g} in the first grade, "
-            f"{counted(len(self.grades), 'grade')}, a logarithmic scale for "
-            f"{_some([inputs[j] for j in tails.heavy])}, distances from the mean beside "
-            f"{_some([inputs[j] for j in distances.column])}."
+            f"Tails are read on a logarithmic scale in {heavy}; distances from the mean are read of "
+            f"{apart}."
         )
 
     def describe(self) -> str:

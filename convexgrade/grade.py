@@ -34,7 +34,7 @@ from convexgrade.program import Program
 from convexgrade.proposals import highest_price
 from convexgrade.settings import Report, Settings
 from convexgrade.solution import Status
-from convexgrade.sources import MOST_PATTERNS, Task, budget_of, found
+from convexgrade.sources import MOST_PATTERNS, Task, budget_of, find
 from convexgrade.unpenalised import independent_columns
 from convexgrade.wording import counted
 
@@ -165,7 +165,7 @@ def fit_grade(
     """
     start = time.perf_counter()
     rng = np.random.default_rng([*seed, 0])
-    point, n_rounds = found(program, Task(settings, first, rng, report))
+    point, n_rounds = find(program, Task(settings, first, rng, report))
     point = no_worse_than_null(program, point)
     point = drawn_in(program, point)
     point, network = _REFINEMENTS[settings.refinement](program, point, settings)
@@ -207,16 +207,16 @@ def certify_grade(
     """
     rng = np.random.default_rng([*seed, 1])
     point = dual_point(program, predicted(program, network))
-    found = 0.0
+    price = 0.0
     if not patterns.exhaustive:
-        found = highest_price(program, point, network.vectors, budget_of(settings), rng)
+        price = highest_price(program, point, network.vectors, budget_of(settings), rng)
     certificate = certify_network(
         program,
         network,
         patterns,
         status=status,
         point=point,
-        price=found,
+        price=price,
         multipliers=multipliers,
     )
     return replace(certificate, status=_verdict(certificate, network, program.alpha, settings.tol))

@@ -34,6 +34,8 @@ from convexgrade.losses import Loss
 from convexgrade.network import Network
 from convexgrade.program import Program
 from convexgrade.scaling import (
+    DEPENDENT,
+    ROUNDING,
     Scaling,
     combining,
     scaling_between,
@@ -234,7 +236,8 @@ def _next_program(chain: Chain, data: Data, plan: ChainPlan) -> _Next:
     else:
         scaling = Scaling(np.zeros(features.shape[1]), np.ones(features.shape[1]))
     if scaling.mix is None and features.shape[1] > len(features):
-        scaling = within_row_space(scaling, features)
+        least = DEPENDENT if chain.links else ROUNDING * features.shape[1]
+        scaling = within_row_space(scaling, features, least)
     step, index = GradeInput(scaling.apply(features), offset), len(chain)
     return _Next(
         scaling, state_grade(step, data, plan.loss, plan.alpha_of(index), plan.settings_of(index))

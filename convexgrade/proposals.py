@@ -1,6 +1,6 @@
 """What a round of the adaptive search proposes: patterns that may lower the objective.
 
-Descent and pricing propose; the convex program over what they propose decides (`grade`). For ReLU, a
+Descent and pricing propose; the convex program over what they propose decides (`sources`). For ReLU, a
 network descends from random neurons or from the last solution, and takes in neurons of high price on
 the way. For gated ReLU, whose price needs no search over vectors, many gates are drawn and the ones of
 highest price join.

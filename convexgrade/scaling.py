@@ -16,7 +16,8 @@ _FARTHEST = 1e100  # scales from its center at which a value still leaves room f
 _CONSTANT = 1e-14  # spread of a column, relative to its size, that rounding makes
 _SAME = 1e-8  # range of what a grade hands on, relative to its size, that a solver's errors make
 _FAINT = 1e-5  # range of an output, in units of the coded targets, that they make
-_DEPENDENT = 1e-8  # singular value, relative to the largest, of columns that count as dependent
+ROUNDING = 1e-16  # singular value, relative to the largest, that rounding makes, times the columns
+DEPENDENT = 1e-8  # the same of features that count as dependent
 
 
 @dataclass(frozen=True)
@@ -110,19 +111,21 @@ def scaling_between(
     return replace(scaling, scale=np.where(same, np.inf, scaling.scale * shrink))
 
 
-def within_row_space(scaling: Scaling, features: Array) -> Scaling:
+def within_row_space(scaling: Scaling, features: Array, least: float) -> Scaling:
     """Turn a scaling of more columns than rows into one to coordinates of the space of the rows.
 
     A rotation: rows keep their lengths and angles, and so do the vectors of neurons, which lie in that
     space at an optimum, as whatever they have beside it costs its length and moves no response. The
     program is the same, of as many columns as there are rows at most.
 
-    Directions in which the rows hardly differ are left out: they are rounding where a grade hands on
-    its output next to the features that this is a sum of, and a linear term would blow them up.
+    Directions in which the rows differ by less than ``least``, relative to the one in which they do
+    most, are left out. Of a table as it comes, those are rounding (`ROUNDING` times the columns). But
+    where a grade hands on its output next to the features that this is a sum of, rounding leaves more
+    (`DEPENDENT`), which a linear term would blow up.
     """
     scaled = scaling.apply(features)
     _, size, directions = np.linalg.svd(scaled, full_matrices=False)
-    kept = size >= _DEPENDENT * size[0]
+    kept = size >= least * size[0]
     return replace(scaling, mix=directions[kept].T)
 
 
@@ -136,7 +139,7 @@ def whitened(scaling: Scaling, features: Array, weights: Array, n_inputs: int) -
     """
     root = np.sqrt(weights / weights.sum())[:, None]
     _, size, directions = np.linalg.svd(root * scaling.apply(features), full_matrices=False)
-    kept = size > _DEPENDENT * size.max(initial=0.0)
+    kept = size > DEPENDENT * size.max(initial=0.0)
     spread = np.sqrt(n_inputs / max(1, kept.sum()))
     return replace(scaling, mix=spread * directions[kept].T / size[kept])
 

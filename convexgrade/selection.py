@@ -60,7 +60,7 @@ class Tried(NamedTuple):
     Attributes
     ----------
     alpha : float
-        Penalty of the first grade.
+        Alpha of the first grade.
     chains : tuple of Progress
         The chains.
     losses : tuple of float

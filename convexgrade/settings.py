@@ -31,7 +31,7 @@ class Settings:
     refinement: str = "none"
 
     def rough(self) -> Settings:
-        """Return how grades are fitted that only judge a penalty or a depth.
+        """Return how grades are fitted that only judge an alpha or a depth.
 
         Fewer patterns or neurons to search from, and a solution no closer than losses on other rows can
         tell; of ReLU grades that search for their patterns, whatever a descent reaches. The losses on

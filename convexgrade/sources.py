@@ -50,7 +50,7 @@ class Found(NamedTuple):
     n_rounds: int
 
 
-def found(program: Program, task: Task) -> Found:
+def find(program: Program, task: Task) -> Found:
     """Return what the source that the settings name comes to, cut to ``max_neurons``."""
     point, n_rounds = _SOURCES[task.settings.patterns](program, task)
     return Found(_within_width(program, point, task.settings), n_rounds)
@@ -64,19 +64,18 @@ def budget_of(settings: Settings) -> Budget:
     return Budget(width, settings.tol, _ROUGH * settings.tol, settings.n_jobs)
 
 
-def solved(program: Program, patterns: Patterns, start: Point | None, settings: Settings) -> Point:
-    """Return the optimum over patterns, as the settings ask for it."""
+def _solved(program: Program, patterns: Patterns, start: Point | None, settings: Settings) -> Point:
     return solve_over(program, patterns, start, solver=settings.solver, tol=settings.tol)
 
 
 def _sampled(program: Program, task: Task) -> Found:
     patterns = sample_patterns(program.X, task.settings.n_patterns, task.rng)
-    return Found(solved(program, patterns, None, task.settings), 1)
+    return Found(_solved(program, patterns, None, task.settings), 1)
 
 
 def _exhaustive(program: Program, task: Task) -> Found:
     patterns = enumerate_patterns(program.X, limit=MOST_PATTERNS)
-    return Found(solved(program, patterns, None, task.settings), 1)
+    return Found(_solved(program, patterns, None, task.settings), 1)
 
 
 def _adaptive(program: Program, task: Task) -> Found:
@@ -94,7 +93,7 @@ def _adaptive(program: Program, task: Task) -> Found:
         if proposal is None:
             break
         if n_rounds == settings.max_iter:
-            final = solved(program, proposal.patterns, proposal, settings)
+            final = _solved(program, proposal.patterns, proposal, settings)
             task.report(_line(n_rounds, final))
             if final.objective <= point.objective:
                 return Found(_completed(program, final, task), n_rounds)
@@ -108,7 +107,7 @@ def _adaptive(program: Program, task: Task) -> Found:
         task.report(_line(n_rounds, point))
         if last.objective - point.objective <= budget.gain * point.objective:
             break
-    point = solved(program, point.patterns, point, settings)
+    point = _solved(program, point.patterns, point, settings)
     return Found(_completed(program, point, task), n_rounds)
 
 
@@ -140,7 +139,7 @@ def _completed(program: Program, point: Point, task: Task) -> Point:
         trial = joined(program, point, budget_of(settings), task.rng)
         if trial is None:
             break
-        better = solved(program, trial.patterns, trial, settings)
+        better = _solved(program, trial.patterns, trial, settings)
         if better.objective >= point.objective:
             break
         gain = point.objective - better.objective
@@ -168,7 +167,7 @@ def _within_width(program: Program, point: Point, settings: Settings) -> Point:
     if settings.patterns == "adaptive" and program.cones:
         start = narrowed.neurons(), narrowed.unpenalised
         refined = point_of(program, *search.descend(program, *start, max_iter=_FINAL_STEPS))
-        refined = narrow(solved(program, refined.patterns, refined, settings))
+        refined = narrow(_solved(program, refined.patterns, refined, settings))
         narrowed = min(narrowed, refined, key=lambda p: p.objective)
     status = Status.CUT if narrowed.status.converged else narrowed.status
     return replace(narrowed, status=status, n_before=point.n_before)

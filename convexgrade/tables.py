@@ -10,12 +10,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from convexgrade.table_columns import check_distinct
+from convexgrade.table_columns import NO_NUMBER, check_distinct
 from convexgrade.wording import counted
 
-# What stands for no value among numbers. Among texts it is a word like others ("None", the country
-# "NA"), and only an empty cell has no value.
-_NO_NUMBER = ("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "none")
 _OTHER_SEPARATORS = ";\t"  # in the line of names, where it has no comma
 _UNNAMED = "Unnamed: "  # before its number, the name that pandas gives to a column without
 _TRUTH = {"true": True, "false": False}
@@ -26,9 +23,10 @@ _ALL_DIFFERENT = 0.9  # distinct texts a row from which on they are names rather
 _MOSTLY = 0.9  # share of numbers, of all values or in kind, with which the others must be mistakes
 _MARKS = re.compile(r"\s*[$€£¥%]\s*|,")  # of currencies, percentages, thousands
 _BRACKETS = re.compile(r"^\((.+)\)$")  # around a negative number, as accountants write it
-_UNIT = re.compile(r"\d\.?\s*([^\W\d_]\D*?|°\D*?)\s*$")  # the word behind a number
+_UNIT = re.compile(r"\d\.?((?:\s+[^\W\d_]|[^\W\d_]{2}|\s*°)\D*?)\s*$")  # not the letter of "11a"
 _DATE = re.compile(  # and times of the day
     r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2}))([ T].*)?"
+    r"|\d{1,2}[- ][^\W\d_]{3,9}\.?[-, ]+\d{2,4}|[^\W\d_]{3,9}\.? \d{1,2},? \d{4}"  # 1 May 2024
     r"|\d{1,2}:\d{2}(:\d{2}\S*)?( ?[AaPp][Mm])?"
 )
 _TOO_MANY_CELLS = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")  # pandas' words
@@ -136,6 +134,8 @@ def _rows(path: Path) -> Any:
 
     source: Path | BytesIO = path
     if path == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise ValueError("it is closed.")
         source = BytesIO(sys.stdin.buffer.read())
     elif not path.is_file():
         source = BytesIO(path.read_bytes())  # a pipe is read but once
@@ -170,16 +170,22 @@ def _typed(column: Any, *, keep_codes: bool) -> Any:
     """Return a column of texts as the numbers or truth values that they are written for, if they are."""
     import pandas as pd
 
-    known = column.mask(column.isin(_NO_NUMBER))
+    known = column.mask(column.isin(NO_NUMBER))
     written = known.dropna()
     if written.empty:
         return known
     truth = written.str.lower()
     if truth.isin(_TRUTH).all():
         return known.str.lower().map(_TRUTH).astype("boolean")
+    if truth.isin(_TRUTH).any() and not keep_codes:
+        odd = written[~truth.isin(_TRUTH)]
+        raise ValueError(
+            f"column {column.name!r} holds truth values, but {odd.iloc[0]!r} in data row "
+            f"{odd.index[0] + 1}. Cells without a value must be empty."
+        )
     if keep_codes and _are_codes(written):
         return column
-    numbers = pd.to_numeric(written, errors="coerce")
+    numbers = pd.to_numeric(written.str.strip(), errors="coerce")
     strange = written[numbers.isna()]
     if strange.empty:
         return numbers.reindex(known.index)
@@ -192,7 +198,7 @@ def _typed(column: Any, *, keep_codes: bool) -> Any:
     if pd.notna(without[row]):
         raise ValueError(
             f"column {column.name!r} holds numbers with {_mark(cell, unit)!r}, as {first}. Write them "
-            "as plain numbers, such as 1234.5 or -1234.5."
+            "as plain numbers, such as 1234.5 or -1234.5; codes of categories must begin with a letter."
         )
     raise ValueError(
         f"column {column.name!r} holds numbers, but {first}. Cells without a value must be empty; "
@@ -202,7 +208,7 @@ def _typed(column: Any, *, keep_codes: bool) -> Any:
 
 def _unit(written: Any) -> str:
     """Return the word behind the number in more than a few cells, such as "kg"; or nothing."""
-    words = written.str.extract(_UNIT)[0].value_counts()
+    words = written.str.extract(_UNIT)[0].str.strip().value_counts()
     common = words.index[words > (1.0 - _MOSTLY) * len(written)]
     return str(common[0]) if len(common) else ""
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convexgrade.certificate import Certificate
 from convexgrade.display import error_metric
-from convexgrade.table_columns import Column
+from convexgrade.estimators import MultigradeRegressor
+from convexgrade.table_columns import NO_NUMBER, Column
 from convexgrade.wording import counted
 
 _MANY = 20  # categories of a column from which on it is named
+_FEW = 0.2  # share of categories that are no numbers up to which they are named
+_NUMBER = re.compile(r"[-+]?\d+([.,]\d+)*")
 
 
 class Outlasting(io.TextIOBase):
@@ -63,10 +68,21 @@ def tell_columns(columns: Sequence[Column], frame: Any) -> None:
         for column in columns
         if column.categories is not None and column.width > _MANY
     ]
+    for column in columns:
+        other = _no_number(column)
+        if other is not None:
+            print(f"Column {column.name!r} has numbers, but also {other!r}: read as categories.")
     if many:
         print(f"Columns of more than {_MANY} categories, each an input: {', '.join(many)}.")
     sizes = counted(len(frame), "row"), counted(len(columns), "column")
     print(f"{', '.join(sizes)}, {counted(sum(c.width for c in columns), 'input')} of the network\n")
+
+
+def _no_number(column: Column) -> str | None:
+    """Return a category that is no number, where nearly all others are."""
+    texts = column.categories or ()
+    others = [text for text in texts if not _NUMBER.fullmatch(text.strip())]
+    return others[0] if 0 < len(others) <= _FEW * len(texts) else None
 
 
 def fit_and_tell(estimator: Any, X: Any, y: Any, shown: dict[str, tuple[Any, Any]]) -> None:
@@ -131,6 +147,33 @@ def _claim(certificates: Sequence[Certificate]) -> str:
     )
 
 
+def errors(model: Any, written: Any, predicted: NDArray[Any]) -> Iterator[str]:
+    """Yield how far predictions of a model are off the targets that a table has, as they are written."""
+    known = model.targets(written)
+    lost = written[written.notna() & known.isna() & ~written.isin(NO_NUMBER)]
+    if len(lost):
+        share = f"{len(lost)} of {written.notna().sum()} values of {model.target!r}"
+        yield (
+            f"warning: {share} cannot be read, as {lost.iloc[0]!r}: these rows do not count for the "
+            f"error."
+        )
+    has = known.notna().to_numpy()
+    y, guess = known[has].tolist(), predicted[has].tolist()
+    if not y:
+        return
+    rows = f"of {counted(len(y), 'row')} with a known {model.target!r}"
+    if model.classes:
+        wrong = np.mean([one != other for one, other in zip(y, guess, strict=True)])
+        yield f"error rate {wrong:.4g}, {rows}."
+        return
+    given = {"loss": "squared_error", "quantile": 0.5} | model.parameters
+    name, metric = error_metric(MultigradeRegressor(loss=given["loss"], quantile=given["quantile"]))
+    try:
+        yield f"{name} {metric(y, guess):.4g}, {rows}."
+    except ValueError as error:  # as of negative counts
+        yield f"warning: no {name}, {rows}: {error}"
+
+
 def held_out(estimator: Any) -> str:
     """Return the error of a fitted chain on the rows that its fit held out, as text."""
     said = in_units_of_y(estimator, float(estimator.validation_loss_[-1]))
@@ -153,13 +196,14 @@ def in_units_of_y(estimator: Any, loss: float) -> str:
         case "squared_error":
             return f"{name} {unit * np.sqrt(2.0 * loss):.4g}"
         case "absolute_error":
-            return f"{name} {unit * loss:.4g}"
+            return f"{name} {unit * loss:.4g} (with its kink smoothed)"
         case "quantile":
-            return f"{name} {0.5 * unit * loss:.4g}"
+            return f"{name} {0.5 * unit * loss:.4g} (with its kink smoothed)"
         case "poisson":
             return f"{name} {2.0 * np.exp(center) * loss:.4g}"
         case "huber":
-            return f"Huber's loss {unit * loss:.4g} (linear from {unit * coding.loss.width:.4g} on)"
+            linear = f"{unit * coding.loss.width:.4g}"
+            return f"Huber's loss {unit * loss:.4g} (linear from {linear} on, and divided by that)"
     said = f"{coding.loss.name.removesuffix('_loss').replace('_', ' ')} loss {loss:.4g}"
     if estimator.class_weight is not None:
         return f"{said} (rows weighted by class)"

@@ -42,7 +42,7 @@ def poisson():
 @pytest.mark.parametrize("quantile", [0.1, 0.5, 0.9])
 def test_a_quantile_has_its_share_of_the_targets_below(quantile):
     # Where the gradient of the intercept vanishes, quantile of the rows are below, up to those that the
-    # rounded kinks hold, no more than there are numbers in the network.
+    # smoothed kinks hold, no more than there are numbers in the network.
     X, y = line_with_noise()
     model = ConvexReLURegressor(
         0.05, loss="quantile", quantile=quantile, n_patterns=8, max_iter=1

@@ -779,11 +779,20 @@ def test_more_input_that_no_fit_can_use():
     with pytest.raises(
         ValueError, match="too large to be read as they are: they need standardize=True"
     ):
-        small(ConvexReLURegressor, standardize=False).fit(1e100 * X, y)
+        small(ConvexReLURegressor, standardize=False).fit(1.1e50 * X / np.abs(X).max(), y)
     with pytest.raises(TypeError, match="Sparse data was passed for y"):
         small(ConvexReLURegressor).fit(X, csr_array(y[:, None]))
     with pytest.raises(ValueError, match="refinement='pointwise' needs loss='squared_error'"):
         small(MultigradeRegressor, refinement="pointwise", loss="huber").fit(X, y)
+
+
+def test_values_just_below_those_that_are_too_large_are_read_as_they_are():
+    X, y = make_data()
+    model = small(ConvexReLURegressor, patterns="sampled", standardize=False, fit_intercept=False)
+    expected = clone(model).fit(X / np.abs(X).max(), y)
+    large = clone(model).set_params(alpha=0.9e50 * model.alpha).fit(0.9e50 * X / np.abs(X).max(), y)
+    assert np.isfinite(large.predict(X)).all()
+    assert large.certificate_.relative_gap < 1e-4 > expected.certificate_.relative_gap
 
 
 def test_a_warm_start_predicts_in_the_shape_of_its_targets():

@@ -265,7 +265,7 @@ def test_the_description_holds_columns_parameters_and_certificates(model):
     for expected in (
         "regression: 'price' from 4 columns",
         "colour: 3 categories (blue, green, red), missing becomes",
-        "In use: alpha=0.05 in the first grade, 2 grades, a logarithmic scale for no column",
+        "All columns are read as they are.",
         "MultigradeRegressor(",
         "alpha=0.05",
         "relative gap",
@@ -283,7 +283,7 @@ def test_what_is_read_otherwise_is_named_the_first_of_many():
     chain = MultigradeRegressor(**FAST, distances=True).fit(X, _number(frame))
     model = TableModel.from_estimator(chain, columns, "y")
     assert (
-        "beside columns 'size', 'n1', 'n2', 'n3', 'n4', 'n5', 'n6', 'n7' and 2 more."
+        "read of columns 'size', 'n1', 'n2', 'n3', 'n4', 'n5', 'n6', 'n7' and 2 more."
         in model.choices
     )
     assert model.network.reading.distances.column.size == 10
@@ -291,7 +291,7 @@ def test_what_is_read_otherwise_is_named_the_first_of_many():
     network = replace(model.network, reading=Reading(distances=distances))
     other = object.__new__(TableModel)
     vars(other).update({**vars(model), "network": network})
-    assert "beside column 'colour=blue'." in other.choices
+    assert "read of column 'colour=blue'." in other.choices
 
 
 @pytest.mark.parametrize(

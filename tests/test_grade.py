@@ -224,6 +224,17 @@ def test_a_width_limit_costs_no_more_than_keeping_the_largest_neurons(seed, d):
         assert narrowed.objective <= alone.objective + 1e-8
 
 
+def test_a_cut_to_groups_has_its_last_digits(monkeypatch):
+    """Cuts that are compared are solved roughly; the one that is kept is solved again."""
+    monkeypatch.setattr("convexgrade.cutting._cut_to_patterns", lambda *arguments: None)
+    program, wide = limited(12, 2, None)
+    point = point_of(program, neurons_of(wide.network), wide.network.intercept[None, :])
+    narrowed = cut(program, point, limit=4, solver="auto", tol=1e-4)
+    assert len(narrowed.groups) == 4
+    again = solve_groups(program, narrowed, narrowed.groups, solver="clarabel")
+    assert narrowed.objective == pytest.approx(again.objective, rel=1e-7)
+
+
 def test_a_wider_limit_never_leaves_a_worse_grade():
     """Two neurons, where the best pattern wants both signs, must not be worse than one."""
     losses = [limited(13, 3, m)[1].certificate.primal for m in (1, 2, 4)]

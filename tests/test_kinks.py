@@ -12,7 +12,7 @@ from convexgrade.solvers import cvx, newton, solve
 from convexgrade.unpenalised import fit_unpenalised
 from tests.test_interior import make_case, objective, scale
 
-ROUNDED = {
+SMOOTHED = {
     "absolute_error": AbsoluteError(0.02),
     "quantile": Quantile(0.02, quantile=0.9),
     "hinge": Hinge(0.02),
@@ -43,21 +43,21 @@ def predictions(n=200):
     return y + rng.choice([-1.0, 1.0], (n, 1)) * 10.0 ** rng.uniform(-6, 3, (n, 1)), y
 
 
-@pytest.mark.parametrize("name", ROUNDED)
+@pytest.mark.parametrize("name", SMOOTHED)
 def test_smoothing_changes_a_loss_by_no_more_than_it_says(name):
     f, y = predictions()
-    difference = ROUNDED[name].value(f, y) - EXACT[name](f, y)[:, 0]
+    difference = SMOOTHED[name].value(f, y) - EXACT[name](f, y)[:, 0]
     difference -= difference[np.abs(f - y)[:, 0].argmax()] if name == "huber" else 0.0
     slack = 1e-9 * (1.0 + EXACT[name](f, y)[:, 0])
     assert np.all(
-        np.abs(difference) <= 0.02 * (1.0 + np.abs(ROUNDED[name].gradient(f, y)[:, 0])) + slack
+        np.abs(difference) <= 0.02 * (1.0 + np.abs(SMOOTHED[name].gradient(f, y)[:, 0])) + slack
     )
     assert np.ptp(difference) > 1e-4
 
 
 @pytest.mark.parametrize("name", ["absolute_error", "quantile", "hinge"])
 def test_a_loss_is_never_negative_and_nothing_where_it_is_least(name):
-    loss, (f, y) = ROUNDED[name], predictions()
+    loss, (f, y) = SMOOTHED[name], predictions()
     assert loss.value(f, y).min() >= 0.0
     best = (
         f
@@ -67,9 +67,9 @@ def test_a_loss_is_never_negative_and_nothing_where_it_is_least(name):
     assert loss.value(best, y).min() == pytest.approx(0.0, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ROUNDED)
+@pytest.mark.parametrize("name", SMOOTHED)
 def test_along_a_path_the_gradient_moves_on_a_straight_line(name):
-    loss, (f, y) = ROUNDED[name], predictions()
+    loss, (f, y) = SMOOTHED[name], predictions()
     step = np.random.default_rng(1).standard_normal(f.shape) * np.abs(f - y)
     path = loss.path(f, step, y)
     np.testing.assert_allclose(path.at(0.0), f, rtol=1e-9)
@@ -85,9 +85,9 @@ def test_along_a_path_the_gradient_moves_on_a_straight_line(name):
         np.testing.assert_allclose(speed, between, rtol=1e-3, atol=1e-6 * np.abs(f).max())
 
 
-@pytest.mark.parametrize("name", ROUNDED)
+@pytest.mark.parametrize("name", SMOOTHED)
 def test_a_path_goes_most_of_the_way_to_a_bound_and_no_further(name):
-    loss, (f, y) = ROUNDED[name], predictions()
+    loss, (f, y) = SMOOTHED[name], predictions()
     lower, upper = loss.dual_bounds(y)
     for sign in (-1.0, 1.0):
         path = loss.path(f, sign * 1e3 * np.ones_like(f), y)
@@ -97,9 +97,9 @@ def test_a_path_goes_most_of_the_way_to_a_bound_and_no_further(name):
         assert np.all((lower <= q) & (q <= upper))
 
 
-@pytest.mark.parametrize("name", ROUNDED)
+@pytest.mark.parametrize("name", SMOOTHED)
 def test_a_gradient_is_carried_to_another_smoothing(name):
-    loss, (f, y) = ROUNDED[name], predictions()
+    loss, (f, y) = SMOOTHED[name], predictions()
     finer = replace(loss, smoothing=0.005)
     there = loss.carried(f, y, finer)
     np.testing.assert_allclose(finer.gradient(there, y), loss.gradient(f, y), atol=1e-12)

@@ -113,7 +113,7 @@ def test_baseline_is_the_best_constant(name):
     assert found <= best + 1e-9
 
 
-def test_the_best_constant_of_a_rounded_hinge_is_a_little_beyond_its_kink():
+def test_the_best_constant_of_a_smoothed_hinge_is_a_little_beyond_its_kink():
     loss, y, weights = Hinge(), np.repeat([[0.0], [1.0]], [30, 10], axis=0), np.full(40, 0.025)
     found = loss.baseline(y, weights)
     assert -1.001 < found[0] < -1.0001
@@ -128,8 +128,8 @@ def test_large_predictions_stay_finite(name):
         assert np.all(np.isfinite(quantity))
 
 
-def test_a_rounded_huber_loss_has_all_digits_far_out():
-    """There it is the mean of sqrt(t^2 + rounding^2) over a width that hardly matters."""
+def test_a_smoothed_huber_loss_has_all_digits_far_out():
+    """There it is the mean of sqrt(t^2 + smoothing^2) over a width that hardly matters."""
     r = np.array([[1.0], [1e2], [1e4]])
     value = Huber(1e-4).smoothed(1e-3).value(r, np.zeros_like(r))
     np.testing.assert_allclose(value, np.hypot(r[:, 0], 1e-3), rtol=1e-14)

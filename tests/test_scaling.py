@@ -5,7 +5,10 @@ import pytest
 from sklearn.base import clone
 
 from convexgrade import ConvexReLURegressor, MultigradeClassifier, MultigradeRegressor, certify
+from convexgrade.chain import Chain, Data
 from convexgrade.deep_network import HIDDEN_AND_INPUTS, Handover
+from convexgrade.losses import SquaredError
+from convexgrade.multigrade import ChainPlan, _next_program
 from convexgrade.scaling import (
     scaling_between,
     standard_scaling,
@@ -13,6 +16,7 @@ from convexgrade.scaling import (
     whitened,
     within_row_space,
 )
+from convexgrade.settings import Settings
 
 WEIGHTS = np.full(50, 0.02)
 
@@ -74,11 +78,11 @@ def test_columns_beyond_the_rows_are_rotated_away():
     H = np.random.default_rng(0).standard_normal((20, 50))
     H[:, 7] = 3.0
     scaling = standard_scaling(H, WEIGHTS[:20])
-    turned = within_row_space(scaling, H)
+    turned = within_row_space(scaling, H, 1e-14)
     whole, few = scaling.apply(H), turned.apply(H)
     assert few.shape == (20, 19)  # centred rows add up to 0
     np.testing.assert_allclose(few @ few.T, whole @ whole.T, atol=1e-12)
-    none = within_row_space(standard_scaling(np.ones((5, 9)), np.ones(5)), np.ones((5, 9)))
+    none = within_row_space(standard_scaling(np.ones((5, 9)), np.ones(5)), np.ones((5, 9)), 1e-14)
     assert np.abs(none.apply(np.ones((5, 9)))).max() == 0.0
 
 
@@ -177,6 +181,17 @@ def test_a_neuron_in_place_of_an_intercept_is_no_column_for_a_linear_term(whiten
     assert np.abs(second.linear_coef).max() < 1e3
     new = rng.standard_normal((200, 3))
     np.testing.assert_allclose(model.network_.forward(new)[:, 0], model.predict(new), atol=1e-9)
+
+
+def test_a_wide_table_of_very_different_columns_keeps_them_all():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 30)) * np.where(np.arange(30) == 7, 3e9, 1.0)
+    data = Data(X, np.abs(X[:, :1]), np.full(20, 0.05))
+    plan = ChainPlan(1, 1e-4, SquaredError(), standardize=False, settings=Settings(), seed=0)
+    H = _next_program(Chain(np.zeros(1)), data, plan).program.X[:, :-1]
+    assert H.shape == (20, 20)  # and not the direction of the large column alone
+    size = np.linalg.svd(H, compute_uv=False)
+    np.testing.assert_allclose(size, np.linalg.svd(X, compute_uv=False), rtol=1e-5)
 
 
 def test_an_output_handed_on_beside_what_it_is_a_sum_of_is_no_column_for_a_linear_term():

@@ -160,7 +160,7 @@ def test_numbers_with_other_signs_are_named(written, mark, read):
     cells = [written.format(i, i) for i in range(1, 30)]
     expected = (
         f"column 'x' holds numbers with {mark!r}, as {cells[0]!r} in data row 1. Write them as plain "
-        "numbers, such as 1234.5 or -1234.5."
+        "numbers, such as 1234.5 or -1234.5; codes of categories must begin with a letter."
     )
     assert refused(read, column(*cells)) == expected
     plain = [str(i / 7) for i in range(12)]
@@ -208,6 +208,8 @@ def test_what_is_not_utf8_is_refused_with_what_to_do(coding, tmp_path):
         [*(f"${i}" for i in range(30)), *(f"V{i}" for i in range(10))],
         [f"{i}-{i}" for i in range(30)],
         [f"{i}{'ABCDEF'[i % 6]}" for i in range(60)],  # seats: no one unit
+        [f"{i}A" for i in range(1, 41)],  # gates
+        [f"{i}a" if i % 6 == 0 else str(i) for i in range(1, 90)],  # house numbers
     ],
 )
 def test_numbers_among_texts_are_texts(cells, read):
@@ -240,6 +242,8 @@ def test_columns_of_one_value_are_told():
         (["2020-01-31", "2020-02-01 10:30", "2020-02-03T10:30:00"], True),
         (["31.1.2020", "1/2/20"], True),
         (["15:31", "3:05 pm", "23:59:59.5"], True),
+        (["1 May 2024", "1-Jan-2024", "Jan 1, 2024", "3-Feb-24"], True),
+        (["flat 2", "May", "row 12 b"], False),
         (["1.2.3", "1.2.4"], False),  # versions
         (["10.0.0.1", "555-12-3456"], False),
         (["2020-01-31", "late"], False),
@@ -346,3 +350,16 @@ def test_values_that_hardly_recur_are_too_many_for_classes():
 def test_the_task_follows_from_the_values(values, task):
     assert guess_task(pd.Series(values)) == task
     assert holds_numbers(pd.Series(values)) == (type(values[0]) in (int, float))
+
+
+def test_a_column_of_truth_values_names_what_is_none(read):
+    """Where it is known that it is no column of texts."""
+    text = column("True", "no", "False")
+    assert list(read(text)["x"]) == ["True", "no", "False"]
+    assert refused(read, text, only=["x"], texts=[]) == (
+        "column 'x' holds truth values, but 'no' in data row 2. Cells without a value must be empty."
+    )
+
+
+def test_space_of_any_kind_around_numbers_does_not_matter(read):
+    assert list(read(column("1\N{NO-BREAK SPACE}", " 2", "3 ", "-4"))["x"]) == [1, 2, 3, -4]

@@ -11,7 +11,7 @@ from convexgrade.certificate import DualPoint, certify_network
 from convexgrade.kinks import AbsoluteError, Huber, Quantile
 from convexgrade.losses import BinaryLogLoss, MeanLoss, Poisson, SquaredError
 from convexgrade.patterns import activation, sample_patterns
-from convexgrade.point import no_worse_than_null, null_point, point_of
+from convexgrade.point import FAR, drawn_in, no_worse_than_null, null_point, point_of
 from convexgrade.polishing import polish
 from convexgrade.search import Neurons, descend, random_neurons
 from convexgrade.solution import Status
@@ -401,6 +401,33 @@ def test_the_grade_without_neurons_takes_the_place_of_a_worse_one():
     assert replaced.status is worse.status
     solved = solve_over(program, program.patterns, None, solver="native", tol=1e-6)
     assert no_worse_than_null(program, solved) is solved
+
+
+def test_a_start_that_has_lost_neurons_is_far_from_the_optimum(monkeypatch):
+    program = random_program(0)
+    point = solve_over(program, program.patterns, None, solver="native", tol=1e-8)
+    assert point.gap < 1e-6
+    starts = []
+
+    def solve(*arguments, start, solved=solvers.solve, **options):
+        starts.append(start)
+        return solved(*arguments, start=start, **options)
+
+    monkeypatch.setattr(solvers, "solve", solve)
+    for groups in (point.groups, point.groups.take(np.arange(1, len(point.groups)))):
+        solve_groups(program, point, groups, solver="native")
+    assert [start.gap for start in starts] == [point.gap, FAR]
+
+
+def test_shorter_unpenalised_coefficients_come_with_their_objective():
+    program = random_program(0, loss="binary")
+    point = null_point(program, program.patterns)
+    far = replace(point, unpenalised=point.unpenalised + 1e3)
+    drawn = drawn_in(program, replace(far, objective=np.inf))
+    unpenalised = drawn.unpenalised
+    assert drawn.objective == pytest.approx(
+        program.mean_loss(program.offset + program.Z @ unpenalised)
+    )
 
 
 def test_the_grade_without_neurons_is_fitted_once_for_all_patterns(monkeypatch):

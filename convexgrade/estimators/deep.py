@@ -77,7 +77,7 @@ STOPPING: dict[str, list[Any]] = {
     "early_stopping": ["boolean", StrOptions({"auto"})],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
 }
-_SHARES = 1.0, 0.3, 3.0, 10.0  # of the usual penalty, which alpha="auto" tries on rows held out
+_SHARES = 1.0, 0.3, 3.0, 10.0  # of the usual alpha, which alpha="auto" tries on rows held out
 _LARGER = 3.0  # factor of each further penalty, tried as long as larger ones are of use
 _ENOUGH = 40  # rows from which "auto" holds some out
 

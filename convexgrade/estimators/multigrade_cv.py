@@ -24,20 +24,20 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
 
     Goes along one decreasing path of alpha. At each, the chains of all folds grow together, grade by
     grade, until their mean validation loss rises by more than its noise; the first grade of each starts
-    from its neurons at the alpha before. The alpha whose chains reached the least loss is then fitted to
-    all rows, as deep as its folds grew. Far cheaper than a grid search, which fits a chain of every
-    depth from nothing.
+    from its neurons at the alpha before. The alpha of least loss (of those that the rows held out can
+    hardly tell apart, the one nearest to the usual) is then fitted to all rows, as deep as its folds
+    grew. Far cheaper than a grid search, which fits a chain of every depth from nothing.
 
     Parameters
     ----------
     alphas : array-like of shape (n_alphas,), default=None
-        Penalties of the first grade to try, positive. None: ``n_alphas`` values in geometric
+        Values of alpha to try in the first grade, positive. None: ``n_alphas`` values in geometric
         progression, the largest below the one at which the first grade has no neuron, the smallest
-        about ``eps`` times that: moved by up to half a step so that the usual penalty of the plain
-        chain is among them, if it is so near. (Of one value, it is the usual penalty.) Where a constant
+        about ``eps`` times that: moved by up to half a step so that the usual alpha of the plain
+        chain is among them, if it is so near. (Of one value, it is the usual alpha.) Where a constant
         is better than all of them, one that leaves no neuron is tried as well.
     n_alphas : int, default=6
-        Number of penalties, without ``alphas``.
+        Number of values, without ``alphas``.
     eps : float, default=1e-3
         Length of the path, in (0, 1), without ``alphas``.
     n_grades : int, default=4
@@ -236,20 +236,20 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
 
     Goes along one decreasing path of alpha. At each, the chains of all folds grow together, grade by
     grade, until their mean validation loss rises by more than its noise; the first grade of each starts
-    from its neurons at the alpha before. The alpha whose chains reached the least loss is then fitted to
-    all rows, as deep as its folds grew. Far cheaper than a grid search, which fits a chain of every
-    depth from nothing.
+    from its neurons at the alpha before. The alpha of least loss (of those that the rows held out can
+    hardly tell apart, the one nearest to the usual) is then fitted to all rows, as deep as its folds
+    grew. Far cheaper than a grid search, which fits a chain of every depth from nothing.
 
     Parameters
     ----------
     alphas : array-like of shape (n_alphas,), default=None
-        Penalties of the first grade to try, positive. None: ``n_alphas`` values in geometric
+        Values of alpha to try in the first grade, positive. None: ``n_alphas`` values in geometric
         progression, the largest below the one at which the first grade has no neuron, the smallest
-        about ``eps`` times that: moved by up to half a step so that the usual penalty of the plain
-        chain is among them, if it is so near. (Of one value, it is the usual penalty.) Where a constant
+        about ``eps`` times that: moved by up to half a step so that the usual alpha of the plain
+        chain is among them, if it is so near. (Of one value, it is the usual alpha.) Where a constant
         is better than all of them, one that leaves no neuron is tried as well.
     n_alphas : int, default=6
-        Number of penalties, without ``alphas``.
+        Number of values, without ``alphas``.
     eps : float, default=1e-3
         Length of the path, in (0, 1), without ``alphas``.
     n_grades : int, default=3

@@ -59,11 +59,11 @@ def alpha_path(
     sample_weight : array-like of shape (n_samples,), default=None
         Weights.
     alphas : array-like of shape (n_alphas,), default=None
-        Penalties, positive. None: from ``alpha_max``, at which there is no neuron (as far as a search
-        finds it; exact over the patterns where they are all there are), to ``eps`` times that, in
-        geometric progression.
+        Values of alpha, positive. None: from ``alpha_max``, at which there is no neuron (as far as a
+        search finds it; exact over the patterns where they are all there are), to ``eps`` times that,
+        in geometric progression.
     n_alphas : int, default=10
-        Number of penalties, without ``alphas``; at least 2.
+        Number of values, without ``alphas``; at least 2.
     eps : float, default=1e-3
         Length of the path, in (0, 1), without ``alphas``.
 

@@ -48,7 +48,7 @@ def _native(program: Program, start: Start | None, accuracy: float) -> Solution:
     """Solve by the native method that suits the program, and by the others where that fails.
 
     What the method for active groups leaves unfinished, the next one goes on with. For losses with
-    kinks there is one method, which rounding keeps from being much closer than `_GOOD`.
+    kinks there is one method, which rounding errors keep from being much closer than `_GOOD`.
     """
     if program.loss.kinked:
         return newton.solve(program, start=_light(program, start), tol=max(accuracy, _GOOD))

@@ -287,12 +287,12 @@ def solve(
 
 
 class _Best(NamedTuple):
-    """The point of the smallest gap so far, and how many rounds have passed since it was halved."""
+    """The point of the smallest gap so far, and how long half of an earlier gap has been waited for."""
 
     point: _Point
     gap: float
-    mark: float  # the gap that half of is waited for
-    waited: int
+    mark: float  # the gap when waiting began: half of it ends the wait
+    waited: int  # rounds since then
 
     def updated(self, point: _Point, gap: float) -> _Best:
         """Return the best point after another round."""

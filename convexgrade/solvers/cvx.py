@@ -41,7 +41,7 @@ def _poisson(loss: Any, f: cp.Expression, y: Array) -> cp.Expression:
     return cp.exp(f) - cp.multiply(y, f) + xlogy(y, y) - y
 
 
-def _rounded(loss: Any, f: cp.Expression, y: Array) -> cp.Expression:
+def _smoothed(loss: Any, f: cp.Expression, y: Array) -> cp.Expression:
     at, mid, half = loss.kink(y)
     mid = np.broadcast_to(mid, y.shape)
     r = f - at
@@ -61,13 +61,13 @@ def _squared_hinge(loss: Any, f: cp.Expression, y: Array) -> cp.Expression:
 
 LOSSES: Mapping[str, Stated] = {
     "squared_error": _squared_error,
-    "absolute_error": _mean(_rounded),
+    "absolute_error": _mean(_smoothed),
     "huber": _mean(_huber),
-    "quantile": _mean(_rounded),
+    "quantile": _mean(_smoothed),
     "poisson": _mean(_poisson),
     "log_loss": _log_loss,
     "squared_hinge": _mean(_squared_hinge),
-    "hinge": _mean(_rounded),
+    "hinge": _mean(_smoothed),
 }
 
 # Each at the accuracy it reaches, where the next digit starts to fail: a gap is of first order in the
