@@ -586,9 +586,8 @@ def test_a_grade_that_no_step_moves_is_tried_again_from_where_it_was(monkeypatch
     np.testing.assert_allclose(tried, 0.5 * 4.0 ** np.arange(10))
 
 
-@pytest.mark.parametrize("seed", [0, 2])
-def test_a_system_that_rounding_leaves_without_solution_is_a_step_not_taken(seed):
-    rng = np.random.default_rng(seed)
+def test_a_system_that_rounding_leaves_without_solution_is_a_step_not_taken():
+    rng = np.random.default_rng(0)
     x = rng.standard_normal((60, 1))
     X, y = 1e8 * np.hstack([x, x, x]), np.abs(x[:, 0]) + 0.3 * rng.standard_normal(60)
     settings = {"standardize": False, "early_stopping": False, "n_patterns": 20, "random_state": 0}

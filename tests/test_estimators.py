@@ -67,7 +67,7 @@ OF_CHAINS = {"patterns": "sampled", "n_patterns": 3, "n_grades": 2, "early_stopp
     [
         ConvexReLURegressor(0.2, n_patterns=3, max_iter=1, **LOOSE),
         ConvexReLUClassifier(0.1, n_patterns=5, patterns="sampled", **LOOSE),
-        MultigradeRegressor(0.1, **LOOSE, **OF_CHAINS),
+        MultigradeRegressor(0.2, **LOOSE, **OF_CHAINS),
         MultigradeClassifier(0.1, activation="gated_relu", **LOOSE, **OF_CHAINS),
     ]
 )
