@@ -62,9 +62,9 @@ def frozen_grades(chain: Chain, X: Array) -> tuple[list[FrozenGrade], Array]:
 
 
 def _frozen(H: Array, grade: Grade) -> FrozenGrade:
-    network = grade.network
+    response, active = grade.network.responses(H)
     constant = np.full(len(H), float(grade.settings.hidden_bias))
-    return FrozenGrade(np.column_stack([H, constant]), network.active(H), network.hidden(H))
+    return FrozenGrade(np.column_stack([H, constant]), active, response * active)
 
 
 def each_output(chain: Chain, n_rows: int) -> Array:

@@ -54,10 +54,10 @@ from convexgrade.tables import (
 )
 from convexgrade.telling import (
     Outlasting,
-    errors,
     filled,
     fit_and_tell,
     held_out,
+    prediction_errors,
     silence,
     tell_columns,
 )
@@ -362,7 +362,7 @@ def _predict(arguments: argparse.Namespace) -> None:
             file.write(text.encode())
         text = f"{len(table)} predictions saved: {arguments.out}\n"
     if model.target in frame:
-        for said in errors(model, frame[model.target], table[model.target].to_numpy()):
+        for said in prediction_errors(model, frame[model.target], table[model.target].to_numpy()):
             _say(said)
     print(text, end="")
 

@@ -110,7 +110,8 @@ def decompose(network: Network, H: Array) -> Decomposition:
     gates = network.gates
     biased = gates[-1].any() or network.hidden_intercept.any()
     X = np.column_stack([H, np.full(len(H), float(biased))])
-    neurons = zip(network.active(H).T, gates.T, network.vectors.T, strict=True)
+    _, masks = network.responses(H)
+    neurons = zip(masks.T, gates.T, network.vectors.T, strict=True)
     pairs = np.array([split(X, mask, gate, v) for mask, gate, v in neurons])
     plus, minus = pairs.reshape(-1, 2, X.shape[1]).transpose(1, 0, 2)
     relu = _network(

@@ -26,7 +26,7 @@ from convexgrade.estimators.targets import probabilities
 from convexgrade.network import Network
 from convexgrade.reading import Distances, Reading, Tails
 from convexgrade.solution import Status
-from convexgrade.table_columns import Column, encode, listed, one_row
+from convexgrade.table_columns import TRUTH, Column, encode, listed, one_row
 from convexgrade.wording import counted
 
 Array = NDArray[np.float64]
@@ -194,7 +194,7 @@ class TableModel:
         if kinds == {str}:
             return written
         if kinds == {bool}:
-            return written.str.lower().map({"true": True, "false": False})
+            return written.str.lower().map(TRUTH)
         return pd.to_numeric(written, errors="coerce")
 
     def _output(self, frame: Any) -> Array:

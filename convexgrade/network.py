@@ -105,13 +105,17 @@ class Network:
 
     def hidden(self, H: Array) -> Array:
         """Return the hidden features of the rows of H, shape (n_samples, m)."""
-        response = H @ self.hidden_coef + self.hidden_intercept
-        return np.maximum(response, 0.0) if self.gate_coef is None else response * self.active(H)
+        if self.gate_coef is None:
+            return np.maximum(H @ self.hidden_coef + self.hidden_intercept, 0.0)
+        response, active = self.responses(H)
+        return response * active
 
-    def active(self, H: Array) -> NDArray[np.bool_]:
-        """Return where each neuron is active on the rows of H, shape (n_samples, m)."""
-        gates = self.gates
-        return np.asarray(H @ gates[:-1] + gates[-1] >= 0.0)
+    def responses(self, H: Array) -> tuple[Array, NDArray[np.bool_]]:
+        """Return neurons' linear responses on the rows of H, (n_samples, m), and where they count."""
+        gate = response = H @ self.hidden_coef + self.hidden_intercept
+        if self.gate_coef is not None and self.gate_intercept is not None:
+            gate = H @ self.gate_coef + self.gate_intercept
+        return response, np.asarray(gate >= 0.0)
 
     def read(self, hidden: Array, H: Array) -> Array:
         """Return the network's output on the rows of H, whose hidden features are known."""

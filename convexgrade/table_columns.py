@@ -20,6 +20,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 Array = NDArray[np.float64]
 
+TRUTH = {"true": True, "false": False}  # how truth values are written, in lower case
 # What stands for no value among numbers. Among texts it is a word like others ("None", the country
 # "NA"), and only an empty cell has no value.
 NO_NUMBER = ("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "none")

@@ -10,12 +10,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from convexgrade.table_columns import NO_NUMBER, check_distinct
+from convexgrade.table_columns import NO_NUMBER, TRUTH, check_distinct
 from convexgrade.wording import counted
 
 _OTHER_SEPARATORS = ";\t"  # in the line of names, where it has no comma
 _UNNAMED = "Unnamed: "  # before its number, the name that pandas gives to a column without
-_TRUTH = {"true": True, "false": False}
 _FEW = 20  # distinct numbers that can be names of classes or categories: more are quantities
 _REPEATED = 2  # rows of each class, on average, without which there are too many of them
 _TINY = 10  # rows among which chance alone can leave most classes with one
@@ -71,7 +70,7 @@ def read_table(
     """
     from pandas.errors import EmptyDataError, ParserError
 
-    shown = "standard input" if path == STANDARD_INPUT else path
+    shown = _shown(path)
     try:
         rows = _rows(path)
         table = rows.iloc[1:].reset_index(drop=True).set_axis(_names(rows.iloc[0]), axis=1)
@@ -93,6 +92,10 @@ def read_table(
     if len(rows) == 1:
         raise ValueError(f"{shown} has no rows.")
     return table
+
+
+def _shown(path: Path) -> str:
+    return "standard input" if path == STANDARD_INPUT else str(path)
 
 
 def _explained(error: Exception) -> str:
@@ -154,8 +157,7 @@ def _rows(path: Path) -> Any:
         if pd.isna(found.iloc[0, 0]):
             raise ValueError("its first line is empty.")
     elif separator != ",":
-        shown = "standard input" if path == STANDARD_INPUT else path
-        warnings.warn(f"{shown} is read as separated by {separator!r}.", stacklevel=3)
+        warnings.warn(f"{_shown(path)} is read as separated by {separator!r}.", stacklevel=3)
     return found
 
 
@@ -174,11 +176,11 @@ def _typed(column: Any, *, keep_codes: bool) -> Any:
     written = known.dropna()
     if written.empty:
         return known
-    truth = written.str.lower()
-    if truth.isin(_TRUTH).all():
-        return known.str.lower().map(_TRUTH).astype("boolean")
-    if truth.isin(_TRUTH).any() and not keep_codes:
-        odd = written[~truth.isin(_TRUTH)]
+    is_truth = written.str.lower().isin(TRUTH)
+    if is_truth.all():
+        return known.str.lower().map(TRUTH).astype("boolean")
+    if is_truth.mean() > 0.5 and not keep_codes:
+        odd = written[~is_truth]
         raise ValueError(
             f"column {column.name!r} holds truth values, but {odd.iloc[0]!r} in data row "
             f"{odd.index[0] + 1}. Cells without a value must be empty."

@@ -147,7 +147,7 @@ def _claim(certificates: Sequence[Certificate]) -> str:
     )
 
 
-def errors(model: Any, written: Any, predicted: NDArray[Any]) -> Iterator[str]:
+def prediction_errors(model: Any, written: Any, predicted: NDArray[Any]) -> Iterator[str]:
     """Yield how far predictions of a model are off the targets that a table has, as they are written."""
     known = model.targets(written)
     lost = written[written.notna() & known.isna() & ~written.isin(NO_NUMBER)]

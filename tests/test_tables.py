@@ -359,6 +359,8 @@ def test_a_column_of_truth_values_names_what_is_none(read):
     assert refused(read, text, only=["x"], texts=[]) == (
         "column 'x' holds truth values, but 'no' in data row 2. Cells without a value must be empty."
     )
+    numbers = refused(read, column("1.5", "2", "True"), only=["x"], texts=[])
+    assert numbers.startswith("column 'x' holds numbers, but 'True' in data row 3.")
 
 
 def test_space_of_any_kind_around_numbers_does_not_matter(read):
