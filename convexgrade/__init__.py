@@ -1,4 +1,4 @@
-"""Train ReLU networks to certified global optimality, and stack them into deep models.
+"""Train ReLU networks to certified optimality by convex programs, and build deep models from them.
 
 See `ConvexReLURegressor` and `ConvexReLUClassifier` for one grade, `MultigradeRegressor` and
 `MultigradeClassifier` for the chain (with a ``CV`` behind the name, alpha and depth are found by

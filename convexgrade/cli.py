@@ -242,11 +242,9 @@ def _announce(estimator: Any, X: NDArray[Any], y: NDArray[Any]) -> None:
     """Say what comes before the first grade, if anything does."""
     single = np.ones(len(X))
     if estimator._holds_out(drawn_rows(Rows(X, y, single, single))):
-        found = "penalty and depth" if estimator.alpha == "auto" else "the depth"
-        print(
-            f"First, rows held out tell {found}: some seconds, or minutes where rows are many. Then"
-        )
-        print("a line comes with each grade:\n", flush=True)
+        found = "the penalty and the depth" if estimator.alpha == "auto" else "the depth"
+        print(f"First, rows held out choose {found}: for seconds, or minutes where rows are many.")
+        print("Then a line comes with each grade:\n", flush=True)
 
 
 def _split_target(frame: Any, target: str) -> tuple[Any, Any]:
@@ -377,8 +375,12 @@ def _demonstrate(arguments: argparse.Namespace) -> None:
     X_train, X_test, y_train, y_test = parts
     chain = MultigradeRegressor(**_DEFAULTS)
     print(f"Heating load of buildings, {len(X_train)} training rows and {len(X_test)} test rows.")
-    print("A chain of ReLU networks, each trained by a convex program. For some seconds, rows held")
-    print("out tell penalty and depth; then a line comes with each grade:\n", flush=True)
+    print(
+        "A chain of ReLU networks, each trained by a convex program. First, rows held out choose the"
+    )
+    print(
+        "penalty and the depth, for some seconds; then a line comes with each grade:\n", flush=True
+    )
     fit_and_tell(chain, X_train, y_train, {"train": (X_train, y_train), "test": (X_test, y_test)})
     errors = {"MultigradeRegressor": root_mean_squared_error(y_test, chain.predict(X_test))}
     for name, rival in _rivals().items():

@@ -68,6 +68,8 @@ class Grade:
         Rounds of proposing and solving.
     seconds : float
         Wall-clock time of the fit.
+    n_neurons : int
+        Number of neurons.
     """
 
     network: Network

@@ -43,6 +43,10 @@ class Network:
         Gates of a gated ReLU network; None for ReLU.
     gate_intercept : ndarray of shape (m,) or None
         Their biases.
+    n_neurons : int
+        Number of neurons, m.
+    path_norm : float
+        What the penalty of a grade weights by alpha.
     """
 
     hidden_coef: Array

@@ -137,13 +137,12 @@ def _claim(certificates: Sequence[Certificate]) -> str:
     """Say in one sentence what the certificates of a chain prove, and no more."""
     gap = max(0.0, *(certificate.relative_gap for certificate in certificates))
     if all(certificate.price_is_exact for certificate in certificates):
-        rivals = "any one-hidden-layer network of any width"
+        rivals = "no network with one hidden layer, of any width,"
     else:
-        rivals = "any network with that grade's activation patterns"
+        rivals = "no network with a grade's activation patterns"
     return (
-        f"Certified from data and weights alone: given the grades before it, the objective of each "
-        f"grade on the training rows is above the lowest that {rivals} can reach by at most "
-        f"{gap:.1e} of the loss before it."
+        f"Certified from data and weights alone, given the grades before: {rivals} has a training "
+        f"objective lower than that grade's by more than {gap:.1e} of the loss before that grade."
     )
 
 

@@ -216,15 +216,15 @@ HELD_OUT = ["--early-stopping", "auto", "--validation-fraction", "0.5"]
 @pytest.mark.parametrize(
     ("options", "announced", "chosen"),
     [
-        (["--alpha", "auto"], "penalty and depth", "alpha and depth"),
+        (["--alpha", "auto"], "the penalty and the depth", "alpha and depth"),
         ([], "the depth", "the depth"),
     ],
 )
 def test_rows_held_out_are_announced_and_their_error_told(options, announced, chosen, run):
     _, out, _ = run("fit", "data.csv", "--target", "price", *FAST, *HELD_OUT, *options)
     assert (
-        f"First, rows held out tell {announced}: some seconds, or minutes where rows are many. Then\n"
-        "a line comes with each grade:\n\n"
+        f"First, rows held out choose {announced}: for seconds, or minutes where rows are many.\n"
+        "Then a line comes with each grade:\n\n"
     ) in out
     model, frame = load_model("model.npz"), _table()
     X = encode(model.columns, frame)

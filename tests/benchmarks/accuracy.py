@@ -173,7 +173,10 @@ def table(found: list[dict[str, Any]]) -> str:
 
 
 def plot(found: list[dict[str, Any]], path: Path) -> None:
-    """Draw the test error by grade of every set: default chains, the mean over their splits."""
+    """Draw the test error by grade of every set: of default chains, a line for each split.
+
+    Lines of other models are means over those of these splits whose scores are stored.
+    """
     import matplotlib.pyplot as plt
 
     names = [n for n in (*REGRESSION, *CLASSIFICATION) if any(r["dataset"] == n for r in found)]
