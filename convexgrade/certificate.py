@@ -66,12 +66,12 @@ class Certificate:
         Largest amount by which a neuron leaves the cone of the pattern it is counted under, in
         units of the prediction.
     price : float
-        Largest correlation ``|theta . (X u)_+| / ||u||`` found of what is left with a neuron. Above
-        ``alpha``, adding that neuron would lower the objective; ``status`` says so from
-        ``(1 + tol) alpha`` on.
+        Largest correlation found of what is left with a neuron: ``|theta . (X u)_+| / ||u||``, or
+        ``||X^T D theta||`` of a gated one with the pattern D. Above ``alpha``, adding that neuron would
+        lower the objective; ``status`` says so from ``(1 + tol) alpha`` on. Below, it may be a bound.
     price_is_exact : bool
-        True if ``price`` is the maximum over all neurons (every pattern listed): then ``dual`` bounds
-        every network of any width. False if it is the best that a search found.
+        True if no neuron's price is higher (every pattern listed): then ``dual`` bounds every network of
+        any width. False if it is the best that a search found.
     n_patterns : int
         Patterns that ``dual`` speaks of.
     status : Status
@@ -295,7 +295,7 @@ def certify_network(
     point = dual_point(program, predicted(program, network)) if point is None else point
     full = program.over(patterns, program.every_group(patterns))
     largest = dual_norm_bound(full, point, multipliers)
-    dual = max(0.0, lower_bound(program, point, largest))  # no objective is negative
+    dual = max(0.0, lower_bound(program, point.q, largest))  # no objective is negative
     before = program.loss_before
     return Certificate(
         primal=primal,
@@ -322,8 +322,10 @@ def objective(program: Program, network: Network) -> float:
 
 def relative_gap(gap: float, before: float) -> float:
     """Return a gap relative to the loss before; inf if it is no number, or above a loss of 0."""
-    none = before == 0.0 and gap <= 0.0
-    relative = gap / before if before > 0.0 else 0.0 if none else np.inf
+    if before > 0.0:
+        relative = gap / before
+    else:
+        relative = 0.0 if before == 0.0 and gap <= 0.0 else np.inf
     return np.inf if np.isnan(relative) else relative
 
 
@@ -350,7 +352,7 @@ def state_unproved(
 
 
 def dual_norm_bound(full: Program, point: DualPoint, multipliers: Multipliers | None) -> float:
-    """Return a bound on max_g ||Proj_K(s_g X^T D_g theta)||, attained up to `_CLOSE_ENOUGH`.
+    """Return a bound on max_g ||Proj_K(s_g X^T D_g theta)||, attained if it is well above alpha.
 
     Parameters
     ----------
@@ -388,10 +390,13 @@ def _held_back(full: Program, multipliers: Multipliers) -> Array:
     return np.asarray(signed @ full.X)
 
 
-def lower_bound(program: Program, point: DualPoint, largest: float) -> float:
-    """Return the dual value of a point scaled back until ``largest``, its dual norm, is alpha."""
+def lower_bound(program: Program, q: Array, largest: float) -> float:
+    """Return the dual value at q, scaled back until ``largest``, its dual norm, is alpha.
+
+    A bound of the optimum where Z^T W q = 0, as at every `DualPoint`.
+    """
     t = 1.0 if largest <= program.alpha else program.alpha / largest
-    q = t * point.q
+    q = t * q
     conjugate = program.loss.conjugate(q, program.y)
     return float(program.weights @ (np.sum(q * program.offset, axis=1) - conjugate))
 

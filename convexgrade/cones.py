@@ -22,7 +22,10 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Index = NDArray[np.intp]
 
-_MISPLACED = 1e-12  # E x . p >= -_MISPLACED * |b|, |x| = 1, counts as inside: roundings of x . p
+# Rows with E x . p >= -(_MISPLACED |p| + _ROUNDING |b|), |x| = 1, count as inside: in thin cones, the
+# projection p of b is many digits shorter than b, and a violation that b hides would still move it.
+_MISPLACED = 1e-12
+_ROUNDING = 4e-16
 _DEPENDENT = 1e-14  # ridge of normal equations, whose diagonal is 1
 _LARGEST = 1e150  # length whose square is a number
 _ROUNDS = 10  # rounds in which constraints join projections, for each dimension, at most
@@ -205,7 +208,7 @@ class _Projections:
 
     def __init__(self, cones: Cones, cone: Index, points: Array, tight: Tight) -> None:
         self._cones, self._cone, self._points = cones, cone, points
-        self._limit = -_MISPLACED * np.linalg.norm(points, axis=1)
+        self._rounding = _ROUNDING * np.linalg.norm(points, axis=1)
         self.tight = tight._replace(rho=np.zeros_like(tight.rho))  # another point's
         self.result = np.array(points, dtype=float)
 
@@ -217,19 +220,21 @@ class _Projections:
             # A row that is tight already is violated by rounding alone.
             known = self.tight.used[which]
             response[np.nonzero(known)[0], self.tight.rows[which][known]] = 0.0
-            outside = response.min(axis=1) < self._limit[which]
+            length = np.linalg.norm(self.result[which], axis=1)
+            limit = -(_MISPLACED * length + self._rounding[which])
+            outside = response.min(axis=1) < limit
             joined.append(which[outside])
-            self._append(joined[-1], response[outside], few)
+            self._append(joined[-1], response[outside], limit[outside], few)
         return np.concatenate(joined) if joined else todo
 
-    def _append(self, which: Index, response: Array, few: int) -> None:
-        """Let the rows of least response join; where they are several, those that are violated."""
+    def _append(self, which: Index, response: Array, limit: Array, few: int) -> None:
+        """Let the rows of least response join; where they are several, those below the limit."""
         if few == 1:
             self.tight.rows[which, self.tight.number[which]] = response.argmin(axis=1)
             self.tight.number[which] += 1
             return
         rows = np.argpartition(response, few - 1, axis=1)[:, :few]
-        violated = np.take_along_axis(response, rows, axis=1) < self._limit[which][:, None]
+        violated = np.take_along_axis(response, rows, axis=1) < limit[:, None]
         place, column = np.nonzero(violated)
         at = self.tight.number[which][:, None] + np.cumsum(violated, axis=1) - 1
         self.tight.rows[which[place], at[place, column]] = rows[place, column]

@@ -71,7 +71,7 @@ def _cut_to_groups(
         program.over(point.patterns, point.groups), point.blocks, point.unpenalised, limit
     )
     groups = point.groups.take(kept)
-    accuracy = _ROUGH * min(1.0, point.objective / (program.loss_before or 1.0))
+    accuracy = _ROUGH * min(1.0, program.relative(point.objective))
     return solve_groups(program, point, groups, solver=solver, accuracy=accuracy)
 
 

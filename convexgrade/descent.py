@@ -27,6 +27,7 @@ Array = NDArray[np.float64]
 
 _MEMORY = 20  # steps that the method remembers
 _BESIDE = 1e-8  # relative displacement of the weights at the start
+_STALLED = 1e-12  # gain of a step, relative to the objective, at which the descent ends
 
 
 def objective(chain: Chain, data: Data, loss: Loss) -> float:
@@ -53,7 +54,7 @@ def descended(
     loss : Loss
         Loss.
     n_steps : int
-        Most steps. Fewer are taken where none leads down any more.
+        Most steps. Fewer are taken where none leads down any more, or one gains next to nothing.
     goes_on : callable
         Asked before each step whether to take it.
     """
@@ -70,7 +71,9 @@ def descended(
         found = step(evaluate, point, pairs) if goes_on() else None
         if found is None:
             break
-        point = found
+        gain, point = point.value - found.value, found
+        if gain <= _STALLED * point.value:
+            break
     return chain if point is start else _unpacked(point.x, chain, fields)
 
 

@@ -21,10 +21,10 @@ from convexgrade.certificate import (
 )
 from convexgrade.groups import Groups
 from convexgrade.network import Network, from_blocks
+from convexgrade.neurons import Neurons
 from convexgrade.patterns import Patterns, activation
 from convexgrade.program import Program
 from convexgrade.pruning import prune
-from convexgrade.search import Neurons
 from convexgrade.solution import Solution, Status
 from convexgrade.unpenalised import shortened
 
@@ -56,8 +56,8 @@ class Point:
     status : Status
         How the last solve ended.
     gap : float
-        About how far from optimal it is over its groups: by the solver's account, in units of
-        `Program.null_loss`, and by what has been dropped since, in units of `Program.loss_before`.
+        About how far from optimal it is over its groups, in units of `Program.null_loss`: by the
+        solver's account, and by what has been dropped since.
     multipliers : Multipliers or None
         Those of the constraints, where the solver has them.
     n_before : int
@@ -172,7 +172,7 @@ def gap_of(over: Program, point: Point) -> float:
     By the prediction of its network, which a certificate will see: rounding can tell the two apart.
     """
     dual = dual_point(over, predicted(over, point.network(over)))
-    bound = lower_bound(over, dual, dual_norm_bound(over, dual, point.multipliers))
+    bound = lower_bound(over, dual.q, dual_norm_bound(over, dual, point.multipliers))
     return relative_gap(point.objective - bound, over.loss_before)
 
 
@@ -192,7 +192,7 @@ def keep_neurons(program: Program, point: Point, index: Index) -> Point:
     """Return a point without its neurons but those at ``index``."""
     groups, blocks = point.groups.take(index), point.blocks[index]
     objective = program.over(point.patterns, groups).objective(blocks, point.unpenalised)
-    rise = max(0.0, objective - point.objective) / (program.loss_before or 1.0)
+    rise = program.relative(max(0.0, objective - point.objective))
     gap = min(point.gap + rise, FAR)
     return replace(point, groups=groups, blocks=blocks, objective=objective, gap=gap)
 

@@ -171,10 +171,6 @@ class Program:
         """Return how far, typically, a prediction is from where its loss is least."""
         return self.F.distance(prediction)
 
-    def smoothed(self, share: float) -> Program:
-        """Return the program with kinks of the loss smoothed within a share of `distance`."""
-        return replace(self, loss=self.loss.smoothed(share * self.distance(self.offset)))
-
     def penalty(self, blocks: Array) -> float:
         """Return alpha sum_g ||v_g||."""
         return self.alpha * float(np.linalg.norm(blocks, axis=1).sum())
@@ -206,6 +202,10 @@ class Program:
     def null_loss(self) -> float:
         """F of the grade without neurons, at most `loss_before`: what solvers' gaps are relative to."""
         return self.mean_loss(self.null_prediction)
+
+    def relative(self, amount: float) -> float:
+        """Return an amount of the objective in units of `null_loss`; as it is, where that is 0."""
+        return amount / (self.null_loss or 1.0)
 
     def alpha_max(self, *, above: float = 0.0) -> float:
         """Return the least alpha, at least ``above``, at which the grade without neurons is optimal.

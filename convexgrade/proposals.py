@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from convexgrade import search
 from convexgrade.certificate import DualPoint, dual_point, lower_bound
 from convexgrade.network import Network
+from convexgrade.neurons import Neurons, merged, neurons_of
 from convexgrade.patterns import activation, centred_gates, distinct_columns
 from convexgrade.point import Point, null_point, point_of
 from convexgrade.program import Program
-from convexgrade.search import Neurons
 from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
@@ -134,7 +134,7 @@ def joined(
 def _with_patterns(program: Program, point: Point, new: Neurons) -> Point:
     """Return a point over its own patterns and those of new neurons, which have zero vectors."""
     gates = np.hstack([point.patterns.gates[:, point.groups.pattern], new.vectors])
-    neurons = point.neurons().join(new._replace(vectors=np.zeros_like(new.vectors)))
+    neurons = point.neurons().join(new.times(0.0))
     return replace(point_of(program, neurons, point.unpenalised, gates=gates), gap=point.gap)
 
 
@@ -166,7 +166,8 @@ def _by_descent(
         return None
     reached = _settled(program, neurons, point.unpenalised, _DESCENT_STEPS)
     for _ in range(_DESCENTS - 1):
-        neurons = _with_new_neurons(program, reached, budget, rng) or reached.neurons()
+        found = _with_new_neurons(program, reached, budget, rng)
+        neurons = reached.neurons() if found is None else found
         reached = _settled(program, neurons, reached.unpenalised, _DESCENT_STEPS)
     return reached
 
@@ -174,7 +175,7 @@ def _by_descent(
 def _settled(program: Program, neurons: Neurons, unpenalised: Array, n_steps: int) -> Point:
     """Return the point at which a descent ends."""
     neurons, c = search.descend(program, neurons, unpenalised, max_iter=n_steps, settled=_SETTLED)
-    return point_of(program, search.merged(neurons), c)
+    return point_of(program, merged(neurons), c)
 
 
 def _first_neurons(
@@ -191,7 +192,7 @@ def _first_neurons(
     """
     neurons = search.random_neurons(program, _first_width(program, budget), rng)
     if first is not None:
-        neurons = search.neurons_of(first).join(neurons)
+        neurons = neurons_of(first).join(neurons)
     n = len(program.X)
     if n < 2 * _SAMPLE:
         return neurons
@@ -199,7 +200,7 @@ def _first_neurons(
     settled, _ = search.descend(
         sample, neurons, unpenalised, max_iter=_DESCENT_STEPS, settled=_SETTLED
     )
-    return search.merged(settled)
+    return merged(settled)
 
 
 def _first_width(program: Program, budget: Budget) -> int:
@@ -230,10 +231,10 @@ def _with_new_neurons(
     price = _best_price(program, dual, found)
     if price <= (1.0 + budget.tol) * program.alpha:
         return None
-    if lower_bound(program, dual, price) >= (1.0 - worth) * point.objective:
+    if lower_bound(program, dual.q, price) >= (1.0 - worth) * point.objective:
         return None
     limit = min(_NEW_NEURONS, _first_width(program, budget))
-    return _kicked(program, point, found.take(np.arange(len(found.sign)) < limit))
+    return _kicked(program, point, found.take(np.arange(len(found)) < limit))
 
 
 def _kicked(program: Program, point: Point, new: Neurons) -> Neurons:
@@ -248,7 +249,7 @@ def _kicked(program: Program, point: Point, new: Neurons) -> Neurons:
     highest = program.mean_loss(prediction) + _KICK * point.objective
     sizes = (program.loss_before / program.alpha) * 0.5 ** np.arange(60)
     size = next((t for t in sizes if program.mean_loss(prediction + t * response) <= highest), 0.0)
-    return point.neurons().join(new._replace(vectors=size * new.vectors))
+    return point.neurons().join(new.times(size))
 
 
 def _affordable(program: Program, point: Point) -> Point:
@@ -293,7 +294,7 @@ def _by_gates(
     neurons, prices = _price_gates(program, dual, budget, rng)
     order = np.argsort(-prices, kind="stable") if len(point.groups) else np.arange(prices.size)
     neurons = neurons.take(order[prices[order] > (1.0 + budget.tol) * program.alpha])
-    if neurons.sign.size == 0:
+    if len(neurons) == 0:
         return None
     distinct = distinct_columns(activation(program.X, neurons.vectors))
     return _with_patterns(program, point, neurons.take(distinct[: budget.width]))

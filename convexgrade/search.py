@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from convexgrade.network import Network
+from convexgrade.neurons import Neurons
 from convexgrade.patterns import activation, centred_gates, distinct_columns, masked_adjoint
 from convexgrade.pieces import chunks
 from convexgrade.program import Program
@@ -35,40 +34,7 @@ _SHED = 0.25  # share of withered neurons without which a descent goes on
 _TILE = 1 << 18  # numbers of rows times neurons that are worked on at a time: a megabyte
 _AT_A_TIME = 1 << 20  # numbers of rows times gates that are priced at a time
 _SMOOTHED = 0.1  # distance within which a descent smooths kinks, relative to that of the offset
-_ALIKE = 0.9995  # cosine from which two neurons count as one
 _WITHERED = 1e-3  # norm of a neuron, relative to the largest, below which a descent gives it up
-
-
-class Neurons(NamedTuple):
-    """Neurons ``sign_j (x . v_j)_+``, each of one output."""
-
-    vectors: Array  # (d, m), v_j = |a_j| u_j in a network
-    sign: Array  # (m,)
-    output: Index  # (m,)
-
-    def join(self, other: Neurons) -> Neurons:
-        """Return these neurons and the others."""
-        return Neurons(
-            np.concatenate([self.vectors, other.vectors], axis=1),
-            np.concatenate([self.sign, other.sign]),
-            np.concatenate([self.output, other.output]),
-        )
-
-    def take(self, index: Index | NDArray[np.bool_]) -> Neurons:
-        """Return the neurons at ``index``."""
-        return Neurons(self.vectors[:, index], self.sign[index], self.output[index])
-
-    def forward(self, X: Array, n_outputs: int) -> Array:
-        """Return their sum on rows, shape (n_samples, n_outputs)."""
-        routing = self.sign[:, None] * (self.output[:, None] == np.arange(n_outputs))
-        return np.maximum(X @ self.vectors, 0.0) @ routing
-
-
-def neurons_of(network: Network) -> Neurons:
-    """Return a network's neurons, one for each output that a neuron feeds."""
-    neuron, output = np.nonzero(network.output_coef)
-    weight = network.output_coef[neuron, output]
-    return Neurons(network.vectors[:, neuron] * np.abs(weight), np.sign(weight), output)
 
 
 def random_neurons(program: Program, n_neurons: int, rng: np.random.Generator) -> Neurons:
@@ -231,7 +197,9 @@ def descend(
 
     Returns the neurons that have not withered, and the coefficients of the unpenalised columns.
     """
-    objective = _Balanced.of(program.smoothed(_SMOOTHED), start.output)
+    smoothing = _SMOOTHED * program.distance(program.offset)
+    smoothed = replace(program, loss=program.loss.smoothed(smoothing))
+    objective = _Balanced.of(smoothed, start.output)
     point = Iterate.of(objective, objective.join(start, unpenalised))
     pairs, last = Pairs(point.x.size, _MEMORY), np.inf
     least = _STALLED * program.loss_before
@@ -339,28 +307,6 @@ def _climb(X: Single, theta: Single, starts: Array) -> tuple[Array, Array]:
         height = np.where(better, trial_height, height)
         step *= np.where(better, 1.5, 0.4)
     return u, height
-
-
-def merged(neurons: Neurons) -> Neurons:
-    """Add up neurons that point almost the same way, sign and output being equal.
-
-    Descents let many neurons gather where an optimum has one. The longest of them takes in all that
-    are alike; the sum has almost the same outputs and no larger penalty.
-    """
-    norms = np.linalg.norm(neurons.vectors, axis=0)
-    units = neurons.vectors / np.maximum(norms, 1e-300)
-    alike = units.T @ units > _ALIKE
-    alike &= neurons.sign[:, None] == neurons.sign
-    alike &= neurons.output[:, None] == neurons.output
-    leader = np.full(norms.size, -1)
-    for j in np.argsort(-norms, kind="stable"):
-        if leader[j] < 0:
-            leader[alike[j] & (leader < 0)] = j
-            leader[j] = j
-    leaders, place = np.unique(leader, return_inverse=True)
-    sums = np.zeros((leaders.size, len(neurons.vectors)))
-    np.add.at(sums, place, neurons.vectors.T)
-    return neurons.take(leaders)._replace(vectors=sums.T)
 
 
 def distinct(program: Program, neurons: Neurons) -> Neurons:

@@ -37,6 +37,7 @@ _TIMES = 5  # most times that rows are held out, where fewer than that are at a 
 _TIE = 0.25  # standard errors up to which losses hardly tell two choices apart
 _EMPTY = 2.0  # times the highest price found: folds have higher ones, and searches find some later
 _FAR = 30.0  # fall of alpha without a gain after which the path ends
+_WORST = 1e100  # largest loss of a row: differences of losses, and their squares, are numbers
 
 
 class Fold(NamedTuple):
@@ -399,5 +400,7 @@ def _deeper(chain: Progress, fold: Fold, plan: ChainPlan) -> Judged:
     """Judge a chain with one grade more, or as it is if that was trivial once."""
     grown = chain if chain.verdict else extended(chain, fold.train, plan)
     output = plan.span.apply(grown.chain.output(fold.validation.X))
-    losses = plan.loss.value(output, fold.validation.y)
+    losses = np.minimum(
+        np.nan_to_num(plan.loss.value(output, fold.validation.y), nan=_WORST), _WORST
+    )
     return Judged(grown, losses, float(fold.validation.weights @ losses))

@@ -30,7 +30,7 @@ _FINAL_STEPS = 1000  # quasi-Newton steps after a cut to ``max_neurons``
 _COMPLETIONS = 8  # times that neurons of high price join the last patterns, at most
 _CHEAP = 3e6  # operations of a Newton step up to which neurons of high price join
 _ROUGH = 10.0  # relative gain that is worth a round, and accuracy of its solve, over ``tol``
-_ACCURATE = 1e-3  # least objective, relative to the loss before, to which a round's accuracy scales
+_ACCURATE = 1e-3  # least objective, relative to `Program.null_loss`, to which accuracies scale
 _LOOSEST = 0.01  # loosest accuracy of a round: with less, solutions may lie outside the cones
 
 
@@ -87,7 +87,6 @@ def _adaptive(program: Program, task: Task) -> Found:
     """
     settings, budget = task.settings, budget_of(task.settings)
     point = null_point(program, program.patterns)
-    before = program.loss_before or 1.0  # 0 where nothing is left to fit
     for n_rounds in range(1, settings.max_iter + 1):
         proposal = propose(program, point, task.first, budget, task.rng)
         if proposal is None:
@@ -98,7 +97,9 @@ def _adaptive(program: Program, task: Task) -> Found:
             if final.objective <= point.objective:
                 return Found(_completed(program, final, task), n_rounds)
             break
-        share = np.clip(proposal.objective / before, _ACCURATE, 1.0)  # descents can end higher
+        share = np.clip(
+            program.relative(proposal.objective), _ACCURATE, 1.0
+        )  # descents can end higher
         accuracy = min(budget.gain * float(share), _LOOSEST)
         rough = solve_groups(
             program, proposal, proposal.groups, solver=settings.solver, accuracy=accuracy

@@ -1,8 +1,9 @@
-"""Column generation: the program over many patterns, solved over the few groups that matter.
+"""The program over many patterns, solved over the few groups that matter.
 
-Few of a program's groups are non-zero at its optimum. A solver sees a working set; every group
-outside is priced exactly against the dual point, and those that would lower the objective join. With
-none left, the point is optimal over all patterns, though most of them never met a solver.
+Few of a program's groups are non-zero at its optimum. The native solver finds these by itself, among
+all. Others see a working set; every group outside is priced exactly against the dual point, and those
+that would lower the objective join (column generation). With none left, the point is optimal over all
+patterns, though most of them never met a solver.
 """
 
 from __future__ import annotations
@@ -61,9 +62,7 @@ def solve_over(
     """Minimise over all groups of ``patterns``, with few neurons.
 
     Optimal neurons are rarely unique, and an interior point method returns the middle of all optimal
-    solutions: many small neurons where fewer do as well. So a solution is pruned, and the next one is
-    sought from what is left of it; by a solver that selects its groups itself, over all of them, by
-    others over these and whatever has to join.
+    solutions: many small neurons where fewer do as well. So a solution is pruned.
 
     Parameters
     ----------
@@ -72,8 +71,8 @@ def solve_over(
     patterns : Patterns
         Patterns to minimise over.
     start : Point or None
-        A point over ``patterns`` whose groups are the first working set; None, or one without
-        neurons, begins with the groups of highest price, or with all if they are few.
+        A point over ``patterns`` from which a solver sets out, and whose groups are the first working
+        set; None, or one without neurons, begins with the groups of highest price.
     solver : str
         Name of a solver.
     tol : float
@@ -86,24 +85,39 @@ def solve_over(
     """
     start = start or null_point(program, patterns)  # first: `over` then hands its fit on
     full = program.over(patterns, program.every_group(patterns))
-    if len(full.groups) > _FEW:
-        at_once = solvers.solve_at_once(full, solver=solver)
-        if at_once is not None:
-            point = point_at(full, at_once)
-            if gap_of(full, point) <= _AT_ONCE * tol:
-                return point
-    every = np.arange(len(full.groups))
+    found = _solved_at_once(full, solver, tol)
+    if found is not None:
+        return found
     working = full.groups.locate(start.groups)
     if working.size == 0:
-        working = _violated(full, every, start, tol)
+        working = _violated(full, _every(full), start, tol)
         if working.size == 0 and gap_of(full, start) <= tol:
             return start
-        if working.size == 0:  # prices of a dual point that proves nothing choose no groups either
-            working = every
-    if not solvers.selects_groups(solver):
-        return _narrowed(full, start, working, solver=solver, tol=tol)
-    start = pruned(full, start)
-    point = _solved_closely(full, start, every, solver=solver, tol=tol)
+    if solvers.selects_groups(solver):
+        return _by_selection(full, start, solver=solver, tol=tol)
+    if working.size == 0:  # prices of a dual point that proves nothing choose no groups either
+        working = _every(full)
+    return _by_columns(full, start, working, solver=solver, tol=tol)
+
+
+def _every(full: Program) -> Index:
+    return np.arange(len(full.groups))
+
+
+def _solved_at_once(full: Program, solver: str, tol: float) -> Point | None:
+    """Return the solution that the structure of a program gives away; None where there is none."""
+    if len(full.groups) <= _FEW:
+        return None
+    solution = solvers.solve_at_once(full, solver=solver)
+    if solution is None:
+        return None
+    point = point_at(full, solution)
+    return point if gap_of(full, point) <= _AT_ONCE * tol else None
+
+
+def _by_selection(full: Program, start: Point, *, solver: str, tol: float) -> Point:
+    """Solve with a solver that finds the groups that matter, from what pruning leaves of a start."""
+    point = _solved_closely(full, pruned(full, start), solver=solver, tol=tol)
     fewer = replace(pruned(full, point), n_before=len(point.groups))
     return _confirmed(full, _polished(full, fewer, tol), solver=solver, tol=tol)
 
@@ -118,15 +132,15 @@ def _confirmed(full: Program, point: Point, *, solver: str, tol: float) -> Point
         return point
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of a solver that nobody asked for by name
-        found = _narrowed(full, point, full.groups.locate(point.groups), solver=other, tol=tol)
+        found = _by_columns(full, point, full.groups.locate(point.groups), solver=other, tol=tol)
     higher = found.objective - point.objective > _EQUAL * full.loss_before
     return point if higher or gap_of(full, found) >= gap else found
 
 
-def _narrowed(full: Program, start: Point, working: Index, *, solver: str, tol: float) -> Point:
+def _by_columns(full: Program, start: Point, working: Index, *, solver: str, tol: float) -> Point:
     """Solve with a solver that does not select groups: roughly first, to see which ones matter."""
     if len(full.groups) <= _SOLVE_WHOLE:
-        working = np.arange(len(full.groups))
+        working = _every(full)
     rough = _generate(full, start, working, solver=solver, tol=tol, accuracy=_CLOSE * tol)
     few = pruned(full, rough, _SMALL)
     working = full.groups.locate(few.groups)
@@ -136,7 +150,7 @@ def _narrowed(full: Program, start: Point, working: Index, *, solver: str, tol: 
     return _polished(full, replace(pruned(full, point), n_before=len(rough.groups)), tol)
 
 
-def _solved_closely(full: Program, start: Point, every: Index, *, solver: str, tol: float) -> Point:
+def _solved_closely(full: Program, start: Point, *, solver: str, tol: float) -> Point:
     """Solve as closely as can be; or, where that takes long, until the gap is proved.
 
     That over the groups of the start first: others than a descent's own rarely matter. What a solver
@@ -144,18 +158,17 @@ def _solved_closely(full: Program, start: Point, every: Index, *, solver: str, t
     asked for, before a large program is solved any closer.
     """
     if tol <= _LOOSE and full.X.size * len(start.groups) * full.n_outputs <= _LARGE:
-        return _generate(full, start, every, solver=solver, tol=tol, accuracy=_EXACT)
-    own = full.groups.locate(start.groups) if len(start.groups) else every
-    before = full.loss_before or 1.0
+        return _generate(full, start, _every(full), solver=solver, tol=tol, accuracy=_EXACT)
+    own = full.groups.locate(start.groups) if len(start.groups) else _every(full)
 
     def solved(point: Point, working: Index, enough: float) -> Point:
-        accuracy = max(_EXACT, enough * tol * min(1.0, start.objective / before))
+        accuracy = max(_EXACT, enough * tol * min(1.0, full.relative(start.objective)))
         return _generate(full, point, working, solver=solver, tol=tol, accuracy=accuracy)
 
     point = solved(start, own, _ENOUGH[0])
-    if gap_of(full, point) * before <= _PROVED * tol * point.objective:
+    if gap_of(full, point) * (full.loss_before or 1.0) <= _PROVED * tol * point.objective:
         return point
-    return solved(point, every, _ENOUGH[1])
+    return solved(point, _every(full), _ENOUGH[1])
 
 
 def _generate(
@@ -170,7 +183,7 @@ def _generate(
             if point.objective > best.objective + _EQUAL * full.loss_before:
                 return replace(best, status=Status.INACCURATE)
             best = point
-        outside = np.setdiff1d(np.arange(len(full.groups)), working)
+        outside = np.setdiff1d(_every(full), working)
         violated = _violated(full, outside, best, tol)
         if violated.size == 0:
             break
@@ -240,6 +253,8 @@ def solve_groups_within(
 
 def _violated(full: Program, outside: Index, point: Point, tol: float) -> Index:
     """Return the groups at ``outside`` whose dual constraint a point fails most, worst first."""
+    if outside.size == 0:
+        return outside
     theta = dual_point(full, point.prediction(full)).theta
     program = full.over(full.patterns, full.groups.take(outside))
     correlations = program.adjoint(theta)

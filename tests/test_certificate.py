@@ -232,7 +232,7 @@ def test_classes_that_a_linear_term_separates_leave_the_bound_of_the_others(seed
     assert null.objective > 0.4
     point = dual_point(program, null.prediction(program))
     assert_in_the_dual(program, point)
-    bound = lower_bound(program, point, 0.0)
+    bound = lower_bound(program, point.q, 0.0)
     assert null.objective * (1.0 - 1e-8) <= bound <= null.objective * (1.0 + 1e-12)
 
 
@@ -254,7 +254,7 @@ def test_a_class_of_next_to_no_weight_costs_the_bound_nothing(weight, free):
     null = null_point(program, program.patterns)
     point = dual_point(program, null.prediction(program))
     assert_in_the_dual(program, point)
-    assert lower_bound(program, point, 0.0) == pytest.approx(null.objective, rel=1e-8)
+    assert lower_bound(program, point.q, 0.0) == pytest.approx(null.objective, rel=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_no_lower_bound_is_below_that_of_every_loss():
     )
     point = dual_point(program, program.offset + large.forward(program.X[:, :-1]))
     full = program.over(program.patterns, program.every_group(program.patterns))
-    assert lower_bound(program, point, full.largest_dual_norm(full.adjoint(point.theta))) < 0.0
+    assert lower_bound(program, point.q, full.largest_dual_norm(full.adjoint(point.theta))) < 0.0
     certificate = certify_network(program, large, program.patterns, status=Status.INACCURATE)
     assert certificate.dual == 0.0
     assert certificate.gap == certificate.primal

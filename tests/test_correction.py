@@ -254,6 +254,21 @@ def test_descent_of_all_weights_lowers_the_objective_as_scipy_does(kind):
     assert descended(start, data, plan.loss, 200, lambda: False) is start
 
 
+def test_descent_ends_where_steps_gain_next_to_nothing(monkeypatch):
+    """Of a chain without neurons, whose intercept is all that moves."""
+    chain, data, plan = parts("one", alpha=1e3)
+    evaluated, evaluate = [], descent._value_and_gradient
+
+    def counted(*arguments):
+        evaluated.append(arguments)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(descent, "_value_and_gradient", counted)
+    found = descended(chain, data, plan.loss, 1000, lambda: True)
+    assert objective(found, data, plan.loss) <= objective(chain, data, plan.loss) + 1e-15
+    assert len(evaluated) < 100
+
+
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_rows_on_hyperplanes_do_not_keep_a_correction_where_it_began(outputs):
     """There is no derivative: no step of one grade lowers the objective, nor one of all weights."""

@@ -355,6 +355,17 @@ def test_the_certificate_bounds_what_a_relu_network_of_its_patterns_reaches():
     assert converted.dual <= best.primal <= converted.primal
 
 
+def test_the_error_of_a_conversion_is_one_of_predictions():
+    X, y = make_data(1)
+    counts = np.round(np.exp(12.0 + y))
+    parameters = {"activation": "gated_relu", "n_patterns": 20, "random_state": 0}
+    gated = ConvexReLURegressor(0.02, loss="poisson", **parameters).fit(X, counts)
+    conversion = to_relu(gated, X, counts)
+    difference = np.abs(conversion.estimator.predict(X) - gated.predict(X))
+    assert conversion.error == pytest.approx(difference.max(), rel=1e-6)
+    assert conversion.error > 1e-12  # in counts, not in their logarithms
+
+
 def test_the_conversion_is_exact_on_rows_of_positive_weight():
     X, y = make_data(1)
     weights = np.random.default_rng(1).uniform(0.5, 2.0, len(X))

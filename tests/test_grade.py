@@ -14,9 +14,9 @@ from convexgrade.grade import fit_grade, state_program
 from convexgrade.losses import SquaredError
 from convexgrade.multigrade import ChainPlan, Progress, grow
 from convexgrade.network import Network
+from convexgrade.neurons import neurons_of
 from convexgrade.point import point_of
 from convexgrade.pruning import select
-from convexgrade.search import neurons_of
 from convexgrade.settings import Settings
 from convexgrade.solution import Status
 from convexgrade.unpenalised import independent_columns

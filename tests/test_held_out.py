@@ -101,12 +101,12 @@ def test_copies_of_rows_with_other_targets_are_drawn_one_by_one():
     rows = drawn_rows(Rows(X, y, np.array([3.0, 2.0, 1.0, 5.0]), np.ones(4)))
     np.testing.assert_array_equal(rows.X[:, 0], [0.0, 1.0, 1.0, 1.0, 2.0])
     np.testing.assert_array_equal(rows.y, [0, 0, 0, 1, 1])
-    np.testing.assert_array_equal(rows.copies, [3.0, 1.0, 1.0, 1.0, 5.0])
+    np.testing.assert_allclose(5.0 * rows.copies, [3.0, 1.0, 1.0, 1.0, 5.0])
     few = drawn_rows(Rows(X, y, np.array([2.0, 1.0, 1.0, 1.0]), np.ones(4)))  # by chance
     np.testing.assert_array_equal(few.X[:, 0], [0.0, 0.0, 1.0, 1.0, 2.0])
-    np.testing.assert_array_equal(few.copies, 1.0)
+    np.testing.assert_array_equal(few.copies, 0.5)  # relative to the largest weight
     parts = drawn_rows(Rows(X, y, np.array([3.0, 2.5, 1.0, np.pi]), np.ones(4)))
-    np.testing.assert_array_equal(parts.copies, [3.0, 2.5, 1.0, np.pi])
+    np.testing.assert_allclose(np.pi * parts.copies, [3.0, 2.5, 1.0, np.pi])
 
 
 @pytest.mark.parametrize("unit", [1.0, 10.0, 0.1, 1.0 / 3.0, 37.5])
@@ -117,7 +117,35 @@ def test_the_unit_of_weights_does_not_change_how_rows_are_drawn(unit):
         other = drawn_rows(Rows(X, y, unit * np.array(weights), np.ones(4)))
         np.testing.assert_array_equal(other.X, plain.X)
         np.testing.assert_array_equal(other.y, plain.y)
-        np.testing.assert_allclose(other.copies, unit * plain.copies, rtol=1e-12)
+        np.testing.assert_allclose(other.copies, plain.copies, rtol=1e-12)
+
+
+def test_the_unit_of_weights_does_not_change_the_fit():
+    """Not by a digit: a search makes other neurons of one."""
+    X, y = make_data(48)
+    labels = (y > np.quantile(y, 0.8)).astype(int)
+    models = (
+        small(MultigradeRegressor, alpha=0.01, n_grades=1),
+        small(MultigradeClassifier, alpha=0.01, n_grades=1, class_weight="balanced"),
+    )
+    for model, target in zip(models, (y, labels), strict=True):
+        for weights in (np.ones(48), np.arange(48) % 3 + 1.0):
+            plain = clone(model).fit(X, target, weights)
+            other = clone(model).fit(X, target, 0.1 * weights)
+            np.testing.assert_array_equal(*(next(m._outputs(X)) for m in (plain, other)))
+
+
+def test_a_validation_loss_beyond_all_numbers_only_counts_against_a_chain():
+    """As exp of what a network extrapolates to at a row far out, unless predictions are limited."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 1))
+    y = rng.poisson(np.exp(X[:, 0])).astype(float)
+    X[0], y[0] = 8000.0, 1.0
+    as_it_is = {"loss": "poisson", "extrapolation": None, "log_tails": False}
+    model = small(MultigradeRegressorCV, cv=2, **as_it_is).fit(X, y)
+    scores = model.cv_results_["mean_test_score"]
+    assert np.isfinite(scores).all()
+    assert scores.min() < -1e9
 
 
 def test_rows_of_a_table_of_few_values_are_drawn_one_by_one():
@@ -135,7 +163,7 @@ def test_rows_of_a_table_of_few_values_are_drawn_one_by_one():
         for part, other in zip(drawn[:4], again[:4], strict=True):
             np.testing.assert_array_equal(part, other)
     copied = drawn_rows(Rows(X, X[:, 0], np.ones(200), np.ones(200)))
-    np.testing.assert_array_equal(copied.copies, 1.0 * np.full(40, 5.0))
+    np.testing.assert_array_equal(copied.copies, np.ones(40))
     few = drawn_rows(Rows(X[:90], X[:90, 0], np.ones(90), np.ones(90)))
     assert len(few.X) == 90
 

@@ -131,6 +131,14 @@ def test_little_penalty_interpolates_with_kinks_at_the_rows():
     assert np.abs(spline - np.sin(20.0 * new)).max() > 1e-3
 
 
+def test_nothing_is_solved_where_nothing_is_left_to_fit():
+    x = np.linspace(-1.0, 1.0, 140)
+    model = ConvexReLURegressor(patterns="exhaustive").fit(x[:, None], np.full(140, 3.0))
+    assert model.certificate_.n_patterns > 100
+    assert model.grades_[0].n_neurons == 0
+    np.testing.assert_array_equal(model.predict(x[:, None]), 3.0)
+
+
 def test_a_slope_that_has_a_price_is_left_to_others():
     x = np.linspace(-1.0, 1.0, 40)
     program = program_of(x, np.exp(2.0 * x))

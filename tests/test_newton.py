@@ -17,7 +17,16 @@ from convexgrade.kinks import AbsoluteError
 from convexgrade.losses import Hessian, SquaredError
 from convexgrade.patterns import sample_patterns
 from convexgrade.solution import Start, Status
-from convexgrade.solvers import _coupling, _gradients, _systems, active, cvx, interior, newton
+from convexgrade.solvers import (
+    _coupling,
+    _gradients,
+    _proximal,
+    _systems,
+    active,
+    cvx,
+    interior,
+    newton,
+)
 from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._faces import Face
 from convexgrade.solvers._operator import Operator
@@ -187,7 +196,7 @@ def test_units_of_a_feature_do_not_break_it(factor, shown):
     assert scaled.violation(found.blocks) <= 1e-9 * max(1.0, factor)
     point = dual_point(scaled, scaled.predict(found.blocks, found.unpenalised))
     largest = scaled.largest_dual_norm(scaled.adjoint(point.theta))
-    excess = objective(scaled, found) - lower_bound(scaled, point, largest)
+    excess = objective(scaled, found) - lower_bound(scaled, point.q, largest)
     assert -1e-12 <= excess <= shown * scale(scaled)
     assert found.gap <= 1e-6
 
@@ -309,6 +318,16 @@ def recording(method, asked):
         return solve(program, **parameters)
 
     return recorded
+
+
+def test_a_step_that_rounding_forbids_is_no_easy_one():
+    """Sigma grew without end where no Newton step was possible, though the loss asks for one."""
+    point = _proximal.Unknowns(np.ones((1, 2)), np.zeros((1, 1)))
+    pace = _proximal.Pace(1.0, np.ones(1), 0.1)
+    for loss, grows in ((AbsoluteError(), [1.0, 3.0]), (SquaredError(), [6.0, 6.0])):
+        limits = _proximal.limits_of(loss)
+        after = [pace.after(taken, point, 1e-3, limits).sigma for taken in (0, 1)]
+        assert after == grows
 
 
 def test_the_iteration_limit_is_reported():
@@ -691,6 +710,21 @@ def test_projections_in_many_dimensions(kind):
     assert tight.number.max() > 4
     expected = [projection(X, mask, b) for mask, b in zip(masks.T, points, strict=True)]
     np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_projections_far_shorter_than_their_points_are_exact():
+    """In thin cones, as of columns of very different sizes, a point hides what moves its projection."""
+    rng = np.random.default_rng(0)
+    sizes = 10.0 ** np.arange(0.0, 7.0, 3.0)
+    X = rng.standard_normal((80, 3)) * sizes
+    masks = X @ (rng.standard_normal((3, 60)) / sizes[:, None]) > 0.0
+    points = rng.standard_normal((60, 3)) * sizes
+    found, _ = Cones.of(X, masks).project(np.arange(60), points, Tight.none(60, 3))
+    expected = [projection(X, mask, b) for mask, b in zip(masks.T, points, strict=True)]
+    exact, of_points = (np.linalg.norm(v, axis=1) for v in (expected, points))
+    thin = (exact > 1e-9 * of_points) & (exact < 1e-4 * of_points)
+    assert np.count_nonzero(thin) > 5
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1)[thin], exact[thin], rtol=1e-3)
 
 
 def test_a_projection_that_goes_round_in_circles_stays_an_upper_bound(monkeypatch):

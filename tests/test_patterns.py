@@ -166,7 +166,7 @@ def test_a_spline_through_rows_at_an_offset_is_not_ruled_out():
     for prediction in (np.zeros_like(program.y), program.y):  # of no neuron, and of these
         point = dual_point(program, prediction)
         largest = program.largest_dual_norm(program.adjoint(point.theta))
-        assert lower_bound(program, point, largest) <= 1e-9 * slope
+        assert lower_bound(program, point.q, largest) <= 1e-9 * slope
 
 
 def test_without_biases_the_zero_gate_is_a_pattern_of_its_own():

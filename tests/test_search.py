@@ -7,8 +7,8 @@ from convexgrade import proposals, search
 from convexgrade.certificate import dual_point
 from convexgrade.grade import fit_grade, state_program
 from convexgrade.losses import SquaredError
+from convexgrade.neurons import Neurons, merged
 from convexgrade.point import null_point, point_of
-from convexgrade.search import Neurons
 from convexgrade.settings import Settings
 from tests.bank import make_program, random_program
 
@@ -27,10 +27,9 @@ def test_neurons_that_point_the_same_way_add_up():
         sign=np.array([1.0, 1.0, 1.0, 1.0, -1.0, 1.0]),
         output=np.array([0, 0, 0, 0, 0, 0]),
     )
-    merged = search.merged(neurons)
+    sums = merged(neurons)
     found = {
-        tuple(np.round(column, 9)): s
-        for column, s in zip(merged.vectors.T, merged.sign, strict=True)
+        tuple(np.round(column, 9)): s for column, s in zip(sums.vectors.T, sums.sign, strict=True)
     }
     assert found == {(10.5, 14.01, 0.0): 1.0, tuple(v): 1.0, tuple(u): -1.0, tuple(-u): 1.0}
 
@@ -38,7 +37,7 @@ def test_neurons_that_point_the_same_way_add_up():
 def test_outputs_and_signs_are_never_merged():
     vectors = np.tile(np.array([[1.0], [2.0]]), 4)
     neurons = Neurons(vectors, np.array([1.0, 1.0, -1.0, -1.0]), np.array([0, 1, 0, 1]))
-    assert len(search.merged(neurons).sign) == 4
+    assert len(merged(neurons)) == 4
 
 
 def test_merging_exact_copies_changes_no_output_and_no_penalty():
@@ -47,11 +46,11 @@ def test_merging_exact_copies_changes_no_output_and_no_penalty():
     copies = np.hstack([0.3 * vectors, 0.7 * vectors])
     sign = np.array([1.0, -1.0, 1.0, -1.0, 1.0])
     neurons = Neurons(copies, np.tile(sign, 2), np.zeros(10, dtype=int))
-    merged = search.merged(neurons)
+    sums = merged(neurons)
     X = rng.standard_normal((20, 3))
-    assert len(merged.sign) == 5
-    np.testing.assert_allclose(merged.forward(X, 1), neurons.forward(X, 1), atol=1e-12)
-    assert np.linalg.norm(merged.vectors, axis=0).sum() == pytest.approx(
+    assert len(sums) == 5
+    np.testing.assert_allclose(sums.forward(X, 1), neurons.forward(X, 1), atol=1e-12)
+    assert np.linalg.norm(sums.vectors, axis=0).sum() == pytest.approx(
         np.linalg.norm(copies, axis=0).sum()
     )
 

@@ -10,10 +10,18 @@ from convexgrade import program as program_module
 from convexgrade.certificate import DualPoint, certify_network
 from convexgrade.kinks import AbsoluteError, Huber, Quantile
 from convexgrade.losses import BinaryLogLoss, MeanLoss, Poisson, SquaredError
+from convexgrade.neurons import Neurons
 from convexgrade.patterns import activation, sample_patterns
-from convexgrade.point import FAR, drawn_in, no_worse_than_null, null_point, point_of
+from convexgrade.point import (
+    FAR,
+    drawn_in,
+    keep_neurons,
+    no_worse_than_null,
+    null_point,
+    point_of,
+)
 from convexgrade.polishing import polish
-from convexgrade.search import Neurons, descend, random_neurons
+from convexgrade.search import descend, random_neurons
 from convexgrade.solution import Status
 from convexgrade.solvers import _kkt, cvx
 from convexgrade.working_set import solve_groups, solve_groups_within, solve_over
@@ -36,6 +44,23 @@ def some_neurons(program, rng, *, m=12):
     vectors = rng.standard_normal((program.X.shape[1], m)) * rng.uniform(0.1, 2.0, m)
     sign = rng.choice([-1.0, 1.0], m)
     return Neurons(vectors, sign, rng.integers(program.n_outputs, size=m))
+
+
+def test_what_is_dropped_counts_in_the_unit_of_gaps():
+    """The loss of the grade without neurons, which a linear term can make far smaller."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.standard_normal((30, 2)), np.ones(30)])
+    program = make_program(X, 10.0 * X[:, 0] + np.abs(X[:, 1]), alpha=1e-3, free=[0, 1, 2])
+    assert program.null_loss < 0.02 * program.loss_before
+    null = null_point(program, program.patterns)
+    neurons = Neurons(
+        np.array([[0.0, 0.0], [1e-3, -1e-3], [0.0, 0.0]]), np.ones(2), np.zeros(2, int)
+    )
+    point = replace(point_of(program, neurons, null.unpenalised), gap=0.0)
+    fewer = keep_neurons(program, point, np.arange(1))
+    rise = fewer.objective - point.objective
+    assert rise > 0.0
+    assert fewer.gap == pytest.approx(rise / program.null_loss)
 
 
 @pytest.mark.parametrize(("loss", "k"), KINDS)
@@ -393,7 +418,7 @@ def test_the_grade_without_neurons_takes_the_place_of_a_worse_one():
     program = random_program(0)
     null = null_point(program, program.patterns)
     start = random_neurons(program, 5, np.random.default_rng(0))
-    far = start._replace(vectors=1e3 * start.vectors)
+    far = start.times(1e3)
     worse = point_of(program, far, null.unpenalised)
     replaced = no_worse_than_null(program, worse)
     assert worse.objective > replaced.objective == null.objective
@@ -500,7 +525,7 @@ def test_what_a_certificate_finds_wanting_a_second_solver_finishes(monkeypatch):
     assert program.over(kept.patterns, kept.groups).violation(kept.blocks) < 1e-12
     # Nor is a point given up for a worse one.
     monkeypatch.setattr(
-        working_set, "_narrowed", lambda full, *_, **__: null_point(full, full.patterns)
+        working_set, "_by_columns", lambda full, *_, **__: null_point(full, full.patterns)
     )
     kept = solve_over(program, program.patterns, None, solver="auto", tol=tol)
     assert kept.objective == alone.objective

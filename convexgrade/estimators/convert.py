@@ -122,7 +122,7 @@ def to_relu(
     converted._progress = replace(
         estimator._progress, chain=chain, energy=measure_energy(chain, data, loss)
     )
-    difference = converted._progress.chain.output(data.X) - old.output(data.X)
+    after, before = (estimator._uncoded(c.output(data.X)) for c in (converted._progress.chain, old))
     return Conversion(
         estimator=converted,
         path_norm_before=decomposition.path_norm_before,
@@ -130,7 +130,7 @@ def to_relu(
         blow_up=decomposition.blow_up,
         n_neurons_before=decomposition.n_neurons_before,
         n_neurons_after=decomposition.n_neurons_after,
-        error=float(np.abs(difference * estimator._coding.scaling.scale).max()),
+        error=float(np.abs(after - before).max()),
     )
 
 

@@ -150,8 +150,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Mean training loss after each grade.
     energy_ : list of Energy
         For each grade, where the squared error before it went: into what is left, the grade's output
-        and its penalty. The three sum up to it, whatever the accuracy of the solve. What correction or
-        ``refinement="pointwise"`` changes in that is each grade's ``defect``.
+        and its penalty. The three sum up to it, whatever the accuracy of the solve. What a correction,
+        ``refinement="pointwise"`` or `to_relu` changes in that is each grade's ``defect``.
     validation_loss_ : ndarray of shape (``n_grades_``,)
         Mean loss of the rows held out after each grade of the chains that had not seen them; empty if
         none were, and after `correct`.

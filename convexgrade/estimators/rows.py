@@ -114,10 +114,12 @@ def distinct_rows(given: Rows) -> Rows:
 
     A row of weight 0 must not shape patterns or scalings, and a row twice is a row of weight 2. The
     order of the rows then does not matter either: the search visits the same points whatever it was.
+    Nor does the unit of the weights, which are relative to the largest.
     """
     rows = given.take(given.weights > 0.0)
     first, copy_of = _copies(rows)
-    return rows.take(first)._replace(copies=np.bincount(copy_of, rows.copies).astype(np.float64))
+    copies = np.bincount(copy_of, rows.copies).astype(np.float64)
+    return rows.take(first)._replace(copies=copies / copies.max())
 
 
 def drawn_rows(given: Rows) -> Rows:

@@ -414,6 +414,8 @@ def class_weights(
         present = total > 0.0
         shares = np.zeros(classes.size)
         shares[present] = weights.sum() / (present.sum() * total[present])
+        # In twelve digits, which weights in another unit leave as they are.
+        shares = np.array([float(f"{share:.12g}") for share in shares])
     else:
         if not all(isinstance(w, Real) and 0.0 <= float(w) < np.inf for w in class_weight.values()):
             raise ValueError(

@@ -151,7 +151,7 @@ def solve_at_once(program: Program, *, solver: str) -> Solution | None:
     and ``"native"``. The optimum is over kinks at the rows: between few rows, others can be a little
     better.
     """
-    if not (selects_groups(solver) and line.suits(program)):
+    if not (selects_groups(solver) and line.suits(program)) or _leaves_nothing(program):
         return None
     solution = line.solve(program)
     return None if solution.status is Status.FAILED else solution
@@ -186,10 +186,8 @@ def solve(
         From the next solver in line, and with a RuntimeWarning, when one failed. Status ``FAILED``
         when no solver returned a usable point.
     """
-    null, left = program.null_coefficients, program.null_loss
-    nothing_left = left <= _NOTHING * program.loss_before
-    if len(program.groups) == 0 or nothing_left:
-        return _without_neurons(program, null)
+    if len(program.groups) == 0 or _leaves_nothing(program):
+        return _without_neurons(program)
     names = tuple(dict.fromkeys(_AUTO if solver == "auto" else (solver, *_AUTO)))
     for name, following in zip(names, (*names[1:], None), strict=True):
         solution = _SOLVERS[name](program, start, accuracy)
@@ -221,11 +219,15 @@ def solve_within(program: Program, cap: Array, *, solver: str) -> Solution:
     return cvx.solve(program, solver=solver if solver in cvx.SOLVERS else "clarabel", cap=cap)
 
 
-def _without_neurons(program: Program, null: Array) -> Solution:
-    """Return the grade without neurons: losses are never negative, so a loss of nothing is optimal."""
+def _leaves_nothing(program: Program) -> bool:
+    """Return whether the grade without neurons is optimal, as losses are never negative: it has none."""
+    return program.null_loss <= _NOTHING * program.loss_before
+
+
+def _without_neurons(program: Program) -> Solution:
     return Solution(
         blocks=np.zeros((len(program.groups), program.X.shape[1])),
-        unpenalised=null,
+        unpenalised=program.null_coefficients,
         multipliers=None,
         status=Status.OPTIMAL,
         iterations=0,

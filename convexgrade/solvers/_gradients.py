@@ -1,4 +1,4 @@
-"""Conjugate gradients over the columns K of a Newton system.
+"""Conjugate gradients, and with them Newton steps over the columns K of a system.
 
 The step (I + K K^T H)^-1 right is right - K y for the minimiser y of
 
@@ -70,20 +70,54 @@ def minimised(
     rest = right - K.forward(y)
     weighted = H.times(rest)
     energy = 0.5 * float(y @ y + np.vdot(rest, weighted))
-    r = K.adjoint(weighted) - y
-    way, old = np.zeros_like(y), np.inf
+
+    def apply(way: Array) -> Array:
+        return way + K.adjoint(H.times(K.forward(way)))
+
+    def close(left: float, gained: float) -> bool:
+        return left <= CLOSE * (energy - gained)
+
+    return conjugate(apply, K.adjoint(weighted) - y, y, precondition, close, limit)
+
+
+def conjugate(
+    apply: Callable[[Array], Array],
+    r: Array,
+    y: Array,
+    precondition: Callable[[Array], Array],
+    close: Callable[[float, float], bool],
+    limit: int,
+) -> Found:
+    """Go on from y, where a positive definite system has the residual r, until that is small enough.
+
+    Parameters
+    ----------
+    apply : callable
+        Multiplies by the matrix A of the system A y = b.
+    r : ndarray
+        b - A y.
+    y : ndarray
+        Where to begin.
+    precondition : callable
+        Multiplies by about the inverse of A; where it is found not to be positive, iterations end.
+    close : callable
+        Returns whether ``|r|^2`` is small enough, given that and the fall of y^T A y / 2 - b^T y so far.
+    limit : int
+        Iterations.
+    """
+    way, old, gained = np.zeros_like(y), np.inf, 0.0
     for taken in range(limit):
-        if r @ r <= CLOSE * energy:
+        if close(float(np.vdot(r, r)), gained):
             return Found(y, taken, True)
         z = precondition(r)
-        along = float(r @ z)
+        along = float(np.vdot(r, z))
         if not along > 0.0:
             return Found(y, taken, False)
         way = z + (along / old) * way
         old = along
-        image = way + K.adjoint(H.times(K.forward(way)))
-        length = old / float(way @ image)
+        image = apply(way)
+        length = old / float(np.vdot(way, image))
         y = y + length * way
         r = r - length * image
-        energy -= 0.5 * length * old
+        gained += 0.5 * length * old
     return Found(y, limit, False)

@@ -82,8 +82,13 @@ class Pace(NamedTuple):
     smoothing: float
 
     def after(self, taken: int, point: Unknowns, alpha: float, limits: PaceLimits) -> Pace:
-        """Return the next pace: longer after a step that was easy, shorter after one that was not."""
-        if taken <= limits.easy:
+        """Return the next pace: longer after a step that was easy, shorter after one that was not.
+
+        The same after one of fewer Newton steps than there have to be, as rounding allowed no more.
+        """
+        if taken < limits.least:
+            growth = 1.0
+        elif taken <= limits.easy:
             growth = limits.growth
         else:
             growth = 1.0 if taken < limits.most else 1.0 / limits.growth
@@ -117,7 +122,8 @@ class Step:
     cones: Cones | None
     centre: Unknowns  # vectors of the working set
     pace: Pace
-    loss_before: float  # mean loss before the grade
+    loss_before: float  # mean loss before the grade: roundings are relative to it
+    null_loss: float  # that of the grade without neurons: gaps and accuracies are relative to it
     limits: PaceLimits
 
     @property
@@ -189,9 +195,9 @@ class Step:
         of the order of the square of the gap: certificates read the dual point off the prediction of
         x, which is as far from f as the root of the error.
         """
-        left = self.left(state) / self.loss_before
+        left = self.left(state) / self.null_loss
         if left <= _LAST * tol:
-            return self.loss_before * max(left, 0.1 * tol) ** 2
+            return self.null_loss * max(left, 0.1 * tol) ** 2
         return _EXACT * self.moved(state)
 
     def solve(self, state: State, system: System, tol: float) -> tuple[State, int]:

@@ -32,7 +32,7 @@ from convexgrade.pieces import MAX_FLOATS, chunks
 from convexgrade.solvers import _coupling
 from convexgrade.solvers._columns import Columns
 from convexgrade.solvers._faces import Face
-from convexgrade.solvers._gradients import CLOSE, minimised
+from convexgrade.solvers._gradients import CLOSE, conjugate, minimised
 from convexgrade.solvers._operator import Operator
 from convexgrade.solvers._symmetric import Factor, factored, solved_by_factor
 
@@ -331,19 +331,15 @@ def _by_factor(
     step gains, and a step with S step = w gains D(w). With the residual r it is at most |r|^2 / 2 less.
     """
     r = S * right
-    w, way, old, gain = np.zeros_like(r), np.zeros_like(r), np.inf, 0.0
-    for taken in range(limit):
-        if np.vdot(r, r) <= CLOSE * gain:
-            return _step(K, S, right, w), taken
-        z = _solved_by(over_rows, r)
-        way = z + (float(np.vdot(r, z)) / old) * way
-        old = float(np.vdot(r, z))
-        image = way + S * K.applied(S * way)
-        length = old / float(np.vdot(way, image))
-        w = w + length * way
-        r = r - length * image
-        gain += 0.5 * length * old
-    return None, limit
+    found = conjugate(
+        lambda way: way + S * K.applied(S * way),
+        r,
+        np.zeros_like(r),
+        partial(_solved_by, over_rows),
+        lambda left, gained: left <= CLOSE * gained,
+        limit,
+    )
+    return _step(K, S, right, found.y) if found.close else None, found.taken
 
 
 def _step(K: Columns, S: Array, right: Array, w: Array) -> Array:

@@ -118,7 +118,7 @@ class _Problem:
         """Price all groups, and bound how far the point is from optimal."""
         dual = dual_point(self.program, point.f)
         b = self.program.adjoint(dual.theta)
-        bound = lower_bound(self.program, dual, self.program.largest_dual_norm(b))
+        bound = lower_bound(self.program, dual.q, self.program.largest_dual_norm(b))
         gap = (point.objective - bound) / self.null_loss
         return _Pricing(b, gap if np.isfinite(gap) else np.inf)
 

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
-from convexgrade.certificate import DualPoint, lower_bound
+from convexgrade.certificate import lower_bound
 from convexgrade.cones import Cones, Tight
 from convexgrade.losses import Loss
 from convexgrade.program import Program
@@ -129,8 +129,8 @@ class _Problem:
             cone, some = p.groups.pattern[above], tight.take(above)
             prices[above], some = self.cones.longest(cone, b[above], some, _WORKING, p.alpha)
             tight = tight.replaced(above, some)
-        q = -theta / p.weights[:, None]
-        dual = lower_bound(p, DualPoint(q, theta), float(prices.max(initial=0.0)))
+        # Where Z^T theta is not 0, `gap` adds what that may cost.
+        dual = lower_bound(p, -theta / p.weights[:, None], float(prices.max(initial=0.0)))
         return _Pricing(prices, tight, self.gap(point, active, theta, dual))
 
     def begin(self, start: Start | None) -> _Iterate:
@@ -181,7 +181,8 @@ class _Problem:
         over = replace(p.over(p.patterns, p.groups.take(working)), loss=at.loss)
         operator = Operator.build(p.X, p.Z, p.patterns.masks, over.groups, p.n_outputs)
         centre = Unknowns(at.point.v[working], at.point.c)
-        step = Step(over, operator, self.cones, centre, at.pace, p.loss_before, self.limits)
+        losses = p.loss_before, self.null_loss
+        step = Step(over, operator, self.cones, centre, at.pace, *losses, self.limits)
         system = System(operator, over.groups.pattern, p.patterns.masks, memory)
         state, taken = step.solve(step.state(at.f, at.tight.take(working)), system, tol)
         active, v = working[state.active], np.zeros_like(at.point.v)

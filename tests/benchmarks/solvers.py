@@ -171,7 +171,8 @@ def proved_optimum(program: Program) -> float:
         solution = method(program, tol=1e-11)
         optimum = program.objective(solution.blocks, solution.unpenalised)
         point = dual_point(program, program.predict(solution.blocks, solution.unpenalised))
-        bound = lower_bound(program, point, program.largest_dual_norm(program.adjoint(point.theta)))
+        largest = program.largest_dual_norm(program.adjoint(point.theta))
+        bound = lower_bound(program, point.q, largest)
         if optimum - bound <= PROVED * optimum:
             return optimum
     raise RuntimeError(f"The optimum {optimum:.12g} is proved to {bound:.12g} only.")
