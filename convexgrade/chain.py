@@ -16,7 +16,7 @@ from convexgrade.certificate import Certificate
 from convexgrade.deep_network import HIDDEN_AND_INPUTS, DeepNetwork, Handover
 from convexgrade.energy import Energy, measure
 from convexgrade.grade import Grade, certify_grade, state_program
-from convexgrade.losses import Hessian, Loss, MeanLoss
+from convexgrade.losses import Loss, MeanLoss
 from convexgrade.network import Network, scale_output
 from convexgrade.pieces import chunks
 from convexgrade.program import Program
@@ -70,17 +70,9 @@ class Data(NamedTuple):
     y: Array
     weights: Array
 
-    def mean_loss(self, loss: Loss, prediction: Array) -> float:
-        """Return the mean loss F of a prediction."""
-        return MeanLoss(loss, self.y, self.weights)(prediction)
-
-    def gradient(self, loss: Loss, prediction: Array) -> Array:
-        """Return grad F in the prediction, shape (n_samples, n_outputs)."""
-        return MeanLoss(loss, self.y, self.weights).gradient(prediction)
-
-    def curvature(self, loss: Loss, prediction: Array) -> Hessian:
-        """Return the Hessian of F in each row's prediction."""
-        return MeanLoss(loss, self.y, self.weights).hessian(prediction)
+    def under(self, loss: Loss) -> MeanLoss:
+        """Return the mean of a loss over the rows, as a function of predictions."""
+        return MeanLoss(loss, self.y, self.weights)
 
 
 class Link(NamedTuple):
@@ -224,7 +216,7 @@ def state_grade(
 
 def staged_loss(chain: Chain, data: Data, loss: Loss, span: Span = UNLIMITED) -> tuple[float, ...]:
     """Return the mean loss of the chain after each grade, its outputs kept to a span."""
-    return tuple(data.mean_loss(loss, span.apply(output)) for output in chain.staged(data.X))
+    return tuple(data.under(loss)(span.apply(output)) for output in chain.staged(data.X))
 
 
 def measure_energy(chain: Chain, data: Data, loss: Loss) -> tuple[Energy, ...]:

@@ -149,7 +149,7 @@ class Cones:
         projections : ndarray of shape (m, d)
             Exact up to rounding, unless left at ``enough``.
         tight : Tight
-            ``points + (E X)^T rho`` are the projections.
+            ``points + (E X)^T rho`` are the projections, with rows of X of unit length.
         """
         enough = min(enough, _LARGEST)
         d = points.shape[1]

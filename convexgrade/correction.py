@@ -144,11 +144,11 @@ def model_of(
     grade: Grade, frozen: FrozenGrade, by_response: Array, output: Array, data: Data, loss: Loss
 ) -> Model:
     """Return the model of a grade, given how the chain's ``output`` answers to its neurons."""
-    gradient = data.gradient(loss, output)
+    gradient = data.under(loss).gradient(output)
     pull = grade.alpha * grade.network.pulls
     along = KroneckerSystem(frozen.H, by_response).adjoint(gradient)
     slope = along + pull * grade.network.vectors
-    system = KroneckerSystem(frozen.H, data.curvature(loss, output).rooted(by_response))
+    system = KroneckerSystem(frozen.H, data.under(loss).hessian(output).rooted(by_response))
     size = np.einsum("ikj,ikj->j", system.G, system.G)
     return Model(system, slope, pull, np.maximum(size, _FLOOR * size.max(initial=1e-100)))
 

@@ -32,7 +32,7 @@ _STALLED = 1e-12  # gain of a step, relative to the objective, at which the desc
 
 def objective(chain: Chain, data: Data, loss: Loss) -> float:
     """Return the mean loss of the chain's output plus the penalties of all its grades."""
-    return data.mean_loss(loss, chain.output(data.X)) + chain.penalty
+    return data.under(loss)(chain.output(data.X)) + chain.penalty
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of trial steps: what is no number is not taken
@@ -111,7 +111,7 @@ def _value_and_gradient(
     chain: Chain, fields: list[list[str]], data: Data, loss: Loss
 ) -> tuple[float, Array]:
     frozen, output = frozen_grades(chain, data.X)
-    by_output = data.gradient(loss, output)[:, None, :]
+    by_output = data.under(loss).gradient(output)[:, None, :]
     slopes: list[Network] = []
     for index, by_response, by_this in pulled_back(chain, frozen, by_output):
         grade, here = chain.grades[index], frozen[index]
@@ -124,7 +124,7 @@ def _value_and_gradient(
             intercept=by_this[:, 0].sum(axis=0),
         )
         slopes.insert(0, _penalised(grade.network, grade.alpha, of_loss))
-    return data.mean_loss(loss, output) + chain.penalty, _packed(slopes, fields)
+    return data.under(loss)(output) + chain.penalty, _packed(slopes, fields)
 
 
 def _penalised(network: Network, alpha: float, slopes: Network) -> Network:

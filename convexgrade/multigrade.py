@@ -265,6 +265,6 @@ def _measured(before: Progress, chain: Chain, data: Data, plan: ChainPlan) -> Pr
     *_, offset, output = (step.offset for step in chain.walk(data.X))
     return Progress(
         chain,
-        (*before.train_loss, data.mean_loss(plan.loss, output)),
+        (*before.train_loss, data.under(plan.loss)(output)),
         energy=before.energy + energies([offset, output], chain.grades[-1:], data, plan.loss),
     )

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from convexgrade.chain import Chain, Data
 from convexgrade.lasso import minimise_l1
-from convexgrade.losses import Loss
+from convexgrade.losses import Loss, MeanLoss
 from convexgrade.unpenalised import independent_columns, weighted_gram
 
 Array = NDArray[np.float64]
@@ -61,7 +61,8 @@ def refit_readouts(chain: Chain, data: Data, loss: Loss) -> Chain:
     first = len(chain) - 1 if chain.handover.hands_output else 0
     features = _features(chain, data, first)
     offset = chain.output(data.X) - features.columns @ features.coef
-    coef = _minimise(features.columns, features.penalty, features.coef, offset, data, loss)
+    F = data.under(loss)
+    coef = _minimise(features.columns, features.penalty, features.coef, offset, F)
     return _with_readouts(chain, coef, first, features.linear)
 
 
@@ -121,21 +122,18 @@ def _with_readouts(chain: Chain, coef: Array, first: int, linear: Index) -> Chai
     return chain
 
 
-def _minimise(
-    columns: Array, penalty: Array, coef: Array, offset: Array, data: Data, loss: Loss
-) -> Array:
-    """Minimise ``weights @ loss(offset + columns @ coef) + penalty @ |coef|`` over coef, (q, k)."""
+def _minimise(columns: Array, penalty: Array, coef: Array, offset: Array, F: MeanLoss) -> Array:
+    """Minimise ``F(offset + columns @ coef) + penalty @ |coef|`` over coef, (q, k)."""
 
     def objective(coef: Array) -> float:
-        value = data.mean_loss(loss, offset + columns @ coef)
-        return value + float(penalty @ np.abs(coef).sum(axis=1))
+        return F(offset + columns @ coef) + float(penalty @ np.abs(coef).sum(axis=1))
 
     value = objective(coef)
-    blocks = _outputs_at_once(loss, *coef.shape)
+    blocks = _outputs_at_once(F.loss, *coef.shape)
     for _ in range(_ROUNDS):
         before = value
         for outputs in blocks:
-            step = _newton_step(columns, penalty, coef, offset, data, loss, outputs)
+            step = _newton_step(columns, penalty, coef, offset, F, outputs)
             tried = (coef + t * step for t in 0.5 ** np.arange(30))
             coef = next((c for c in tried if objective(c) < value), coef)
             value = objective(coef)
@@ -151,18 +149,12 @@ def _outputs_at_once(loss: Loss, n_columns: int, n_outputs: int) -> list[Index]:
 
 
 def _newton_step(
-    columns: Array,
-    penalty: Array,
-    coef: Array,
-    offset: Array,
-    data: Data,
-    loss: Loss,
-    outputs: Index,
+    columns: Array, penalty: Array, coef: Array, offset: Array, F: MeanLoss, outputs: Index
 ) -> Array:
     """Return the step of some outputs' coefficients to the minimum of the quadratic model."""
     prediction = offset + columns @ coef
-    slope = columns.T @ data.gradient(loss, prediction)[:, outputs]
-    hessian = data.curvature(loss, prediction).matrices
+    slope = columns.T @ F.gradient(prediction)[:, outputs]
+    hessian = F.hessian(prediction).matrices
     curvature = weighted_gram(columns, hessian[:, outputs[:, None], outputs])
     start = coef[:, outputs].T.ravel()
     linear = curvature @ start - slope.T.ravel()

@@ -135,7 +135,7 @@ class _Balanced:
         routing[np.arange(a.size), self.output] = a
         rounded = (self.scale * u).astype(np.float32)
         gradient = np.zeros(flat.size)
-        g, grad_a, grad_c = self.split(gradient)
+        g, grad_a, grad_c = self.split(gradient)  # views, which are filled below
         value = 0.0
         for some, work, zero in self.tiles:
             np.matmul(self.rows[some], rounded, out=work)

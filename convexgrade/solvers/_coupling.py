@@ -161,7 +161,7 @@ def solved(K: Columns, H: Hessian, right: Array, n_rows: int) -> tuple[Array, in
     if n * columns**2 + columns**3 / 3.0 <= _DIRECT:
         return K.solved(K.formed(H), H, right), n_rows
     K = K.alone()
-    most = min(n, _largest(K))
+    most = min(n, _largest_sample(K))
     y, n_rows = np.zeros(K.number), min(most, n_rows or _FIRST)
     while True:
         inverse = _over_sample(K, H.D, n_rows)
@@ -184,7 +184,7 @@ def _over_sample(K: Columns, D: Array, n_rows: int) -> CoupledInverse:
     return CoupledInverse.of(K.written_out().blocks, D)
 
 
-def _largest(K: Columns) -> int:
+def _largest_sample(K: Columns) -> int:
     """Return the size of the largest sample whose inverse has no more than `MAX_FLOATS`."""
     k, half = len(K.outputs), 0.5 * K.number
     return max(1, int(MAX_FLOATS / (half + np.sqrt(half**2 + k * MAX_FLOATS))))
