@@ -43,7 +43,8 @@ def descended(
 
     They begin beside the chain, by about 1e-8 of each weight. Rows of a solved program lie exactly on
     its neurons' hyperplanes, where the objective has no derivative, and what stands for it need not
-    point downhill on either side. Without a step, the chain is returned as it is.
+    point downhill on either side. Without a step, or where they lead no lower than the chain, it is
+    returned as it is.
 
     Parameters
     ----------
@@ -74,7 +75,8 @@ def descended(
         gain, point = point.value - found.value, found
         if gain <= _STALLED * point.value:
             break
-    return chain if point is start else _unpacked(point.x, chain, fields)
+    is_lower = point is not start and point.value < evaluate(x)[0]
+    return _unpacked(point.x, chain, fields) if is_lower else chain
 
 
 def _moving(chain: Chain, index: int) -> list[str]:
