@@ -393,7 +393,7 @@ def _held_back(full: Program, multipliers: Multipliers) -> Array:
 def lower_bound(program: Program, q: Array, largest: float) -> float:
     """Return the dual value at q, scaled back until ``largest``, its dual norm, is alpha.
 
-    A bound of the optimum where Z^T W q = 0, as at every `DualPoint`.
+    At most the optimum where Z^T W q = 0, as at every `DualPoint`.
     """
     t = 1.0 if largest <= program.alpha else program.alpha / largest
     q = t * q
