@@ -97,6 +97,10 @@ class ChainPlan:
         """Return how the grade of an index, which counts from 0, is fitted."""
         return replace(self.settings, hidden_bias=index > 0 or self.first_bias)
 
+    def rough(self) -> ChainPlan:
+        """Return the plan of chains that only judge."""
+        return replace(self, settings=self.settings.rough())
+
     @property
     def complete(self) -> str:
         """What is said of a chain that has all its grades."""

@@ -342,7 +342,7 @@ def select(
         Called with a line of text for every alpha and grade.
     """
     tried: list[Tried] = []
-    rough, starts = replace(plan, settings=plan.settings.rough()), list[Network | None]()
+    rough, starts = plan.rough(), list[Network | None]()
     with Parallel(n_jobs=n_jobs) as run:
 
         def at(alpha: float) -> Tried:

@@ -261,7 +261,7 @@ def test_validation_losses_are_of_chains_that_have_not_seen_the_rows():
     X, y = make_data(n=100)
     model = small(MultigradeRegressor, alpha=0.03, validation_fraction=0.4).fit(X, y)
     rows, plan = rows_of(model, X, y), model._plan()
-    plan = replace(plan, settings=plan.settings.rough())
+    plan = plan.rough()
     losses = []
     for part in parts_held_out(np.zeros(100), 0.4, model._seed):
         some = np.setdiff1d(np.arange(100), part), part
@@ -392,7 +392,7 @@ def test_alpha_auto_is_the_best_of_those_tried_on_the_rows_held_out(
     folds = model._folds(parts, model._reading)
     losses, usual = {}, usual_alpha(*X.shape)
     for factor in (0.3, 1.0, 3.0, 10.0, 30.0):
-        here = replace(plan, alpha=factor * usual, settings=plan.settings.rough())
+        here = replace(plan.rough(), alpha=factor * usual)
         *_, tried = selection.deepen(folds, here, model._handover())
         losses[factor] = min(tried.losses)
     share = min(losses, key=losses.get)

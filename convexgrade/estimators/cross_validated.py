@@ -24,8 +24,8 @@ from convexgrade.selection import (
     Alphas,
     Fold,
     Selection,
+    Tried,
     given_alphas,
-    is_better,
     path_of_alphas,
     select,
     usual_alpha,
@@ -149,19 +149,17 @@ class CrossValidated(DeepChain):
             raise ValueError(f"cv={self.cv!r} has no folds.")
         alphas = self._alphas_to_try(given, plan, usual)
         folds = self._folds(parts, self._reading)
-        self._selection = self._selected(folds, plan, alphas, self._reading)
-        for said, change in self._changes():
-            reading = change(self._reading, distinct_rows(given))
-            if reading is None:
-                continue
-            self._reporter(level=1)(said)
-            found = self._selection
-            same = Alphas(np.array([found.alpha]), usual)
-            also = self._selected(self._folds(parts, reading), plan, same, reading)
-            chosen, trials = found.chosen, (*found.trials, *also.trials)
-            if is_better(also.chosen, chosen, folds):
-                self._reading, chosen = reading, also.chosen
-            self._selection = Selection(trials, chosen)
+        found = self._selected(folds, plan, alphas, self._reading)
+        same, trials = Alphas(np.array([found.alpha]), usual), list(found.trials)
+
+        def again(others: list[Fold], reading: Reading) -> Tried:
+            also = self._selected(others, plan, same, reading)
+            trials.extend(also.trials)
+            return also.chosen
+
+        better = self._better_read(found.chosen, folds, parts, distinct_rows(given), again)
+        chosen = [found.chosen, *(tried for tried, _ in better)][-1]
+        self._selection = Selection(tuple(trials), chosen)
 
     def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> Iterator[None]:
         yield from super()._grow(given, plan, continues)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -152,6 +153,29 @@ class DeepChain(BaseChain):
             for train, held_out in parts
         ]
 
+    def _better_read(
+        self,
+        tried: Tried,
+        folds: list[Fold],
+        parts: Sequence[Part],
+        rows: Rows,
+        again: Callable[[list[Fold], Reading], Tried],
+    ) -> Iterator[tuple[Tried, list[Fold]]]:
+        """Yield chains that read otherwise and are better than the best so far, and their folds.
+
+        Their reading is taken. ``again`` tries chains on folds, as they are with a reading.
+        """
+        for said, change in self._changes():
+            reading = change(self._reading, rows)
+            if reading is None:
+                continue
+            self._reporter(level=1)(said)
+            others = self._folds(parts, reading)
+            also = again(others, reading)
+            if is_better(also, tried, folds):
+                self._reading, tried, folds = reading, also, others
+                yield tried, folds
+
     def _begin(self, train: Data) -> Progress:
         return Progress.begin(self._coding.loss, train, self._handover())
 
@@ -214,7 +238,10 @@ class ManyGrades(DeepChain):
         tried, plan = self._best_tried(folds, plan, before)
         distinct = distinct_rows(rows)
         if before is None:
-            tried, folds = self._best_read(tried, folds, parts, plan, distinct)
+            again = partial(self._tried_again, plan)
+            for better in self._better_read(tried, folds, parts, distinct, again):
+                tried, folds = better
+                self._progress = tried.first
         losses, corrects = tried.losses, False
         if self.correction != "none":
             corrected = self._losses_corrected(tried, folds, plan)
@@ -243,14 +270,14 @@ class ManyGrades(DeepChain):
 
         Should the fit be interrupted, the first serves so far as it has come, if there is no other.
         """
-        rough, least = plan.settings.rough(), 0 if before is None else len(before.chain)
+        least = 0 if before is None else len(before.chain)
         chooses = before is None and isinstance(self.alpha, str)
         best: Tried | None = None
         with Parallel(n_jobs=self.n_jobs) as run:
             shares = list(_SHARES if chooses else (1.0,))
             while shares:
                 share = shares.pop(0)
-                here = replace(plan, alpha=share * plan.alpha, settings=rough)
+                here = replace(plan.rough(), alpha=share * plan.alpha)
                 self._reporter(level=1)(f"alpha={here.alpha:.3g}:")
                 for tried in deepen(folds, here, self._handover(), least=least, run=run):
                     self._reporter(level=1)(line(tried))
@@ -264,41 +291,20 @@ class ManyGrades(DeepChain):
         best = best._replace(losses=lasting(best.losses, least))
         return best, replace(plan, alpha=self._alpha)
 
-    def _best_read(
-        self,
-        tried: Tried,
-        folds: list[Fold],
-        parts: Sequence[Part],
-        plan: ChainPlan,
-        rows: Rows,
-    ) -> tuple[Tried, list[Fold]]:
-        """Return the best of the chains so far and of those that read otherwise, and their folds."""
-        rough = replace(plan, settings=plan.settings.rough())
-        for said, change in self._changes():
-            reading = change(self._reading, rows)
-            if reading is None:
-                continue
-            self._reporter(level=1)(said)
-            others = self._folds(parts, reading)
-            with Parallel(n_jobs=self.n_jobs) as run:
-                for also in deepen(others, rough, self._handover(), run=run):
-                    self._reporter(level=1)(line(also))
-            if is_better(also, tried, folds):
-                self._reading, self._progress = reading, also.first
-                tried, folds = also, others
-        return tried, folds
+    def _tried_again(self, plan: ChainPlan, folds: list[Fold], reading: Reading) -> Tried:
+        with Parallel(n_jobs=self.n_jobs) as run:
+            for tried in deepen(folds, plan.rough(), self._handover(), run=run):
+                self._reporter(level=1)(line(tried))
+        return tried
 
     def _losses_corrected(
         self, tried: Tried, folds: list[Fold], plan: ChainPlan
     ) -> tuple[float, ...]:
         """Return the mean loss of the rows held out after each grade of the chains, once corrected."""
-        losses = []
+        losses, loss = [], plan.loss
         for progress, fold in zip(tried.chains, folds, strict=True):
-            corrected = correct_chain(
-                progress.chain, fold.train, plan.loss, self.correction, Limits()
-            )
-            chain = corrected.chain
-            held_out = staged_loss(chain, fold.validation, plan.loss, plan.span)
+            corrected = correct_chain(progress.chain, fold.train, loss, self.correction, Limits())
+            held_out = staged_loss(corrected.chain, fold.validation, loss, plan.span)
             losses.append(lasting(held_out, len(tried.losses)))
         return tuple(np.mean(losses, axis=0).tolist())
 
