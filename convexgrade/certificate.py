@@ -33,7 +33,7 @@ from convexgrade.network import Network
 from convexgrade.patterns import Patterns
 from convexgrade.program import Program
 from convexgrade.solution import Status
-from convexgrade.unpenalised import fit_unpenalised, least_squares, weighted_gram
+from convexgrade.unpenalised import coefficients, fit_unpenalised
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -44,7 +44,6 @@ _ROUNDING = 1e-15  # the same, where balancing has no digits left to gain
 _BEYOND = 1e100  # loss, as of e^f, from which on squares of gradients may be no numbers
 _ROUNDS = 100  # rounds of balancing, at most: separable classes take tens of them
 _LINEAR = 1e4  # predictions, in units of their size, of which a curvature tells nothing
-_FLAT = 1e-13  # curvature, relative, that is rounding
 _HOLDS = 1e-9  # a pattern holds a neuron if no row, at unit length, is on the wrong side by more
 
 
@@ -180,7 +179,7 @@ def _balanced(program: Program, basis: Array, prediction: Array) -> Array:
     q = p.loss.gradient(refit, p.y)
     if basis.shape[1] == 0:
         return q
-    metric = p.loss.hessian(refit, p.y).matrices
+    metric = p.loss.hessian(refit, p.y)
     lower, upper = p.loss.dual_bounds(p.y)
     last, longest = np.inf, _LINEAR * (1.0 + float(np.abs(refit).max(initial=0.0)))
     for _ in range(_ROUNDS):
@@ -188,19 +187,13 @@ def _balanced(program: Program, basis: Array, prediction: Array) -> Array:
         length = float(np.linalg.norm(off))
         if length <= _ROUNDING * size or length > 0.5 * last:
             break
-        step = basis @ _coefficients(p, basis, metric, off)
+        step = basis @ coefficients(basis, metric.weighted(p.weights), off)
         if np.abs(step).max() > longest:
             break
-        q, stopped = _move(q, -np.einsum("ikl,il->ik", metric, step), lower, upper)
-        metric = _without(metric, stopped)
+        q, stopped = _move(q, -metric.times(step), lower, upper)
+        metric = metric.without(stopped)
         last = np.inf if stopped.any() else length
     return q
-
-
-def _coefficients(program: Program, basis: Array, metric: Array, off: Array) -> Array:
-    """Return c with B^T W H B c = off, or as nearly as can be."""
-    gram = weighted_gram(basis, program.weights[:, None, None] * metric)
-    return least_squares(gram, off.T.ravel()).reshape(off.shape[::-1]).T
 
 
 def _move(q: Array, change: Array, lower: Array, upper: Array) -> tuple[Array, Mask]:
@@ -212,25 +205,6 @@ def _move(q: Array, change: Array, lower: Array, upper: Array) -> tuple[Array, M
     stopped = (ratio <= step) & (step < 1.0)
     q = np.clip(q + step * change, lower, upper)
     return np.where(stopped, np.where(change > 0.0, upper, lower), q), stopped
-
-
-def _without(metric: Array, stopped: Mask) -> Array:
-    """Return the metric of changes that leave some entries alone: the Schur complement of theirs.
-
-    It keeps what changes of a row have in common: those of a softmax sum to 0.
-    """
-    for entry in np.flatnonzero(stopped.any(axis=0)):
-        rows = np.flatnonzero(stopped[:, entry])
-        some = metric[rows]
-        column, own = some[:, :, entry], some[:, entry, entry]
-        own = np.where(own > 0.0, own, 1.0)
-        rest = some - column[:, :, None] * (column / own[:, None])[:, None, :]
-        before, after = (np.einsum("ikk->ik", m) for m in (some, rest))
-        gone = after <= _FLAT * before  # but for rounding
-        rest[gone[:, :, None] | gone[:, None, :]] = 0.0
-        metric = metric.copy()
-        metric[rows] = rest
-    return metric
 
 
 def _between(program: Program, basis: Array, q: Array, anchor: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -31,11 +32,10 @@ def columns(program: Program, neurons: Array, group: Index | None = None) -> Var
 def hessian(program: Program, variables: Variables, blocks: Array, unpenalised: Array) -> Array:
     """Return the Hessian of the mean loss in variables with these columns."""
     p, (values, output) = program, variables
-    of_rows = p.curvature(p.predict(blocks, unpenalised)).matrices
-    curvature = np.empty((output.size, output.size))
-    for a in range(p.n_outputs):
-        for b in range(p.n_outputs):
-            left, right = np.flatnonzero(output == a), np.flatnonzero(output == b)
-            block = values[:, left].T @ (of_rows[:, a, b, None] * values[:, right])
-            curvature[np.ix_(left, right)] = block
+    of_rows = p.curvature(p.predict(blocks, unpenalised))
+    curvature = np.zeros((output.size, output.size))
+    for a, b in (pair for outputs in of_rows.blocks for pair in product(outputs, outputs)):
+        left, right = np.flatnonzero(output == a), np.flatnonzero(output == b)
+        block = values[:, left].T @ (of_rows.entry(a, b)[:, None] * values[:, right])
+        curvature[np.ix_(left, right)] = block
     return curvature

@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.network import Network
+from convexgrade.pieces import chunks
 from convexgrade.reading import AS_IT_IS, Reading
 from convexgrade.wording import counted, counted_each
 
 Array = NDArray[np.float64]
 
 _LARGEST = 0.25 * float(np.finfo(np.float64).max)  # of two such values, the difference is a number
+_CHUNK = 1 << 22  # features that are formed at a time
 _NEARER = 1e-150  # share of the distance at which a row is read that is too far out for sums of it
 T = TypeVar("T")
 
@@ -135,12 +137,14 @@ class DeepNetwork:
         width = len(self.grades[0].hidden_coef) - self.reading.distances.column.size
         if X.ndim != 2 or X.shape[1] != width:
             raise ValueError(f"X must have shape (n_samples, {width}); got {X.shape}.")
+        widths = (len(network.hidden_coef) + network.n_neurons for network in self.grades)
+        output = np.empty((len(X), self.baseline.size))
         with np.errstate(over="ignore", invalid="ignore"):
-            X = read_far(self.reading, X)
-            output = self._output(X)
-            far = ~np.isfinite(output).all(axis=1)
-            if far.any():
-                output[far] = self._output(_NEARER * X[far])
+            for some in chunks(len(X), max(widths), most=_CHUNK):
+                rows = read_far(self.reading, X[some])
+                output[some] = self._output(rows)
+                far = np.flatnonzero(~np.isfinite(output[some]).all(axis=1))
+                output[far + some.start] = self._output(_NEARER * rows[far])
         return output
 
     def _baseline_only(self, X: Array) -> Array:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from convexgrade.unpenalised import diagonal_units
+
 Array = NDArray[np.float64]
 
 _RIDGE = 1e-13  # relative to the largest curvature: dependent columns stay solvable
@@ -17,7 +19,7 @@ def minimise_l1(curvature: Array, linear: Array, weights: Array, start: Array) -
     On the orthant of the present signs the function is a quadratic. The step to its minimum crosses
     faces of the orthant; the best point where it does, or its end, is the next point. Where that is
     stationary, or rounding leaves no way down, the variable at 0 whose condition |gradient| <= c_j fails
-    most joins.
+    most joins. All in units in which each variable has about the same curvature.
 
     Parameters
     ----------
@@ -31,6 +33,12 @@ def minimise_l1(curvature: Array, linear: Array, weights: Array, start: Array) -
     ndarray of shape (q,)
         The minimiser, exactly 0 where the 1-norm wants it.
     """
+    unit = diagonal_units(curvature)
+    scaled = curvature / np.outer(unit, unit)
+    return _minimised(scaled, linear / unit, weights / unit, start * unit) / unit
+
+
+def _minimised(curvature: Array, linear: Array, weights: Array, start: Array) -> Array:
     x, free = start.copy(), weights == 0.0
     sign = np.sign(x)
     enough = _STATIONARY * max(np.abs(linear).max(initial=0.0), 1e-300)

@@ -31,6 +31,8 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax, xlogy
 
 Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+Mask = NDArray[np.bool_]
 
 
 class Hessian(NamedTuple):
@@ -69,6 +71,25 @@ class Hessian(NamedTuple):
             along = np.sum(root * scaled, axis=1, keepdims=True)
             scaled -= root * (along / self._mass[:, :, None])
         return np.asarray(scaled)
+
+    def entry(self, a: int, b: int) -> Array:
+        """Return H_ab of each row, shape (n_samples,)."""
+        own = self.D[:, a] if a == b else np.zeros(len(self.D))
+        return own - self.D[:, a] * (self.D / self._mass)[:, b] if self.coupled else own
+
+    def without(self, entries: Mask) -> Hessian:
+        """Return the Schur complement of some entries of each row (n_samples, n_outputs).
+
+        Where outputs are coupled, that of entry e is ``D' - D' 1 1^T D' / 1^T D' 1`` once more, with
+        D'_e = 0: what leaves e alone and keeps what the others have in common.
+        """
+        return self._replace(D=np.where(entries, 0.0, self.D))
+
+    @property
+    def blocks(self) -> list[Index]:
+        """The sets of outputs that are coupled: all, or each by itself."""
+        every = np.arange(self.D.shape[1])
+        return [every] if self.coupled else list(every[:, None])
 
     @property
     def traces(self) -> Array:

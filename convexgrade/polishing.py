@@ -194,7 +194,8 @@ def _bases(program: Program, blocks: Array) -> list[Array]:
         return [np.eye(d)] * len(blocks)
     lengths = np.outer(np.linalg.norm(X, axis=1), np.linalg.norm(blocks, axis=1))
     tight = np.abs(X @ blocks.T) <= _TIGHT * lengths
-    return [null_space(X[rows]) if rows.any() else np.eye(d) for rows in tight.T]
+    units = X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-300)
+    return [null_space(units[rows]) if rows.any() else np.eye(d) for rows in tight.T]
 
 
 def _room(program: Program, blocks: Array, turn: Array) -> float:

@@ -154,8 +154,7 @@ def _newton_step(
     """Return the step of some outputs' coefficients to the minimum of the quadratic model."""
     prediction = offset + columns @ coef
     slope = columns.T @ F.gradient(prediction)[:, outputs]
-    hessian = F.hessian(prediction).matrices
-    curvature = weighted_gram(columns, hessian[:, outputs[:, None], outputs])
+    curvature = weighted_gram(columns, F.hessian(prediction), outputs)
     start = coef[:, outputs].T.ravel()
     linear = curvature @ start - slope.T.ravel()
     found = minimise_l1(curvature, linear, np.tile(penalty, outputs.size), start)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import qr
 
-from convexgrade.losses import MeanLoss
+from convexgrade.losses import Hessian, MeanLoss
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -76,7 +76,7 @@ def _descended(mean_loss: MeanLoss, Z: Array, offset: Array, c: Array) -> Array:
         if not value < _NO_NUMBER:
             break
         gradient = Z.T @ mean_loss.gradient(f)
-        step = _newton_step(mean_loss, Z, f, gradient)
+        step = coefficients(Z, mean_loss.hessian(f), gradient)
         # Quadratic convergence: the step after a decrement this small is exact to rounding.
         last = float(np.vdot(gradient, step)) <= 1e-10 * value
         steps = (c - t * step for t in 0.5 ** np.arange(30))
@@ -87,11 +87,14 @@ def _descended(mean_loss: MeanLoss, Z: Array, offset: Array, c: Array) -> Array:
     return c
 
 
-def _newton_step(mean_loss: MeanLoss, Z: Array, f: Array, gradient: Array) -> Array:
-    """Return H^-1 times the gradient, both of shape (q, n_outputs)."""
-    hessian = weighted_gram(Z, mean_loss.hessian(f).matrices)
-    step = least_squares(hessian, gradient.T.ravel())
-    return step.reshape(gradient.shape[::-1]).T
+def coefficients(columns: Array, hessian: Hessian, right: Array) -> Array:
+    """Return the c (q, n_outputs) with ``columns^T H columns c = right``, or as nearly as can be."""
+    c = np.empty_like(right)
+    for outputs in hessian.blocks:
+        gram = weighted_gram(columns, hessian, outputs)
+        found = least_squares(gram, right[:, outputs].T.ravel())
+        c[:, outputs] = found.reshape(outputs.size, -1).T
+    return c
 
 
 def least_squares(curvature: Array, right: Array) -> Array:
@@ -111,25 +114,28 @@ def diagonal_units(curvature: Array) -> Array:
     return np.asarray(np.exp2(np.round(np.log2(np.where(roots < _NONE, 1.0, roots)))))
 
 
-def weighted_gram(columns: Array, matrices: Array) -> Array:
-    """Return sum_i M_i (x) z_i z_i^T, output by output: the Hessian in c of F(offset + Z c).
+def weighted_gram(columns: Array, hessian: Hessian, outputs: Index) -> Array:
+    """Return sum_i H_i (x) z_i z_i^T, output by output: the Hessian in c of F(offset + Z c).
 
     Parameters
     ----------
     columns : ndarray of shape (n_samples, q)
         The z_i.
-    matrices : ndarray of shape (n_samples, k, k)
-        The M_i, symmetric.
+    hessian : Hessian
+        The H_i.
+    outputs : ndarray of shape (k,)
+        Outputs: of a ``hessian`` that couples none, a single one.
 
     Returns
     -------
     ndarray of shape (k * q, k * q)
     """
-    q, k = columns.shape[1], matrices.shape[1]
+    q, k = columns.shape[1], outputs.size
     gram = np.empty((k, q, k, q))
     for a in range(k):
         for b in range(a + 1):
-            gram[a, :, b] = columns.T @ (matrices[:, a, b, None] * columns)
+            entry = hessian.entry(int(outputs[a]), int(outputs[b]))
+            gram[a, :, b] = columns.T @ (entry[:, None] * columns)
             gram[b, :, a] = gram[a, :, b].T
     return gram.reshape(k * q, k * q)
 

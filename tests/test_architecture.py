@@ -19,7 +19,6 @@ LAYERS = [
         "datasets",
         "geometric",
         "kronecker",
-        "lasso",
         "lattice",
         "quasi_newton",
         "reading",
@@ -31,6 +30,7 @@ LAYERS = [
     },
     {
         "kinks",
+        "lasso",
         "moduli",
         "network",
         "program",

@@ -151,6 +151,18 @@ def test_minimise_l1_is_not_stopped_by_rounding_before_all_variables_have_joined
     assert l1_excess(A.T @ A, rng.standard_normal(60) @ A, weights, start) <= 1e-8
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e-4, 1e7])
+def test_minimise_l1_does_not_depend_on_the_unit_of_a_variable(unit):
+    rng = np.random.default_rng(0)
+    A, y = rng.standard_normal((40, 5)), rng.standard_normal(40)
+    units, weights = np.array([1.0, unit, 1.0, 1.0, 1.0]), np.array([2.0, 2.0, 0.0, 2.0, 9.0])
+    plain = minimise_l1(A.T @ A, y @ A, weights, np.zeros(5))
+    B = A * units
+    found = minimise_l1(B.T @ B, y @ B, weights * units, np.zeros(5))
+    assert plain[1] != 0.0
+    np.testing.assert_allclose(found * units, plain, rtol=1e-8)
+
+
 def test_minimise_l1_stays_where_a_step_is_beyond_numbers():
     x = minimise_l1(1e200 * np.eye(2), np.array([1e260, 1.0]), np.zeros(2), np.zeros(2))
     assert np.isfinite(x).all()

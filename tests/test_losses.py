@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from convexgrade.kinks import AbsoluteError, Hinge, Huber, Quantile, SquaredHinge
-from convexgrade.losses import BinaryLogLoss, Poisson, SoftmaxLogLoss, SquaredError
+from convexgrade.losses import BinaryLogLoss, Hessian, Poisson, SoftmaxLogLoss, SquaredError
 
 REAL = {
     "squared_error": SquaredError(),
@@ -62,6 +62,21 @@ def test_the_classes_of_the_log_loss_can_change_places(f):
     np.testing.assert_allclose(loss.value(here, one), tail, rtol=1e-14)
 
 
+@pytest.mark.parametrize("coupled", [False, True])
+def test_hessians_without_some_entries_are_schur_complements(coupled):
+    rng = np.random.default_rng(0)
+    H = Hessian(rng.uniform(0.1, 2.0, (6, 4)), coupled)
+    entries = rng.random((6, 4)) < 0.4
+    assert entries.any(axis=1).sum() > 3
+    for M, found, gone in zip(H.matrices, H.without(entries).matrices, entries, strict=True):
+        rest = np.flatnonzero(~gone)
+        across = M[np.ix_(rest, np.flatnonzero(gone))]
+        inner = across @ np.linalg.pinv(M[np.ix_(gone, gone)]) @ across.T
+        expected = np.zeros((4, 4))
+        expected[np.ix_(rest, rest)] = M[np.ix_(rest, rest)] - inner
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_products_traces_and_roots_of_hessians(name):
     loss, f, y = _case(name, np.random.default_rng(2))
@@ -71,6 +86,9 @@ def test_products_traces_and_roots_of_hessians(name):
     np.testing.assert_allclose(H.matrices, matrices, atol=1e-14)
     np.testing.assert_allclose(H.times(y), np.einsum("ikl,il->ik", matrices, y), atol=1e-14)
     np.testing.assert_allclose(H.traces, np.einsum("ikk->i", matrices), atol=1e-14)
+    k = f.shape[1]
+    entries = np.array([[H.entry(a, b) for b in range(k)] for a in range(k)])
+    np.testing.assert_allclose(entries.transpose(2, 0, 1), matrices, atol=1e-14)
     root = H.rooted(np.broadcast_to(np.eye(f.shape[1]), matrices.shape))
     np.testing.assert_allclose(root.transpose(0, 2, 1) @ root, matrices, atol=1e-14)
 

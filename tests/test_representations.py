@@ -11,6 +11,7 @@ from convexgrade import (
     ConvexReLURegressor,
     GeometricLayerwiseRegressor,
     MultigradeRegressor,
+    deep_network,
 )
 from convexgrade.deep_network import DeepNetwork
 from convexgrade.energy import Energy
@@ -71,6 +72,15 @@ def test_deep_network():
     first, second = (grade.n_neurons for grade in network.grades)
     assert_shown(network, f"DeepNetwork(2 grades, {first} and {second} neurons)")
     assert_shown(DeepNetwork(network.baseline, ()), "DeepNetwork(0 grades)")
+
+
+def test_a_network_forms_features_of_a_few_rows_at_a_time(monkeypatch):
+    network, X = chain().network_, np.random.default_rng(1).standard_normal((25, 3))
+    X[7] = 1e300  # which is read nearer
+    expected = network.forward(X)
+    assert np.isfinite(expected).all()
+    monkeypatch.setattr(deep_network, "_CHUNK", 1)
+    np.testing.assert_allclose(network.forward(X), expected, rtol=1e-12)
 
 
 def test_a_network_without_grades_is_its_baseline():

@@ -47,10 +47,10 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
     Xu [1]_; the proof for averages is in `convexgrade.moduli`). Layers are nested: one more changes
     none of those before it. `to_network` writes the readouts as a network of fixed width.
 
-    For rows in place of a function: if ``y = f(x)`` without noise and f changes by at most w(t) over a
-    distance t, then the error at every point of the box with effective level l (see `staged_predict`)
-    is at most ``w(sqrt(d) h) <= (2 d + 1) w(h)``, h the side of the cells, with ``decoder="table"``. Of
-    noisy targets, or outside of the box, nothing is promised.
+    For rows in place of a function: if ``y = f(x)`` without noise, f changes by at most w(t) over a
+    distance t, and no row lies outside the box, as it can of a given ``domain``, then the error at
+    every point of the box with effective level l (see `staged_predict`) is at most ``w(sqrt(d) h) <=
+    (2 d + 1) w(h)``, h the side of the cells, with ``decoder="table"``. Otherwise, nothing is promised.
 
     Parameters
     ----------
