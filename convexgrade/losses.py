@@ -23,7 +23,8 @@ smoothed (``smoothed``), along paths on which their gradients change evenly (`ki
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
@@ -35,7 +36,8 @@ Index = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
 
-class Hessian(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Hessian:
     """The Hessian H of each row: diagonal, or ``D - D 1 1^T D / 1^T D 1`` where outputs are coupled.
 
     Attributes
@@ -51,7 +53,7 @@ class Hessian(NamedTuple):
 
     def weighted(self, weights: Array) -> Hessian:
         """Return the Hessian of each row times its weight."""
-        return self._replace(D=weights[:, None] * self.D)
+        return replace(self, D=weights[:, None] * self.D)
 
     def times(self, f: Array) -> Array:
         """Return H f, shape (n_samples, n_outputs)."""
@@ -75,7 +77,7 @@ class Hessian(NamedTuple):
     def entry(self, a: int, b: int) -> Array:
         """Return H_ab of each row, shape (n_samples,)."""
         own = self.D[:, a] if a == b else np.zeros(len(self.D))
-        return own - self.D[:, a] * (self.D / self._mass)[:, b] if self.coupled else own
+        return own - self.D[:, a] * self._shares[:, b] if self.coupled else own
 
     def without(self, entries: Mask) -> Hessian:
         """Return the Schur complement of some entries of each row (n_samples, n_outputs).
@@ -83,7 +85,7 @@ class Hessian(NamedTuple):
         Where outputs are coupled, that of entry e is ``D' - D' 1 1^T D' / 1^T D' 1`` once more, with
         D'_e = 0: what leaves e alone and keeps what the others have in common.
         """
-        return self._replace(D=np.where(entries, 0.0, self.D))
+        return replace(self, D=np.where(entries, 0.0, self.D))
 
     @property
     def blocks(self) -> list[Index]:
@@ -94,7 +96,7 @@ class Hessian(NamedTuple):
     @property
     def traces(self) -> Array:
         """Trace of each, shape (n_samples,)."""
-        bends = self.D * (1.0 - self.D / self._mass) if self.coupled else self.D
+        bends = self.D * (1.0 - self._shares) if self.coupled else self.D
         return np.asarray(np.sum(bends, axis=1))
 
     @property
@@ -102,12 +104,16 @@ class Hessian(NamedTuple):
         """Matrices, shape (n_samples, n_outputs, n_outputs)."""
         matrices = self.D[:, :, None] * np.eye(self.D.shape[1])
         if self.coupled:
-            matrices -= self.D[:, :, None] * (self.D / self._mass)[:, None, :]
+            matrices -= self.D[:, :, None] * self._shares[:, None, :]
         return np.asarray(matrices)
 
-    @property
+    @cached_property
     def _mass(self) -> Array:
         return np.maximum(np.sum(self.D, axis=1, keepdims=True), 1e-300)
+
+    @cached_property
+    def _shares(self) -> Array:
+        return np.asarray(self.D / self._mass)
 
 
 class Path(NamedTuple):
