@@ -34,6 +34,7 @@ from convexgrade.patterns import Patterns
 from convexgrade.program import Program
 from convexgrade.solution import Status
 from convexgrade.unpenalised import coefficients, fit_unpenalised
+from convexgrade.wording import counted
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -96,9 +97,10 @@ class Certificate:
 
     def __str__(self) -> str:
         scope = "all" if self.price_is_exact else "its"
+        patterns = counted(self.n_patterns, "pattern")
         return (
-            f"objective {self.primal:.6g}, at least {self.dual:.6g} over {scope} "
-            f"{self.n_patterns} patterns, relative gap {self.relative_gap:.1e}. {self.status.value}"
+            f"objective {self.primal:.6g}, at least {self.dual:.6g} over {scope} {patterns}, "
+            f"relative gap {self.relative_gap:.1e}. {self.status.value}"
         )
 
 

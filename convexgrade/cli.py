@@ -45,12 +45,14 @@ from convexgrade.tables import (
     guess_task,
     holds_numbers,
     kind_of,
+    may_be_classes,
     read_table,
     refuse_other_separator,
     tell_constant,
     tell_counts,
     tell_dates,
     tell_names,
+    what_is_odd,
 )
 from convexgrade.telling import (
     Outlasting,
@@ -97,7 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
-            arguments = _parser().parse_args(argv)
+            arguments, unknown = _parser().parse_known_args(argv)
+            if unknown:
+                arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
             arguments.run(arguments)
             print(end="", flush=True)  # where there is a standard output
     except KeyboardInterrupt:
@@ -133,13 +137,13 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="convexgrade", description=__doc__, allow_abbrev=False)
-    parser.set_defaults(run=_demonstrate)
+    parser.set_defaults(run=_demonstrate, parser=parser)
     parser.add_argument("--version", action="version", version=version("convexgrade"))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def command(run: Callable[[Any], None], name: str, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=run, parser=sub)
         return sub
 
     fit = command(_fit, "fit", "Fit a table and save the model.")
@@ -306,9 +310,13 @@ def _task(values: Any, target: str, task: str) -> str:
     if task == "auto":
         task = guess_task(values)
         kinds = counted(values.nunique(), f"distinct {kind_of(values)}")
-        other = "; `--task regression` overrules that" if holds_numbers(values) else ""
-        said = other if task == "classification" else ""
+        other = "regression" if task == "classification" else "classification"
+        either = holds_numbers(values) and may_be_classes(values)
+        said = f"; `--task {other}` overrules that" if either else ""
         print(f"Task: {task}, as {target!r} has {kinds}{said}.")
+    odd = what_is_odd(values)
+    if odd:
+        print(f"Column {target!r} {odd}: each is a class. Empty cells that have no value.")
     if task == "classification" and are_too_many(values):
         raise ValueError(
             f"Column {target!r} has {values.nunique()} different values in {len(values)} rows, as "
@@ -352,6 +360,8 @@ def _predict(arguments: argparse.Namespace) -> None:
             names = [f"probability_{label}" for label in model.classes]
         table[names] = model.predict_proba(frame)
     text = table.to_csv(index=False)
+    if arguments.out == STANDARD_INPUT:  # "-", as the output here
+        arguments.out = None
     for given in (arguments.model, arguments.data):
         if arguments.out is not None and arguments.out.resolve() == given.resolve():
             raise ValueError(f"--out is {given}, which this command reads: give it another name.")

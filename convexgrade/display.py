@@ -199,9 +199,10 @@ class GradesDisplay:
         (self.line_,) = ax.plot(grades, self.errors, **style)
         ax.set(xlabel="Number of grades", ylabel=self.metric)
         ax.autoscale(axis="y")
-        ax.set_ylim(bottom=0.0)  # a cut axis would flatter the chain
+        if ax.get_yscale() == "linear":
+            ax.set_ylim(bottom=0.0)  # a cut axis would flatter the chain
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        if name is not None:
+        if style["label"] is not None:
             ax.legend()
         self.ax_, self.figure_ = ax, ax.figure
         return self

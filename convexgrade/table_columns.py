@@ -48,7 +48,8 @@ class Column:
         if self.categories is None:
             return f"{self.name}: numeric, missing becomes {self.filling}"
         shown = ", ".join(self.categories[:8]) + (", ..." if self.width > 8 else "")
-        return f"{self.name}: {self.width} categories ({shown}), missing becomes {self.filling}"
+        number = "1 category" if self.width == 1 else f"{self.width} categories"
+        return f"{self.name}: {number} ({shown}), missing becomes {self.filling}"
 
 
 def learn_columns(frame: Any) -> tuple[Column, ...]:

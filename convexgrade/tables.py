@@ -293,10 +293,31 @@ def guess_task(values: Any) -> str:
     """Return "classification" for texts, truth values and few integers that recur, or "regression"."""
     from pandas.api.types import is_integer_dtype
 
-    n_values = values.nunique()
-    few = 2 <= n_values <= min(_FEW, len(values) / _REPEATED)
-    few_integers = is_integer_dtype(values) and few
-    return "classification" if few_integers or not holds_numbers(values) else "regression"
+    if not holds_numbers(values):
+        return "classification"
+    few_integers = is_integer_dtype(values) and may_be_classes(values)
+    return "classification" if few_integers else "regression"
+
+
+def may_be_classes(numbers: Any) -> bool:
+    """Return whether numbers are whole, few and recur, though they be written as 1.0."""
+    few = 2 <= numbers.nunique() <= min(_FEW, len(numbers) / _REPEATED)
+    return few and bool((numbers % 1.0 == 0.0).all())
+
+
+def what_is_odd(cells: Any) -> str | None:
+    """Return what is odd about texts most of which are numbers; None if they are none, or all plain."""
+    import pandas as pd
+
+    if cells.dtype != "string" or cells.empty:
+        return None
+    plain = pd.to_numeric(cells.str.strip(), errors="coerce").notna()
+    if plain.mean() > 0.5:
+        return None if plain.all() else f"has numbers, but also {cells[~plain].iloc[0]!r}"
+    marked = pd.to_numeric(_without_marks(cells, _unit(cells)), errors="coerce").notna()
+    if marked.mean() > 0.5:
+        return f"has numbers written as {cells[marked & ~plain].iloc[0]!r}"
+    return None
 
 
 def are_too_many(values: Any) -> bool:

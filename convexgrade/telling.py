@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -16,11 +15,10 @@ from convexgrade.certificate import Certificate
 from convexgrade.display import error_metric
 from convexgrade.estimators import MultigradeRegressor
 from convexgrade.table_columns import NO_NUMBER, Column
+from convexgrade.tables import what_is_odd
 from convexgrade.wording import counted
 
 _MANY = 20  # categories of a column from which on it is named
-_FEW = 0.2  # share of categories that are no numbers up to which they are named
-_NUMBER = re.compile(r"[-+]?\d+([.,]\d+)*")
 
 
 class Outlasting(io.TextIOBase):
@@ -69,20 +67,13 @@ def tell_columns(columns: Sequence[Column], frame: Any) -> None:
         if column.categories is not None and column.width > _MANY
     ]
     for column in columns:
-        other = _no_number(column)
-        if other is not None:
-            print(f"Column {column.name!r} has numbers, but also {other!r}: read as categories.")
+        odd = column.categories and what_is_odd(frame[column.name].dropna())
+        if odd:
+            print(f"Column {column.name!r} {odd}: read as categories.")
     if many:
         print(f"Columns of more than {_MANY} categories, each an input: {', '.join(many)}.")
     sizes = counted(len(frame), "row"), counted(len(columns), "column")
     print(f"{', '.join(sizes)}, {counted(sum(c.width for c in columns), 'input')} of the network\n")
-
-
-def _no_number(column: Column) -> str | None:
-    """Return a category that is no number, where nearly all others are."""
-    texts = column.categories or ()
-    others = [text for text in texts if not _NUMBER.fullmatch(text.strip())]
-    return others[0] if 0 < len(others) <= _FEW * len(texts) else None
 
 
 def fit_and_tell(estimator: Any, X: Any, y: Any, shown: dict[str, tuple[Any, Any]]) -> None:

@@ -63,7 +63,8 @@ LAYERS = [
     {"estimators.cross_validated"},
     {"estimators", "estimators.*"},
     {"display", "table_columns"},
-    {"export", "tables", "telling"},
+    {"export", "tables"},
+    {"telling"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -512,15 +512,46 @@ def test_describe_says_what_the_model_is(run, kind_model):
         ("price", "regression", "40 distinct numbers"),
         ("kind", "classification", "2 distinct texts"),
         ("stars", "classification", "2 distinct integers; `--task regression` overrules that"),
+        ("whole", "regression", "2 distinct numbers; `--task classification` overrules that"),
         ("fair", "classification", "2 distinct truth values"),
         ("place", "regression", "40 distinct integers"),
     ],
 )
 def test_the_task_follows_from_the_target(target, task, kinds, run):
-    _table().assign(place=range(40)).to_csv("data.csv", index=False)
+    frame = _table().assign(place=range(40))
+    frame.assign(whole=frame["stars"] + 0.0).to_csv("data.csv", index=False)
     _, out, _ = run("fit", "data.csv", "--target", target, *FAST)
     assert f"Task: {task}, as '{target}' has {kinds}.\n" in out
     assert load_model("model.npz").task == task
+
+
+@pytest.mark.parametrize(
+    ("cells", "odd"),
+    [
+        (["0", "1", "1", "?"], "has numbers, but also '?'"),
+        (["1,5", "2,5"], "has numbers written as '1,5'"),
+        (["a", "b", "1"], None),
+    ],
+)
+@pytest.mark.parametrize("target", [True, False])
+def test_texts_that_are_mostly_numbers_are_told(cells, odd, target, run):
+    frame = _table().assign(odd=np.resize(cells, 40))
+    frame.to_csv("data.csv", index=False)
+    _, out, _ = run("fit", "data.csv", "--target", "odd" if target else "price", *FAST)
+    as_what = "each is a class. Empty cells that have no value." if target else "read as categories."
+    assert ("Column 'odd' has" in out) == (odd is not None)
+    assert odd is None or f"Column 'odd' {odd}: {as_what}\n" in out
+
+
+def test_a_dash_is_the_standard_output_of_predictions(run, kind_model):
+    _, expected, _ = run("predict", "model.npz", "data.csv")
+    assert run("predict", "model.npz", "data.csv", "--out", "-")[1] == expected
+    assert not Path("-").exists()
+
+
+def test_an_unknown_option_names_the_help_of_its_command(fails):
+    said = fails("fit", "data.csv", "--target", "price", "--n-pattern", "10")
+    assert "unrecognized arguments: --n-pattern 10 (see convexgrade fit --help)" in said
 
 
 def test_integers_with_gaps_are_still_integers(run):

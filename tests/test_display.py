@@ -115,6 +115,13 @@ def test_plot_can_be_called_again_with_another_name(chain, ax):
     assert display.ax_ is other
 
 
+def test_axes_may_be_logarithmic_and_lines_have_other_labels(chain, ax):
+    ax.set_yscale("log")
+    GradesDisplay.from_estimator(chain, X, Y, ax=ax, label="chain")
+    assert ax.get_ylim()[0] > 0.0
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["chain"]
+
+
 def test_axes_are_made_where_none_are_given(chain):
     import matplotlib.pyplot as plt
 

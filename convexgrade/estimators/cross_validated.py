@@ -165,7 +165,7 @@ class CrossValidated(DeepChain):
         yield from super()._grow(given, plan, continues)
         progress, chosen = self._progress, self._selection.chosen
         # Where all its grades were fitted, why the folds went no deeper.
-        verdict = chosen.verdict if self.n_grades_ == plan.n_grades else progress.verdict
+        verdict = chosen.verdict if progress.verdict == plan.complete else progress.verdict
         held_out = chosen.losses[: self.n_grades_]
         self._progress = replace(progress, verdict=verdict, validation_loss=held_out)
 

@@ -255,7 +255,7 @@ class ManyGrades(DeepChain):
             held_out = losses[: len(whole.chain)]
             self._progress = replace(whole, validation_loss=held_out, verdict="")
             yield
-        verdict = tried.verdict if len(whole.chain) == len(losses) else whole.verdict
+        verdict = tried.verdict if whole.verdict == plan.complete else whole.verdict
         whole = self._progress
         if corrects:
             whole = self._corrected(whole, data, self.correction, Limits())
