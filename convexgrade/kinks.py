@@ -36,6 +36,7 @@ _FINEST = 1e-3  # smoothing that losses without a width keep, in units of the co
 _LEAST = 1e-12  # and that smoothed ones of others have, in units of their width
 _SHARE = 0.95  # of the way to a bound that a path goes
 _HALVINGS = 100  # of the interval in which the best constant lies
+_ROUNDING = 4e-16  # of the terms of a cost
 _OUTSIDE = 1e-12  # by how much rounding may leave the bounds of q
 
 
@@ -107,10 +108,12 @@ class _Smoothed(_Separable):
         raise NotImplementedError
 
     def costs(self, f: Array, y: Array) -> Array:
-        """Return the loss of each number, 0 at its least."""
+        """Return the loss of each number, 0 at its least: what is left there is rounding."""
         at, mid, half = self.kink(y)
         least = half * self.smoothing * np.sqrt(1.0 - (mid / half) ** 2)
-        return mid * (f - at) + half * np.hypot(f - at, self.smoothing) - least
+        slope = mid * (f - at)
+        costs = slope + half * np.hypot(f - at, self.smoothing) - least
+        return np.where(costs > _ROUNDING * np.maximum(least, np.abs(slope)), costs, 0.0)
 
     def gradient(self, f: Array, y: Array) -> Array:
         """Return the derivative, between the bounds."""

@@ -538,7 +538,9 @@ def test_texts_that_are_mostly_numbers_are_told(cells, odd, target, run):
     frame = _table().assign(odd=np.resize(cells, 40))
     frame.to_csv("data.csv", index=False)
     _, out, _ = run("fit", "data.csv", "--target", "odd" if target else "price", *FAST)
-    as_what = "each is a class. Empty cells that have no value." if target else "read as categories."
+    as_what = (
+        "each is a class. Empty cells that have no value." if target else "read as categories."
+    )
     assert ("Column 'odd' has" in out) == (odd is not None)
     assert odd is None or f"Column 'odd' {odd}: {as_what}\n" in out
 

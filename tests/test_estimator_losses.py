@@ -54,6 +54,19 @@ def test_a_quantile_has_its_share_of_the_targets_below(quantile):
     assert model.certificate_.relative_gap < 1e-4
 
 
+@pytest.mark.parametrize("quantile", [0.05, 0.3, 0.5, 0.7, 0.9, 0.99])
+@pytest.mark.parametrize("n", [1, 3, 10])
+def test_quantiles_of_a_constant_leave_nothing_to_fit(quantile, n):
+    """Not even rounding of the smoothed loss at its least, which can be negative."""
+    X = np.arange(n)[:, None]
+    model = ConvexReLURegressor(loss="quantile", quantile=quantile, n_patterns=5).fit(
+        X, np.full(n, 3.0)
+    )
+    np.testing.assert_allclose(model.predict(X), 3.0, rtol=1e-2)
+    assert model.grades_[0].n_neurons == 0
+    assert model.certificate_.relative_gap == 0.0
+
+
 def test_the_median_is_the_absolute_error():
     X, y = line_with_noise(60)
     given = {"alpha": 0.03, "n_patterns": 8, "max_iter": 1, "random_state": 0}

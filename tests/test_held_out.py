@@ -189,6 +189,16 @@ def test_where_no_penalty_beats_a_constant_the_constant_stays(estimator):
     assert model.stop_reason_.startswith("Grade 1 is trivial")
 
 
+def test_a_chain_of_all_rows_that_ends_by_itself_says_why():
+    """Whatever ended those that judged."""
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((60, 2))
+    y = 0.35 * np.abs(X[:, 0]) + rng.standard_normal(60)
+    model = small(MultigradeRegressor, alpha=0.09, n_grades=3).fit(X, y)
+    assert model.grades_[0].n_neurons == 0
+    assert model.stop_reason_.startswith("Grade 1 is trivial")
+
+
 @pytest.mark.parametrize("estimator", CHAINS)
 def test_all_rows_are_fitted_as_deep_as_the_rows_held_out_say(estimator):
     X, y = make_data(n=100, noise=3.0)
