@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.certificate import Certificate
-from convexgrade.deep_network import HIDDEN_AND_INPUTS, DeepNetwork, Handover
+from convexgrade.deep_network import HIDDEN_AND_INPUTS, MOST_FEATURES, DeepNetwork, Handover
 from convexgrade.energy import Energy, measure
 from convexgrade.grade import Grade, certify_grade, state_program
 from convexgrade.losses import Loss, MeanLoss
@@ -25,8 +25,6 @@ from convexgrade.settings import Settings
 from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
-
-_CHUNK = 1 << 22  # features that are formed at a time, where only the output is asked for
 
 
 class Span(NamedTuple):
@@ -176,7 +174,7 @@ class Chain:
         """Return the output of the whole chain: of some rows at a time, as features take memory."""
         widths = (link.grade.n_neurons + link.scaling.center.size for link in self.links)
         output = np.empty((len(X), self.baseline.size))
-        for some in chunks(len(X), max(widths, default=1), most=_CHUNK):
+        for some in chunks(len(X), max(widths, default=1), most=MOST_FEATURES):
             for step in self.walk(X[some]):
                 output[some] = step.offset
         return output

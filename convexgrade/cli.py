@@ -40,7 +40,7 @@ from convexgrade.table_columns import (
     unknown_values,
 )
 from convexgrade.tables import (
-    STANDARD_INPUT,
+    STANDARD_STREAM,
     are_too_many,
     guess_task,
     holds_numbers,
@@ -216,7 +216,7 @@ def _fit(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--out {arguments.out} is a folder, or in a folder that does not exist.")
     if arguments.out.resolve() == arguments.data.resolve():
         raise ValueError(f"--out {arguments.out} is the table itself.")
-    if arguments.out == STANDARD_INPUT:
+    if arguments.out == STANDARD_STREAM:
         raise ValueError("--out - is no file: a model is not written to the standard output.")
     with redirect_stdout(Outlasting(sys.stdout)):  # a model is worth saving though nobody reads
         _fit_and_save(arguments)
@@ -360,7 +360,7 @@ def _predict(arguments: argparse.Namespace) -> None:
             names = [f"probability_{label}" for label in model.classes]
         table[names] = model.predict_proba(frame)
     text = table.to_csv(index=False)
-    if arguments.out == STANDARD_INPUT:  # "-", as the output here
+    if arguments.out == STANDARD_STREAM:
         arguments.out = None
     for given in (arguments.model, arguments.data):
         if arguments.out is not None and arguments.out.resolve() == given.resolve():
@@ -386,10 +386,9 @@ def _demonstrate(arguments: argparse.Namespace) -> None:
     chain = MultigradeRegressor(**_DEFAULTS)
     print(f"Heating load of buildings, {len(X_train)} training rows and {len(X_test)} test rows.")
     print(
-        "A chain of ReLU networks, each trained by a convex program. First, rows held out choose the"
-    )
-    print(
-        "penalty and the depth, for some seconds; then a line comes with each grade:\n", flush=True
+        "A chain of ReLU networks, each trained by a convex program. First, rows held out choose the\n"
+        "penalty and the depth, for some seconds; then a line comes with each grade:\n",
+        flush=True,
     )
     fit_and_tell(chain, X_train, y_train, {"train": (X_train, y_train), "test": (X_test, y_test)})
     errors = {"MultigradeRegressor": root_mean_squared_error(y_test, chain.predict(X_test))}

@@ -16,7 +16,7 @@ from convexgrade.wording import counted, counted_each
 Array = NDArray[np.float64]
 
 _LARGEST = 0.25 * float(np.finfo(np.float64).max)  # of two such values, the difference is a number
-_CHUNK = 1 << 22  # features that are formed at a time
+MOST_FEATURES = 1 << 22  # that are formed at a time, where only the output is asked for
 _NEARER = 1e-150  # share of the distance at which a row is read that is too far out for sums of it
 T = TypeVar("T")
 
@@ -140,11 +140,12 @@ class DeepNetwork:
         widths = (len(network.hidden_coef) + network.n_neurons for network in self.grades)
         output = np.empty((len(X), self.baseline.size))
         with np.errstate(over="ignore", invalid="ignore"):
-            for some in chunks(len(X), max(widths), most=_CHUNK):
+            for some in chunks(len(X), max(widths), most=MOST_FEATURES):
                 rows = read_far(self.reading, X[some])
                 output[some] = self._output(rows)
                 far = np.flatnonzero(~np.isfinite(output[some]).all(axis=1))
-                output[far + some.start] = self._output(_NEARER * rows[far])
+                if far.size:
+                    output[far + some.start] = self._output(_NEARER * rows[far])
         return output
 
     def _baseline_only(self, X: Array) -> Array:

@@ -192,9 +192,9 @@ def _bases(program: Program, blocks: Array) -> list[Array]:
     X, d = program.X, program.X.shape[1]
     if not program.cones:
         return [np.eye(d)] * len(blocks)
-    lengths = np.outer(np.linalg.norm(X, axis=1), np.linalg.norm(blocks, axis=1))
-    tight = np.abs(X @ blocks.T) <= _TIGHT * lengths
-    units = X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-300)
+    sizes = np.linalg.norm(X, axis=1)
+    tight = np.abs(X @ blocks.T) <= _TIGHT * np.outer(sizes, np.linalg.norm(blocks, axis=1))
+    units = X / np.maximum(sizes, 1e-300)[:, None]
     return [null_space(units[rows]) if rows.any() else np.eye(d) for rows in tight.T]
 
 

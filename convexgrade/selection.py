@@ -400,7 +400,5 @@ def _deeper(chain: Progress, fold: Fold, plan: ChainPlan) -> Judged:
     """Judge a chain with one grade more, or as it is if that was trivial once."""
     grown = chain if chain.verdict else extended(chain, fold.train, plan)
     output = plan.span.apply(grown.chain.output(fold.validation.X))
-    losses = np.minimum(
-        np.nan_to_num(plan.loss.value(output, fold.validation.y), nan=_WORST), _WORST
-    )
+    losses = np.fmin(plan.loss.value(output, fold.validation.y), _WORST)  # which NaN becomes, too
     return Judged(grown, losses, float(fold.validation.weights @ losses))

@@ -97,10 +97,8 @@ def _adaptive(program: Program, task: Task) -> Found:
             if final.objective <= point.objective:
                 return Found(_completed(program, final, task), n_rounds)
             break
-        share = np.clip(
-            program.relative(proposal.objective), _ACCURATE, 1.0
-        )  # descents can end higher
-        accuracy = min(budget.gain * float(share), _LOOSEST)
+        reached = program.relative(proposal.objective)  # above 1, where a descent ends higher
+        accuracy = min(budget.gain * float(np.clip(reached, _ACCURATE, 1.0)), _LOOSEST)
         rough = solve_groups(
             program, proposal, proposal.groups, solver=settings.solver, accuracy=accuracy
         )

@@ -30,7 +30,7 @@ _DATE = re.compile(  # and times of the day
 )
 _TOO_MANY_CELLS = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")  # pandas' words
 _OPEN_QUOTE = re.compile(r"EOF inside string starting at row (\d+)")
-STANDARD_INPUT = Path("-")
+STANDARD_STREAM = Path("-")
 _PADDED = r"0\d+"  # a code in digits
 
 
@@ -95,7 +95,7 @@ def read_table(
 
 
 def _shown(path: Path) -> str:
-    return "standard input" if path == STANDARD_INPUT else str(path)
+    return "standard input" if path == STANDARD_STREAM else str(path)
 
 
 def _explained(error: Exception) -> str:
@@ -136,7 +136,7 @@ def _rows(path: Path) -> Any:
     import pandas as pd
 
     source: Path | BytesIO = path
-    if path == STANDARD_INPUT:
+    if path == STANDARD_STREAM:
         if sys.stdin is None:
             raise ValueError("it is closed.")
         source = BytesIO(sys.stdin.buffer.read())

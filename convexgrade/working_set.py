@@ -91,12 +91,12 @@ def solve_over(
     working = full.groups.locate(start.groups)
     if working.size == 0:
         working = _violated(full, _every(full), start, tol)
-        if working.size == 0 and gap_of(full, start) <= tol:
+    if working.size == 0:
+        if gap_of(full, start) <= tol:
             return start
+        working = _every(full)  # a dual point that proves nothing tells no groups apart either
     if solvers.selects_groups(solver):
         return _by_selection(full, start, solver=solver, tol=tol)
-    if working.size == 0:  # prices of a dual point that proves nothing choose no groups either
-        working = _every(full)
     return _by_columns(full, start, working, solver=solver, tol=tol)
 
 

@@ -79,7 +79,7 @@ def test_a_network_forms_features_of_a_few_rows_at_a_time(monkeypatch):
     X[7] = 1e300  # which is read nearer
     expected = network.forward(X)
     assert np.isfinite(expected).all()
-    monkeypatch.setattr(deep_network, "_CHUNK", 1)
+    monkeypatch.setattr(deep_network, "MOST_FEATURES", 1)
     np.testing.assert_allclose(network.forward(X), expected, rtol=1e-12)
 
 

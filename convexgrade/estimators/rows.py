@@ -160,16 +160,15 @@ def _recur(counts: NDArray[np.intp]) -> bool:
 def _numbers(copies: Array) -> Array:
     """Return weights in their largest common unit, in which 10 for all are 1; if none, as they are.
 
-    Euclid's algorithm, with the remainder nearest to zero; of less than a share of the largest weight
-    it is rounding.
+    They are relative to the largest. Euclid's algorithm, with the remainder nearest to zero; of less
+    than a share of the largest weight it is rounding.
     """
-    shares = copies / copies.max()
     unit = 0.0
-    for share in np.unique(shares):
+    for share in np.unique(copies):
         rest = float(share)
         while rest > 1.0 / _SINGLE:
             unit, rest = rest, abs(unit - round(unit / rest) * rest)
-    numbers = shares / unit
+    numbers = copies / unit
     whole = np.round(numbers)
     return whole if np.all((whole > 0.0) & (np.abs(numbers - whole) <= _WHOLE)) else copies
 

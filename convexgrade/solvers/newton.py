@@ -181,8 +181,8 @@ class _Problem:
         over = replace(p.over(p.patterns, p.groups.take(working)), loss=at.loss)
         operator = Operator.build(p.X, p.Z, p.patterns.masks, over.groups, p.n_outputs)
         centre = Unknowns(at.point.v[working], at.point.c)
-        losses = p.loss_before, self.null_loss
-        step = Step(over, operator, self.cones, centre, at.pace, *losses, self.limits)
+        before, null = p.loss_before, self.null_loss
+        step = Step(over, operator, self.cones, centre, at.pace, before, null, self.limits)
         system = System(operator, over.groups.pattern, p.patterns.masks, memory)
         state, taken = step.solve(step.state(at.f, at.tight.take(working)), system, tol)
         active, v = working[state.active], np.zeros_like(at.point.v)

@@ -54,7 +54,7 @@ def shrunk(progress: Progress, step: float) -> Progress:
 
 def staged(judge: Judges, choose: Callable[[Risk], float]) -> Iterator[tuple[float, float]]:
     """Yield the step of each grade and the mean loss on the rows held out."""
-    plan = replace(judge.plan, settings=judge.plan.settings.rough(), n_grades=GRADES)
+    plan = replace(judge.plan.rough(), n_grades=GRADES)
     trains = [fold.train for fold in judge.folds]
     chains = [Progress.begin(plan.loss, train, judge.handover) for train in trains]
 
