@@ -21,30 +21,21 @@ listed it is a bound over all networks of any width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csc_array, csr_array
 
-from convexgrade.groups import Groups
+from convexgrade.dual import DualPoint, Multipliers, best_bound
 from convexgrade.network import Network
 from convexgrade.patterns import Patterns
 from convexgrade.program import Program
 from convexgrade.solution import Status
-from convexgrade.unpenalised import coefficients, fit_unpenalised
 from convexgrade.wording import counted
 
 Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
-_CLOSE_ENOUGH = 1e-6  # relative excess over alpha at which multipliers are not refined
-_BALANCED = 1e-12  # size of Z^T W q, over that of its terms, that is rounding
-_ROUNDING = 1e-15  # the same, where balancing has no digits left to gain
-_BEYOND = 1e100  # loss, as of e^f, from which on squares of gradients may be no numbers
-_ROUNDS = 100  # rounds of balancing, at most: separable classes take tens of them
-_LINEAR = 1e4  # predictions, in units of their size, of which a curvature tells nothing
 _HOLDS = 1e-9  # a pattern holds a neuron if no row, at unit length, is on the wrong side by more
 
 
@@ -104,142 +95,14 @@ class Certificate:
         )
 
 
-@dataclass(frozen=True)
-class DualPoint:
-    """A point q of the dual with Z^T W q = 0 and finite conjugate, as theta = -W q.
-
-    Attributes
-    ----------
-    q, theta : ndarray of shape (n_samples, n_outputs)
-        ``theta = -weights * q``.
-    """
-
-    q: Array
-    theta: Array
-
-
-class Multipliers(NamedTuple):
-    """A solver's rho_g >= 0 for the constraints of some groups, shape (n_samples, n_groups)."""
-
-    groups: Groups
-    rho: Array | csc_array
-
-
-def dual_point(program: Program, prediction: Array) -> DualPoint:
-    """Return the dual point that belongs to a prediction.
-
-    The gradient at the prediction, its unpenalised part refitted, is balanced: moved inside the domain
-    of the conjugate until Z^T W q = 0. Where that fails, it is projected, and moves back towards that of
-    the unpenalised model without offset: this meets the same condition, and lies well inside the domain
-    however close to certainty the chain already is.
-    """
-    p, basis = program, _unpenalised_basis(program)
-    if not p.mean_loss(prediction) < _BEYOND:  # its gradient is no help: any point will do
-        prediction = np.zeros_like(prediction)
-    q = _balanced(p, basis, prediction)
-    if not _is_balanced(p, basis, q):
-        plain = _balanced(p, basis, np.zeros_like(p.y))
-        q = _between(p, basis, q, plain if _is_balanced(p, basis, plain) else np.zeros_like(q))
-    return DualPoint(q, -p.weights[:, None] * q)
-
-
-def _unpenalised_basis(program: Program) -> Array:
-    """Return B of the columns' span of Z with B^T W B = I: equations in it are well conditioned."""
-    root = np.sqrt(program.weights)[:, None]
-    left, size, _ = np.linalg.svd(root * program.Z, full_matrices=False)
-    kept = size > len(left) * np.finfo(float).eps * size.max(initial=0.0)
-    return np.asarray(left[:, kept] / root)
-
-
-def _is_balanced(program: Program, basis: Array, q: Array) -> bool:
-    """Return whether Z^T W q = 0 up to rounding."""
-    off, size = _imbalance(program, basis, q)
-    return bool(np.linalg.norm(off) <= _BALANCED * size)
-
-
-def _imbalance(program: Program, basis: Array, q: Array) -> tuple[Array, float]:
-    """Return B^T W q and what its length would be if nothing cancelled."""
-    root = np.sqrt(program.weights)[:, None]
-    return basis.T @ (program.weights[:, None] * q), float(np.linalg.norm(root * q))
-
-
-def _balanced(program: Program, basis: Array, prediction: Array) -> Array:
-    """Return the gradient q at a refitted prediction, moved until Z^T W q = 0 as far as it can be.
-
-    By q' = q - H Z c with H the curvature of each row, and c from (Z^T W H Z) c = Z^T W q: what one more
-    Newton step of the refit would change to first order, the projection on Z^T W q = 0 in the metric of
-    H^-1. (For the squared error, H = I.) Near an end of the domain, H of a log loss is about as small as
-    the distance to it, so that q moves by a share of that. Where the refit has no minimiser, as on
-    classes that Z separates, the q of their rows balance only at the end of the domain, however far the
-    refit went. So each row stops there by itself, and those that have not stopped go on: every round
-    stops one, or is the last but for rounding.
-
-    A refit that is stuck may ask for steps that no curvature is known well enough for: then q is left.
-    """
-    p = program
-    refit = prediction + p.Z @ fit_unpenalised(p.F, p.Z, prediction)
-    q = p.loss.gradient(refit, p.y)
-    if basis.shape[1] == 0:
-        return q
-    metric = p.loss.hessian(refit, p.y)
-    lower, upper = p.loss.dual_bounds(p.y)
-    last, longest = np.inf, _LINEAR * (1.0 + float(np.abs(refit).max(initial=0.0)))
-    for _ in range(_ROUNDS):
-        off, size = _imbalance(p, basis, q)
-        length = float(np.linalg.norm(off))
-        if length <= _ROUNDING * size or length > 0.5 * last:
-            break
-        step = basis @ coefficients(basis, metric.weighted(p.weights), off)
-        if np.abs(step).max() > longest:
-            break
-        q, stopped = _move(q, -metric.times(step), lower, upper)
-        metric = metric.without(stopped)
-        last = np.inf if stopped.any() else length
-    return q
-
-
-def _move(q: Array, change: Array, lower: Array, upper: Array) -> tuple[Array, Mask]:
-    """Return q + change, each row as far as it stays in its box; and which entries stopped it."""
-    size = np.abs(change)
-    room = np.maximum(np.where(change > 0.0, upper - q, q - lower), 0.0)
-    ratio = np.divide(room, size, out=np.full_like(room, np.inf), where=size > room)
-    step = np.minimum(ratio.min(axis=1, keepdims=True), 1.0)
-    stopped = (ratio <= step) & (step < 1.0)
-    q = np.clip(q + step * change, lower, upper)
-    return np.where(stopped, np.where(change > 0.0, upper, lower), q), stopped
-
-
-def _between(program: Program, basis: Array, q: Array, anchor: Array) -> Array:
-    """Return the point nearest to the projection of q, inside the domain, on the way from an anchor.
-
-    Or from 0, which is in every loss's domain, if that gets further.
-    """
-    for _ in range(2):  # the second for the last digits
-        q = q - basis @ _imbalance(program, basis, q)[0]
-    lower, upper = program.loss.dual_bounds(program.y)
-    anchors = (anchor, np.zeros_like(q))
-    steps = [_longest_step(start, q - start, lower, upper) for start in anchors]
-    start, step = anchors[int(np.argmax(steps))], max(steps)
-    return np.clip(start + step * (q - start), lower, upper)  # rounding of the step
-
-
-def _longest_step(start: Array, direction: Array, lower: Array, upper: Array) -> float:
-    """Return the largest t <= 1 with lower <= start + t direction <= upper."""
-    room = np.where(direction > 0.0, upper - start, start - lower)
-    size = np.abs(direction)
-    ratio = np.divide(room, size, out=np.full_like(room, np.inf), where=size > room)
-    return float(np.clip(ratio.min(initial=1.0), 0.0, 1.0))
-
-
 def certify_network(
     program: Program,
     network: Network,
     patterns: Patterns,
     *,
     status: Status,
-    point: DualPoint | None = None,
-    price: float = 0.0,
     multipliers: Multipliers | None = None,
+    search: Callable[[DualPoint], float] = lambda point: 0.0,
 ) -> Certificate:
     """Bound the distance of a network from the optimum of a grade over ``patterns``.
 
@@ -254,13 +117,12 @@ def certify_network(
         the network is always a point of the program that is bounded.
     status : Status
         Passed on.
-    point : DualPoint, optional
-        The network's own dual point, if it is already known; it only saves recomputing it.
-    price : float, default=0
-        Price of the best neuron that a search found.
     multipliers : Multipliers, optional
-        Any rho_g >= 0 bound the dual norm of their group: those of a solver save projections. Where
-        they are missing or too far from the best, these are sought by non-negative least squares.
+        What a solver knows of the dual. Any rho_g >= 0 bound the dual norm of their group: those of a
+        solver save projections. Where they are missing or too far from the best, these are sought by
+        non-negative least squares. Any theta proves a bound, of which the higher one counts.
+    search : callable, optional
+        Called with the dual point of the bound; returns the price of the best neuron that it finds.
 
     Returns
     -------
@@ -268,10 +130,10 @@ def certify_network(
     """
     patterns, violation = _holding(program, patterns, network)
     primal = objective(program, network)
-    point = dual_point(program, predicted(program, network)) if point is None else point
     full = program.over(patterns, program.every_group(patterns))
-    largest = dual_norm_bound(full, point, multipliers)
-    dual = max(0.0, lower_bound(program, point.q, largest))  # no objective is negative
+    bound = best_bound(full, predicted(program, network), multipliers)
+    price = 0.0 if patterns.exhaustive else search(bound.point)
+    dual = max(0.0, bound.value)  # no objective is negative
     before = program.loss_before
     return Certificate(
         primal=primal,
@@ -279,7 +141,7 @@ def certify_network(
         gap=primal - dual,
         relative_gap=relative_gap(primal - dual, before),
         violation=violation,
-        price=max(price, largest),
+        price=max(price, bound.largest),
         price_is_exact=patterns.exhaustive,
         n_patterns=len(patterns),
         status=status,
@@ -325,56 +187,6 @@ def state_unproved(
         n_patterns=len(patterns),
         status=status,
     )
-
-
-def dual_norm_bound(full: Program, point: DualPoint, multipliers: Multipliers | None) -> float:
-    """Return a bound on max_g ||Proj_K(s_g X^T D_g theta)||, attained if it is well above alpha.
-
-    Parameters
-    ----------
-    full : Program
-        The groups it has are those of the maximum.
-    point : DualPoint
-        Where theta comes from.
-    multipliers : Multipliers or None
-        Of any quality: where the bound ||s_g X^T D_g theta + (E_g X)^T rho_g|| is close to alpha, it
-        saves the projection.
-
-    Returns
-    -------
-    float
-    """
-    correlations = full.adjoint(point.theta)
-    if multipliers is None or len(multipliers.groups) == 0 or not full.cones:
-        return full.largest_dual_norm(correlations)
-    bounds = np.linalg.norm(correlations + _held_back(full, multipliers), axis=1)
-    near = bounds <= full.alpha * (1.0 + _CLOSE_ENOUGH)
-    rest = full.over(full.patterns, full.groups.take(~near))
-    return rest.largest_dual_norm(correlations[~near], above=float(bounds[near].max(initial=0.0)))
-
-
-def _held_back(full: Program, multipliers: Multipliers) -> Array:
-    """Return (E_g X)^T rho_g of every group, (n_groups, d); zero where there is no rho_g."""
-    place = multipliers.groups.locate(full.groups)
-    known = np.flatnonzero(place >= 0)
-    rho = coo_array(csc_array(multipliers.rho)[:, place[known]])
-    row, group = rho.row, known[rho.col]
-    signs = np.where(full.patterns.masks[row, full.groups.pattern[group]], 1.0, -1.0)
-    signed = csr_array(
-        (signs * np.maximum(rho.data, 0.0), (group, row)), shape=(len(full.groups), len(full.X))
-    )
-    return np.asarray(signed @ full.X)
-
-
-def lower_bound(program: Program, q: Array, largest: float) -> float:
-    """Return the dual value at q, scaled back until ``largest``, its dual norm, is alpha.
-
-    At most the optimum where Z^T W q = 0, as at every `DualPoint`.
-    """
-    t = 1.0 if largest <= program.alpha else program.alpha / largest
-    q = t * q
-    conjugate = program.loss.conjugate(q, program.y)
-    return float(program.weights @ (np.sum(q * program.offset, axis=1) - conjugate))
 
 
 def _holding(program: Program, patterns: Patterns, network: Network) -> tuple[Patterns, float]:

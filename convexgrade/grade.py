@@ -17,12 +17,10 @@ from threadpoolctl import threadpool_limits
 
 from convexgrade.certificate import (
     Certificate,
-    Multipliers,
     certify_network,
-    dual_point,
-    predicted,
     state_unproved,
 )
+from convexgrade.dual import DualPoint, Multipliers, dual_point
 from convexgrade.energy import rescale
 from convexgrade.groups import Groups
 from convexgrade.losses import Loss
@@ -208,18 +206,12 @@ def certify_grade(
     ``settings.tol``, ``status``.
     """
     rng = np.random.default_rng([*seed, 1])
-    point = dual_point(program, predicted(program, network))
-    price = 0.0
-    if not patterns.exhaustive:
-        price = highest_price(program, point, network.vectors, budget_of(settings), rng)
+
+    def search(point: DualPoint) -> float:
+        return highest_price(program, point, network.vectors, budget_of(settings), rng)
+
     certificate = certify_network(
-        program,
-        network,
-        patterns,
-        status=status,
-        point=point,
-        price=price,
-        multipliers=multipliers,
+        program, network, patterns, status=status, multipliers=multipliers, search=search
     )
     return replace(certificate, status=_verdict(certificate, network, program.alpha, settings.tol))
 

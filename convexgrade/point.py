@@ -11,14 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from convexgrade.certificate import (
-    Multipliers,
-    dual_norm_bound,
-    dual_point,
-    lower_bound,
-    predicted,
-    relative_gap,
-)
+from convexgrade.certificate import predicted, relative_gap
+from convexgrade.dual import Multipliers, best_bound
 from convexgrade.groups import Groups
 from convexgrade.network import Network, from_blocks
 from convexgrade.neurons import Neurons
@@ -171,9 +165,8 @@ def gap_of(over: Program, point: Point) -> float:
 
     By the prediction of its network, which a certificate will see: rounding can tell the two apart.
     """
-    dual = dual_point(over, predicted(over, point.network(over)))
-    bound = lower_bound(over, dual.q, dual_norm_bound(over, dual, point.multipliers))
-    return relative_gap(point.objective - bound, over.loss_before)
+    bound = best_bound(over, predicted(over, point.network(over)), point.multipliers)
+    return relative_gap(point.objective - bound.value, over.loss_before)
 
 
 def pruned(full: Program, point: Point, share: float = _DROP) -> Point:

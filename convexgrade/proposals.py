@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade import search
-from convexgrade.certificate import DualPoint, dual_point, lower_bound
+from convexgrade.dual import DualPoint, dual_point, lower_bound
 from convexgrade.network import Network
 from convexgrade.neurons import Neurons, merged, neurons_of
 from convexgrade.patterns import activation, centred_gates, distinct_columns

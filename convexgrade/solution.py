@@ -100,6 +100,9 @@ class Solution:
     gap : float
         Duality gap by the solver's own account, relative to the loss of the grade without neurons;
         inf where it keeps none. Certificates do not rely on it.
+    theta : ndarray of shape (n_samples, n_outputs), or None
+        The dual variable, minus the gradient of the mean loss, where the prediction does not tell it:
+        for losses with kinks, where the solver has it.
     """
 
     blocks: Array
@@ -108,3 +111,4 @@ class Solution:
     status: Status
     iterations: int
     gap: float = float("inf")
+    theta: Array | None = None

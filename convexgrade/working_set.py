@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade import solvers
-from convexgrade.certificate import Multipliers, dual_point
+from convexgrade.dual import Multipliers, dual_point
 from convexgrade.groups import Groups
 from convexgrade.patterns import Patterns
 from convexgrade.point import (
@@ -234,11 +234,10 @@ def solve_groups(
         gap = max(gap, FAR)
     first = Start(blocks, start.unpenalised, gap) if blocks.any() else None
     solution = solvers.solve(restricted, solver=solver, start=first, accuracy=accuracy)
-    rho = solution.multipliers
     return replace(
         thinned(restricted, point_at(restricted, solution)),
         gap=min(solution.gap, FAR),
-        multipliers=None if rho is None else Multipliers(groups, rho),
+        multipliers=Multipliers(groups, solution.multipliers, solution.theta),
     )
 
 

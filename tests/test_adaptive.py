@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from convexgrade import proposals, search
-from convexgrade.certificate import dual_point
+from convexgrade.dual import dual_point
 from convexgrade.grade import fit_grade, null_price, state_program
 from convexgrade.losses import SoftmaxLogLoss
 from convexgrade.patterns import Patterns, sample_patterns

@@ -1,17 +1,15 @@
 """Certificates and the projections behind them, against brute force and against CVXPY."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from convexgrade.certificate import (
-    Multipliers,
-    certify_network,
-    dual_point,
-    lower_bound,
-    relative_gap,
-)
+from convexgrade.certificate import certify_network, relative_gap
 from convexgrade.cones import Cones, Tight
+from convexgrade.dual import Multipliers, dual_point, lower_bound
 from convexgrade.grade import state_program
+from convexgrade.kinks import AbsoluteError, Huber, SquaredHinge
 from convexgrade.losses import BinaryLogLoss, Hessian, SoftmaxLogLoss, SquaredError
 from convexgrade.network import Network, from_blocks
 from convexgrade.patterns import Patterns, activation, enumerate_patterns, sample_patterns
@@ -367,7 +365,7 @@ def test_multipliers_of_any_quality_leave_the_certificate_valid(loss):
         )
 
     without = certify(None)
-    groups, rho = solved.multipliers
+    groups, rho, _ = solved.multipliers
     few = groups.take(np.arange(len(groups)) % 2 == 0)
     for case in (
         solved.multipliers,
@@ -393,7 +391,7 @@ def test_no_multipliers_lift_the_bound_above_the_optimum(loss, k, scale):
     optimum = program.objective(reference.blocks, reference.unpenalised)
     own = program.over(solved.patterns, solved.groups)
     network = _network_at(own, scale * solved.blocks, solved.unpenalised)
-    groups, rho = solved.multipliers
+    groups, rho, _ = solved.multipliers
     rng = np.random.default_rng(0)
     every = program.every_group(program.patterns)
     shifted = every.take(np.roll(np.arange(len(every)), 7))
@@ -421,6 +419,37 @@ def test_no_multipliers_lift_the_bound_above_the_optimum(loss, k, scale):
         assert found.dual == pytest.approx(without.dual, rel=1e-5), name
         assert found.price == pytest.approx(without.price, rel=1e-5), name
         assert found.primal == without.primal, name
+
+
+@pytest.mark.parametrize("loss", ["binary", "softmax", AbsoluteError(), SquaredHinge(), Huber(0.1)])
+@pytest.mark.parametrize("cones", [True, False])
+def test_any_theta_proves_a_bound_and_none_makes_it_worse(loss, cones):
+    """A solver's is off balance, at ends of the domain, or nonsense: the bound holds all the same."""
+    named = isinstance(loss, str)
+    program = random_program(5, loss=loss if named else "binary", cones=cones, n=14)
+    if not named:
+        program = replace(program, loss=loss)
+    reference = cvx.solve(program, solver="clarabel")
+    optimum = program.objective(reference.blocks, reference.unpenalised)
+    best = -program.gradient(program.predict(reference.blocks, reference.unpenalised))
+    network = _network_at(program, 0.5 * reference.blocks, reference.unpenalised)
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(best.shape)
+    lower, upper = program.loss.dual_bounds(program.y)
+    ends = np.clip(-program.weights[:, None] * np.where(noise > 0.0, upper, lower), -1e3, 1e3)
+
+    def certify(theta):
+        known = Multipliers(program.groups, None, theta)
+        return certify_network(
+            program, network, program.patterns, status=Status.OPTIMAL, multipliers=known
+        )
+
+    without = certify(None)
+    for theta in (best, best + 1e-3 * noise, 1e3 * best, noise, ends, 0.0 * best, -best):
+        found = certify(theta)
+        assert without.dual <= found.dual <= optimum + 1e-8
+    assert certify(best).dual == pytest.approx(optimum, rel=1e-2)
+    assert without.dual < 0.99 * optimum
 
 
 def test_multipliers_of_patterns_that_are_not_certified_are_left_alone():

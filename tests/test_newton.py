@@ -10,8 +10,8 @@ from threadpoolctl import threadpool_limits
 
 from convexgrade import cones as cones_module
 from convexgrade import solvers
-from convexgrade.certificate import dual_point, lower_bound
 from convexgrade.cones import Cones, Tight
+from convexgrade.dual import dual_point, lower_bound
 from convexgrade.groups import Groups
 from convexgrade.kinks import AbsoluteError
 from convexgrade.losses import Hessian, SquaredError

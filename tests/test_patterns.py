@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import linprog
 
 from convexgrade import MultigradeRegressor
-from convexgrade.certificate import dual_point, lower_bound
+from convexgrade.dual import dual_point, lower_bound
 from convexgrade.patterns import (
     Patterns,
     _faces,

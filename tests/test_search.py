@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from convexgrade import proposals, search
-from convexgrade.certificate import dual_point
+from convexgrade.dual import dual_point
 from convexgrade.grade import fit_grade, state_program
 from convexgrade.losses import SquaredError
 from convexgrade.neurons import Neurons, merged

@@ -7,8 +7,9 @@ import pytest
 
 from convexgrade import ConvexReLURegressor, polishing, solvers, unpenalised, working_set
 from convexgrade import program as program_module
-from convexgrade.certificate import DualPoint, certify_network
-from convexgrade.kinks import AbsoluteError, Huber, Quantile
+from convexgrade.certificate import certify_network
+from convexgrade.dual import DualPoint, Multipliers
+from convexgrade.kinks import AbsoluteError, Huber, Quantile, SquaredHinge
 from convexgrade.losses import BinaryLogLoss, MeanLoss, Poisson, SquaredError
 from convexgrade.neurons import Neurons
 from convexgrade.patterns import activation, sample_patterns
@@ -296,7 +297,7 @@ def test_a_start_that_no_group_improves_is_returned_only_if_that_proves_it_optim
     """A dual point of zeros prices every group at nothing, and bounds nothing."""
     program = random_program(3, n=15, d=2)
     nothing = np.zeros_like(program.y)
-    for module in ("point", "working_set"):
+    for module in ("dual", "working_set"):
         name = f"convexgrade.{module}.dual_point"
         monkeypatch.setattr(name, lambda *_: DualPoint(nothing, nothing))
     solved = solve_over(program, program.patterns, None, solver=solver, tol=1e-4)
@@ -331,6 +332,35 @@ def solved_and_certified(program):
         multipliers=solved.multipliers,
     )
     return solved, certificate
+
+
+@pytest.mark.parametrize("alpha", [1e-5, 1e-6, 1e-7])
+def test_certificates_of_losses_with_kinks_are_as_sharp_as_solvers(alpha):
+    """Where nearly all rows reach their margin, their predictions tell little of the dual."""
+    rng = np.random.default_rng(2)
+    X = np.column_stack([rng.standard_normal((120, 3)), np.ones(120)])
+    labels = np.digitize(np.sin(3.0 * X[:, 0]) + 0.3 * rng.standard_normal(120), [-0.5, 0.5])
+    patterns = sample_patterns(X, 100, rng)
+    program = make_program(
+        X,
+        np.eye(3)[labels],
+        alpha=alpha,
+        loss=SquaredHinge(),
+        cones=False,
+        free=[3],
+        patterns=patterns,
+    )
+    solved, certificate = solved_and_certified(program)
+    assert -1e-12 < certificate.relative_gap < 2e-7
+    theta = Multipliers(solved.groups, None)
+    without = certify_network(
+        program,
+        solved.network(program),
+        program.patterns,
+        status=Status.OPTIMAL,
+        multipliers=theta,
+    )
+    assert without.relative_gap > 5.0 * certificate.relative_gap
 
 
 @pytest.mark.parametrize("alpha", [1e-4, 1e-5])

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from convexgrade.certificate import dual_point, lower_bound
+from convexgrade.dual import dual_point, lower_bound
 from convexgrade.patterns import row_products
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status

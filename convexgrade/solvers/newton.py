@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
-from convexgrade.certificate import lower_bound
 from convexgrade.cones import Cones, Tight
+from convexgrade.dual import lower_bound
 from convexgrade.losses import Loss
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
@@ -267,6 +267,7 @@ class _Best(NamedTuple):
     gap: float
     step: int
     tight: Tight
+    theta: Array
 
 
 def _follow(
@@ -274,7 +275,7 @@ def _follow(
 ) -> Solution:
     """Take proximal steps until the gap is small, or falls slowly, or no longer."""
     at, memory, newton_steps = problem.begin(start), Memory(), 0
-    best = _Best(at.point, np.inf, 0, at.tight)
+    best = _Best(at.point, np.inf, 0, at.tight, -problem.program.gradient(at.f))
     for step in range(1, max_iter + 1):
         try:
             moved = problem.advance(at, memory, tol)
@@ -283,7 +284,7 @@ def _follow(
         newton_steps += moved.taken
         pricing = problem.price(moved.point, moved.active, moved.theta, moved.tight)
         if pricing.gap < best.gap:
-            best = _Best(moved.point, pricing.gap, step, pricing.tight)
+            best = _Best(moved.point, pricing.gap, step, pricing.tight, moved.theta)
         lost = step - best.step >= problem.limits.patience
         slowly = newton_steps >= _TRIAL and best.gap > slow
         if best.gap <= tol or lost or slowly:
@@ -304,4 +305,5 @@ def _solution(problem: _Problem, best: _Best, tol: float, steps: int, max_iter: 
     else:
         status = Status.ITERATION_LIMIT if steps == max_iter else Status.INACCURATE
     rho = problem.multipliers(best.tight) if np.isfinite(gap) else None
-    return Solution(best.point.v, best.point.c, rho, status, steps, gap)
+    theta = best.theta if p.loss.kinked and np.isfinite(gap) else None
+    return Solution(best.point.v, best.point.c, rho, status, steps, gap, theta)

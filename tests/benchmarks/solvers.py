@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from convexgrade.certificate import dual_point, lower_bound
+from convexgrade.dual import dual_point, lower_bound
 from convexgrade.grade import state_program
 from convexgrade.losses import SquaredError
 from convexgrade.patterns import Patterns, sample_patterns

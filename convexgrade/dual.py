@@ -1,0 +1,293 @@
+"""Points of the dual, and the lower bounds they prove.
+
+With theta = -W q for any q with Z^T W q = 0 and finite conjugate, `certificate` derives
+
+    optimum >= sum_i w_i (t q_i . o_i - loss*(t q_i)),    t = min(1, alpha / max_g ||Proj_K(.)||).
+
+At the optimum q is the gradient of the loss at the prediction, so that every prediction tells one. But
+where the gradient jumps or has a kink itself, a prediction off by rounding can have one that is far off.
+There a solver that works with theta hands its own on, and the higher of two bounds counts: none has to
+be believed, as each holds whatever theta is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csc_array, csr_array
+
+from convexgrade.groups import Groups
+from convexgrade.losses import Hessian
+from convexgrade.program import Program
+from convexgrade.unpenalised import coefficients, fit_unpenalised
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+_CLOSE_ENOUGH = 1e-6  # relative excess over alpha at which multipliers are not refined
+_BALANCED = 1e-12  # size of Z^T W q, over that of its terms, that is rounding
+_ROUNDING = 1e-15  # the same, where balancing has no digits left to gain
+_BEYOND = 1e100  # loss, as of e^f, from which on squares of gradients may be no numbers
+_ROUNDS = 100  # rounds of balancing, at most: separable classes take tens of them
+_LINEAR = 1e4  # predictions, in units of their size, of which a curvature tells nothing
+
+
+@dataclass(frozen=True)
+class DualPoint:
+    """A point q of the dual with Z^T W q = 0 and finite conjugate, as theta = -W q.
+
+    Attributes
+    ----------
+    q, theta : ndarray of shape (n_samples, n_outputs)
+        ``theta = -weights * q``.
+    """
+
+    q: Array
+    theta: Array
+
+
+class Multipliers(NamedTuple):
+    """What a solver knows of the dual, of any quality.
+
+    Attributes
+    ----------
+    groups : Groups
+        Some groups.
+    rho : array of shape (n_samples, n_groups), or None
+        Multipliers >= 0 of the constraints of these, where they have any.
+    theta : ndarray of shape (n_samples, n_outputs), or None
+        Where it can tell more than the gradient at a prediction.
+    """
+
+    groups: Groups
+    rho: Array | csc_array | None
+    theta: Array | None = None
+
+
+class Bound(NamedTuple):
+    """A lower bound on the optimum over some groups.
+
+    Attributes
+    ----------
+    value : float
+        The bound.
+    largest : float
+        max_g ||Proj_K(s_g X^T D_g theta)||, or a bound on it.
+    point : DualPoint
+        What proves it.
+    """
+
+    value: float
+    largest: float
+    point: DualPoint
+
+
+def best_bound(full: Program, prediction: Array, multipliers: Multipliers | None = None) -> Bound:
+    """Return the higher of the bounds that a prediction and a solver's theta prove.
+
+    Parameters
+    ----------
+    full : Program
+        The groups it has are those of the bound.
+    prediction : ndarray of shape (n_samples, n_outputs)
+        Prediction near the optimum.
+    multipliers : Multipliers or None
+        What a solver knows.
+
+    Returns
+    -------
+    Bound
+    """
+    points = [dual_point(full, prediction)]
+    if multipliers is not None and multipliers.theta is not None:
+        points.append(_point_near(full, multipliers.theta))
+    return max((_bound(full, point, multipliers) for point in points), key=lambda b: b.value)
+
+
+def _bound(full: Program, point: DualPoint, multipliers: Multipliers | None) -> Bound:
+    largest = dual_norm_bound(full, point, multipliers)
+    return Bound(lower_bound(full, point.q, largest), largest, point)
+
+
+def dual_point(program: Program, prediction: Array) -> DualPoint:
+    """Return the dual point that belongs to a prediction.
+
+    The gradient at the prediction, its unpenalised part refitted, is balanced: moved inside the domain
+    of the conjugate until Z^T W q = 0. Where that fails, it is projected, and moves back towards that of
+    the unpenalised model without offset: this meets the same condition, and lies well inside the domain
+    however close to certainty the chain already is.
+    """
+    p, basis = program, _unpenalised_basis(program)
+    if not p.mean_loss(prediction) < _BEYOND:  # its gradient is no help: any point will do
+        prediction = np.zeros_like(prediction)
+    return _inside(p, basis, _gradient(p, basis, prediction))
+
+
+def _point_near(program: Program, theta: Array) -> DualPoint:
+    """Return the dual point near a solver's theta, which is balanced as far as its method went.
+
+    A solver's q is inside the domain. The metric is how far each is from its ends, so that those next
+    to one stay there: for a log loss, about its Hessian.
+    """
+    p, basis = program, _unpenalised_basis(program)
+    lower, upper = p.loss.dual_bounds(p.y)
+    q = np.clip(-theta / p.weights[:, None], lower, upper)
+    room = np.minimum(q - lower, upper - q)
+    metric = Hessian(np.where(np.isfinite(room), room, 1.0), coupled=p.loss.coupled)
+    return _inside(p, basis, _balanced(p, basis, q, metric, np.inf))
+
+
+def _inside(program: Program, basis: Array, q: Array) -> DualPoint:
+    """Return q as a point of the dual; where it is not balanced, one between it and one that is."""
+    p = program
+    if not _is_balanced(p, basis, q):
+        plain = _gradient(p, basis, np.zeros_like(p.y))
+        q = _between(p, basis, q, plain if _is_balanced(p, basis, plain) else np.zeros_like(q))
+    return DualPoint(q, -p.weights[:, None] * q)
+
+
+def _unpenalised_basis(program: Program) -> Array:
+    """Return B of the columns' span of Z with B^T W B = I: equations in it are well conditioned."""
+    root = np.sqrt(program.weights)[:, None]
+    left, size, _ = np.linalg.svd(root * program.Z, full_matrices=False)
+    kept = size > len(left) * np.finfo(float).eps * size.max(initial=0.0)
+    return np.asarray(left[:, kept] / root)
+
+
+def _is_balanced(program: Program, basis: Array, q: Array) -> bool:
+    """Return whether Z^T W q = 0 up to rounding."""
+    off, size = _imbalance(program, basis, q)
+    return bool(np.linalg.norm(off) <= _BALANCED * size)
+
+
+def _imbalance(program: Program, basis: Array, q: Array) -> tuple[Array, float]:
+    """Return B^T W q and what its length would be if nothing cancelled."""
+    root = np.sqrt(program.weights)[:, None]
+    return basis.T @ (program.weights[:, None] * q), float(np.linalg.norm(root * q))
+
+
+def _gradient(program: Program, basis: Array, prediction: Array) -> Array:
+    """Return the gradient q at a refitted prediction, balanced as far as it can be.
+
+    In the metric of its own curvature: that is what one more Newton step of the refit would change to
+    first order. Near an end of the domain, the curvature of a log loss is about as small as the distance
+    to it, so that q moves by a share of that. A refit that is stuck may ask for steps that no curvature
+    is known well enough for: then q is left.
+    """
+    p = program
+    refit = prediction + p.Z @ fit_unpenalised(p.F, p.Z, prediction)
+    q, longest = p.loss.gradient(refit, p.y), 1.0 + float(np.abs(refit).max(initial=0.0))
+    return _balanced(p, basis, q, p.loss.hessian(refit, p.y), _LINEAR * longest)
+
+
+def _balanced(program: Program, basis: Array, q: Array, metric: Hessian, longest: float) -> Array:
+    """Return q moved inside the domain until Z^T W q = 0, as far as it can be.
+
+    By q' = q - H Z c with H the metric, and c from (Z^T W H Z) c = Z^T W q: the projection on
+    Z^T W q = 0 in the metric of H^-1. (For the squared error, H = I.) Where the unpenalised columns
+    separate classes, the q of their rows balance only at the end of the domain. So each row stops there
+    by itself, and those that have not stopped go on: every round stops one, or is the last but for
+    rounding. Steps Z c above ``longest`` are not taken.
+    """
+    p = program
+    lower, upper = p.loss.dual_bounds(p.y)
+    last = np.inf
+    for _ in range(_ROUNDS if basis.shape[1] else 0):
+        off, size = _imbalance(p, basis, q)
+        length = float(np.linalg.norm(off))
+        if length <= _ROUNDING * size or length > 0.5 * last:
+            break
+        step = basis @ coefficients(basis, metric.weighted(p.weights), off)
+        if np.abs(step).max() > longest:
+            break
+        q, stopped = _move(q, -metric.times(step), lower, upper)
+        metric = metric.without(stopped)
+        last = np.inf if stopped.any() else length
+    return q
+
+
+def _move(q: Array, change: Array, lower: Array, upper: Array) -> tuple[Array, Mask]:
+    """Return q + change, each row as far as it stays in its box; and which entries stopped it."""
+    size = np.abs(change)
+    room = np.maximum(np.where(change > 0.0, upper - q, q - lower), 0.0)
+    ratio = np.divide(room, size, out=np.full_like(room, np.inf), where=size > room)
+    step = np.minimum(ratio.min(axis=1, keepdims=True), 1.0)
+    stopped = (ratio <= step) & (step < 1.0)
+    q = np.clip(q + step * change, lower, upper)
+    return np.where(stopped, np.where(change > 0.0, upper, lower), q), stopped
+
+
+def _between(program: Program, basis: Array, q: Array, anchor: Array) -> Array:
+    """Return the point nearest to the projection of q, inside the domain, on the way from an anchor.
+
+    Or from 0, which is in every loss's domain, if that gets further.
+    """
+    for _ in range(2):  # the second for the last digits
+        q = q - basis @ _imbalance(program, basis, q)[0]
+    lower, upper = program.loss.dual_bounds(program.y)
+    anchors = (anchor, np.zeros_like(q))
+    steps = [_longest_step(start, q - start, lower, upper) for start in anchors]
+    start, step = anchors[int(np.argmax(steps))], max(steps)
+    return np.clip(start + step * (q - start), lower, upper)  # rounding of the step
+
+
+def _longest_step(start: Array, direction: Array, lower: Array, upper: Array) -> float:
+    """Return the largest t <= 1 with lower <= start + t direction <= upper."""
+    room = np.where(direction > 0.0, upper - start, start - lower)
+    size = np.abs(direction)
+    ratio = np.divide(room, size, out=np.full_like(room, np.inf), where=size > room)
+    return float(np.clip(ratio.min(initial=1.0), 0.0, 1.0))
+
+
+def dual_norm_bound(full: Program, point: DualPoint, multipliers: Multipliers | None) -> float:
+    """Return a bound on max_g ||Proj_K(s_g X^T D_g theta)||, attained if it is well above alpha.
+
+    Parameters
+    ----------
+    full : Program
+        The groups it has are those of the maximum.
+    point : DualPoint
+        Where theta comes from.
+    multipliers : Multipliers or None
+        Of any quality: where the bound ||s_g X^T D_g theta + (E_g X)^T rho_g|| is close to alpha, it
+        saves the projection.
+
+    Returns
+    -------
+    float
+    """
+    correlations = full.adjoint(point.theta)
+    if multipliers is None or multipliers.rho is None or not full.cones:
+        return full.largest_dual_norm(correlations)
+    held_back = _held_back(full, multipliers.groups, multipliers.rho)
+    bounds = np.linalg.norm(correlations + held_back, axis=1)
+    near = bounds <= full.alpha * (1.0 + _CLOSE_ENOUGH)
+    rest = full.over(full.patterns, full.groups.take(~near))
+    return rest.largest_dual_norm(correlations[~near], above=float(bounds[near].max(initial=0.0)))
+
+
+def _held_back(full: Program, groups: Groups, rho: Array | csc_array) -> Array:
+    """Return (E_g X)^T rho_g of every group, (n_groups, d); zero where there is no rho_g."""
+    place = groups.locate(full.groups)
+    known = np.flatnonzero(place >= 0)
+    some = coo_array(csc_array(rho)[:, place[known]])
+    row, group = some.row, known[some.col]
+    signs = np.where(full.patterns.masks[row, full.groups.pattern[group]], 1.0, -1.0)
+    signed = csr_array(
+        (signs * np.maximum(some.data, 0.0), (group, row)), shape=(len(full.groups), len(full.X))
+    )
+    return np.asarray(signed @ full.X)
+
+
+def lower_bound(program: Program, q: Array, largest: float) -> float:
+    """Return the dual value at q, scaled back until ``largest``, its dual norm, is alpha.
+
+    At most the optimum where Z^T W q = 0, as at every `DualPoint`.
+    """
+    t = 1.0 if largest <= program.alpha else program.alpha / largest
+    q = t * q
+    conjugate = program.loss.conjugate(q, program.y)
+    return float(program.weights @ (np.sum(q * program.offset, axis=1) - conjugate))
