@@ -130,12 +130,18 @@ def _value_and_gradient(
 
 
 def _penalised(network: Network, alpha: float, slopes: Network) -> Network:
-    """Add to the derivatives of the loss those of ``alpha sum_j ||u_j|| ||a_j||_1``."""
-    pull = alpha * network.pulls
-    signs = alpha * network.lengths[:, None] * np.sign(network.output_coef)
+    """Add to the derivatives of the loss those of ``alpha sum_j ||u_j|| ||a_j||_1``.
+
+    Of an output weight of 0 they are an interval, and the least of them in size is the way down: with
+    another, weights that should be 0, as most are where there are many outputs, would leave it at every
+    step only to come back.
+    """
+    pull, bound = alpha * network.pulls, alpha * network.lengths[:, None]
+    weights, of_loss = network.output_coef, slopes.output_coef
+    least = of_loss - np.clip(of_loss, -bound, bound)
     return replace(
         slopes,
         hidden_coef=slopes.hidden_coef + pull * network.hidden_coef,
         hidden_intercept=slopes.hidden_intercept + pull * network.hidden_intercept,
-        output_coef=slopes.output_coef + signs,
+        output_coef=np.where(weights == 0.0, least, of_loss + bound * np.sign(weights)),
     )
