@@ -29,7 +29,7 @@ from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, softmax, xlogy
+from scipy.special import expit, softmax, xlog1py, xlogy
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -360,7 +360,8 @@ class SoftmaxLogLoss(Smooth):
 class Poisson(Smooth):
     """Half the Poisson deviance of counts y >= 0 whose mean is ``e^f``.
 
-    ``e^f - y f + y log y - y``: zero where the mean is y.
+    ``e^f - y f + y log y - y``: zero where the mean is y. Near there, the terms cancel: in units of y,
+    it is ``e^t - 1 - t`` with ``t = f - log y``.
     """
 
     name = "poisson"
@@ -368,22 +369,31 @@ class Poisson(Smooth):
 
     def value(self, f: Array, y: Array) -> Array:
         """Return half the deviance of each row; no rounding makes it negative."""
-        return np.sum(np.maximum(_exp(f) - y * f + xlogy(y, y) - y, 0.0), axis=1)
+        unit = _units(y)
+        t = f - np.log(unit)
+        counted = unit * np.maximum(_expm1(t) - t, 0.0)
+        return np.sum(np.where(y > 0.0, counted, _exp(f)), axis=1)
 
     def gradient(self, f: Array, y: Array) -> Array:
-        """Return ``e^f - y``."""
-        return _exp(f) - y
+        """Return ``e^f - y``, in units of y as well."""
+        unit = _units(y)
+        return np.where(y > 0.0, unit * _expm1(f - np.log(unit)), _exp(f))
 
     def hessian(self, f: Array, y: Array) -> Hessian:
         """Return ``diag(e^f)`` for each row."""
         return Hessian(_exp(f))
 
     def conjugate(self, q: Array, y: Array) -> Array:
-        """Return ``p log p - p - (y log y - y)`` at ``p = q + y >= 0``."""
-        p = q + y
-        inside = np.all(p >= 0.0, axis=1)
-        p = np.clip(p, 0.0, None)
-        value = np.sum(xlogy(p, p) - p - xlogy(y, y) + y, axis=1)
+        """Return ``p log p - p - (y log y - y)`` at ``p = q + y >= 0``.
+
+        With s = q / y, that is ``q log y + y ((1 + s) log(1 + s) - s)``, or of y = 0 ``q log q - q``.
+        """
+        inside = np.all(q + y >= 0.0, axis=1)
+        unit = _units(y)
+        s = np.maximum(q / unit, -1.0)
+        counted = q * np.log(unit) + unit * (xlog1py(1.0 + s, s) - s)
+        p = np.maximum(q, 0.0)
+        value = np.sum(np.where(y > 0.0, counted, xlogy(p, p) - p), axis=1)
         return np.where(inside, value, np.inf)
 
     def dual_bounds(self, y: Array) -> tuple[Array, Array]:
@@ -395,10 +405,21 @@ class Poisson(Smooth):
         return np.log(np.maximum(weights @ y / weights.sum(), 1e-12))
 
 
+def _units(y: Array) -> Array:
+    """Return counts, 1 for none."""
+    return np.where(y > 0.0, y, 1.0)
+
+
 def _exp(f: Array) -> Array:
     """Return e^f, infinite where it is no number: searches and steps then turn back."""
     with np.errstate(over="ignore"):
         return np.exp(f)
+
+
+def _expm1(t: Array) -> Array:
+    """Return e^t - 1, infinite where it is no number."""
+    with np.errstate(over="ignore"):
+        return np.expm1(t)
 
 
 def _shrink_to_open_interval(p: Array) -> Array:
