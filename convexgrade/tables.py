@@ -20,7 +20,9 @@ _REPEATED = 2  # rows of each class, on average, without which there are too man
 _TINY = 10  # rows among which chance alone can leave most classes with one
 _ALL_DIFFERENT = 0.9  # distinct texts a row from which on they are names rather than categories
 _MOSTLY = 0.9  # share of numbers, of all values or in kind, with which the others must be mistakes
-_MARKS = re.compile(r"\s*[$€£¥%]\s*|,")  # of currencies, percentages, thousands
+_MARKS = re.compile(  # of currencies, percentages, minus signs of typesetters, thousands
+    r"\s*[$€£¥%]\s*|\u2212|,|(?<=\d)[\s'\u2019](?=\d{3})"
+)
 _BRACKETS = re.compile(r"^\((.+)\)$")  # around a negative number, as accountants write it
 _UNIT = re.compile(r"\d\.?((?:\s+[^\W\d_]|[^\W\d_]{2}|\s*°)\D*?)\s*$")  # not the letter of "11a"
 _DATE = re.compile(  # and times of the day
@@ -224,7 +226,7 @@ def _mark(cell: str, unit: str) -> str:
     """Return what keeps a cell from being a number, of what `_without_marks` takes away."""
     mark = _MARKS.search(cell)
     if mark:
-        return mark[0].strip()
+        return mark[0].strip() or mark[0]
     return unit if unit and cell.strip().endswith(unit) else "("
 
 

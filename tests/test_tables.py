@@ -142,6 +142,10 @@ def test_what_is_known_to_be_numbers_names_the_cell_that_is_none(read):
     ("written", "mark"),
     [
         ("{},{}00", ","),
+        ("{} 000", " "),
+        ("{}\N{NARROW NO-BREAK SPACE}000.5", "\N{NARROW NO-BREAK SPACE}"),
+        ("{}'000", "'"),
+        ("\N{MINUS SIGN}{}.5", "\N{MINUS SIGN}"),
         ("${}34.30", "$"),
         ("-$1,{}34.3", "$"),
         ("{}%", "%"),
