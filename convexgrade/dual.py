@@ -101,10 +101,16 @@ def best_bound(full: Program, prediction: Array, multipliers: Multipliers | None
     -------
     Bound
     """
-    points = [dual_point(full, prediction)]
-    if multipliers is not None and multipliers.theta is not None:
-        points.append(_point_near(full, multipliers.theta))
-    return max((_bound(full, point, multipliers) for point in points), key=lambda b: b.value)
+    own = own_bound(full, prediction, multipliers)
+    if multipliers is None or multipliers.theta is None:
+        return own
+    other = _bound(full, _point_near(full, multipliers.theta), multipliers)
+    return other if other.value > own.value else own
+
+
+def own_bound(full: Program, prediction: Array, multipliers: Multipliers | None = None) -> Bound:
+    """Return the bound that a prediction proves, whatever a solver's theta would."""
+    return _bound(full, dual_point(full, prediction), multipliers)
 
 
 def _bound(full: Program, point: DualPoint, multipliers: Multipliers | None) -> Bound:
@@ -150,9 +156,14 @@ def _inside(program: Program, basis: Array, q: Array) -> DualPoint:
 
 
 def _unpenalised_basis(program: Program) -> Array:
-    """Return B of the columns' span of Z with B^T W B = I: equations in it are well conditioned."""
+    """Return B of the columns' span of Z with B^T W B = I: equations in it are well conditioned.
+
+    Of columns of one length: next to a long one, a short one would pass for rounding.
+    """
     root = np.sqrt(program.weights)[:, None]
-    left, size, _ = np.linalg.svd(root * program.Z, full_matrices=False)
+    columns = root * program.Z
+    lengths = np.linalg.norm(columns, axis=0)
+    left, size, _ = np.linalg.svd(columns / np.maximum(lengths, 1e-300), full_matrices=False)
     kept = size > len(left) * np.finfo(float).eps * size.max(initial=0.0)
     return np.asarray(left[:, kept] / root)
 

@@ -23,7 +23,7 @@ c = 1 - |z|, which keeps its digits.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,9 +144,8 @@ class _Smoothed(_Separable):
 
     def carried(self, f: Array, y: Array, to: Loss) -> Array:
         """Return where ``to``, a loss of this kind, has the gradient that this one has at ``f``."""
-        assert isinstance(to, type(self))
         r = f - self.kink(y).at
-        return self.kink(y).at + np.copysign(to._distance(self._short(r)), r)
+        return self.kink(y).at + np.copysign(cast(_Smoothed, to)._distance(self._short(r)), r)
 
     def path(self, f: Array, step: Array, y: Array) -> Path:
         """Return the predictions at which q moves on a straight line."""
@@ -360,8 +359,7 @@ class _SmoothedSquaredHinge(SquaredHinge):
 
     def carried(self, f: Array, y: Array, to: Loss) -> Array:
         """Return where ``to``, a loss of this kind, has the gradient that this one has at ``f``."""
-        assert isinstance(to, _SmoothedSquaredHinge)
-        return to._reached(self._width(_missing(f, y)), y)
+        return cast(_SmoothedSquaredHinge, to)._reached(self._width(_missing(f, y)), y)
 
     def path(self, f: Array, step: Array, y: Array) -> Path:
         """Return the predictions at which w moves on a straight line."""

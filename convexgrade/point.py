@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.certificate import predicted, relative_gap
-from convexgrade.dual import Multipliers, best_bound
+from convexgrade.dual import Multipliers, own_bound
 from convexgrade.groups import Groups
 from convexgrade.network import Network, from_blocks
 from convexgrade.neurons import Neurons
@@ -163,9 +163,10 @@ def point_of(
 def gap_of(over: Program, point: Point) -> float:
     """Bound how far a point is from the optimum over some groups, relative to the loss before.
 
-    By the prediction of its network, which a certificate will see: rounding can tell the two apart.
+    By what its network alone tells, so that whoever has the data can prove it again: by its prediction,
+    as rounding can tell it from that of the blocks, and not by the theta of its solver.
     """
-    bound = best_bound(over, predicted(over, point.network(over)), point.multipliers)
+    bound = own_bound(over, predicted(over, point.network(over)), point.multipliers)
     return relative_gap(point.objective - bound.value, over.loss_before)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from convexgrade.certificate import certify_network, relative_gap
 from convexgrade.cones import Cones, Tight
-from convexgrade.dual import Multipliers, dual_point, lower_bound
+from convexgrade.dual import Multipliers, best_bound, dual_point, lower_bound
 from convexgrade.grade import state_program
 from convexgrade.kinks import AbsoluteError, Huber, SquaredHinge
 from convexgrade.losses import BinaryLogLoss, Hessian, SoftmaxLogLoss, SquaredError
@@ -450,6 +450,21 @@ def test_any_theta_proves_a_bound_and_none_makes_it_worse(loss, cones):
         assert without.dual <= found.dual <= optimum + 1e-8
     assert certify(best).dual == pytest.approx(optimum, rel=1e-2)
     assert without.dual < 0.99 * optimum
+
+
+@pytest.mark.parametrize("loss", [AbsoluteError(), SquaredError()])
+def test_bounds_hold_where_an_unpenalised_column_is_short_beside_another(loss):
+    """It balances theta all the same: here it fits the targets, and no bound is above 0."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((50, 2)) * [1e-7, 1e7]
+    X, y = np.column_stack([z, np.ones(50)]), 1e7 * z[:, :1]
+    patterns = sample_patterns(X, 3, rng)
+    program = make_program(
+        X, y, alpha=1e9, loss=loss, cones=False, free=[0, 1, 2], patterns=patterns
+    )
+    theta = 0.9 * program.weights[:, None] * np.sign(y)
+    bound = best_bound(program, np.zeros_like(y), Multipliers(program.groups, None, theta))
+    assert bound.value <= 1e-9
 
 
 def test_multipliers_of_patterns_that_are_not_certified_are_left_alone():
