@@ -25,7 +25,8 @@ def cut(program: Program, point: Point, *, limit: int, solver: str, tol: float) 
 
     Best over their patterns: the certificate then speaks of those that survive. But a solution that
     wants several neurons on one pattern (both signs, several outputs) leaves room for fewer patterns;
-    where that costs too much, over the groups of the neurons alone, and the gap shows it.
+    where that costs too much, over the groups of the neurons alone, and the gap shows it. So it is with
+    a list of all patterns, too, of which the certificate is to go on speaking.
 
     Parameters
     ----------
@@ -49,9 +50,10 @@ def cut(program: Program, point: Point, *, limit: int, solver: str, tol: float) 
         return point
     cuts = [_cut_to_groups(program, point, limit, solver, choose) for choose in _CHOICES]
     alone, choose = min(zip(cuts, _CHOICES, strict=True), key=lambda one: one[0].objective)
-    best = _cut_to_patterns(program, point, limit, solver, tol, choose)
-    if best is not None and best.objective <= _WORTH_A_GAP * alone.objective:
-        return best
+    if not point.patterns.exhaustive:
+        best = _cut_to_patterns(program, point, limit, solver, tol, choose)
+        if best is not None and best.objective <= _WORTH_A_GAP * alone.objective:
+            return best
     return solve_groups(program, alone, alone.groups, solver=solver)
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from convexgrade.energy import rescale_within
 from convexgrade.groups import Groups
 from convexgrade.network import Network
-from convexgrade.point import Point
+from convexgrade.point import Point, pruned
 from convexgrade.program import Program
 from convexgrade.solution import Status
 from convexgrade.working_set import solve_groups_within
@@ -36,6 +36,7 @@ _MARGIN = 1e-6  # fall of residuals asked for, relative to the largest: more tha
 _SLACK = 1e-10  # rise of a residual that is let pass, relative to the largest before the grade
 _EQUAL_ROWS = 1e-8  # difference of rows, in units of the largest entry of each column
 _KINK = 1e-6  # response, relative to lengths of row and neuron, that a solver cannot tell from 0
+_AFFORDABLE = 1e5  # constraints of all patterns up to which these are seen at once
 _DEPENDENT = 1e-12  # relative size of equations that follow from others
 
 
@@ -43,6 +44,8 @@ def refine_pointwise(
     program: Program, point: Point, *, solver: str, fixed: bool
 ) -> tuple[Point, Network]:
     """Solve a grade with the constraints, over the patterns of a point's neurons.
+
+    Or over all patterns, if they are listed and few: others may serve the constraints better.
 
     What is left of the solver's errors after the module's remedies is removed by moving the network
     back along its ray, to where no residual has grown by more than 1e-10 of the largest before the
@@ -86,7 +89,8 @@ def refine_pointwise(
             found = solve_groups_within(program, point, groups, cap, solver=solver)
             if found.status is not Status.FAILED:
                 break
-        point = found
+        full = program.over(found.patterns, program.every_group(found.patterns))
+        point = replace(pruned(full, found), n_before=max(found.n_before, len(found.groups)))
     if point.status is not Status.FAILED:
         point = replace(point, status=Status.POINTWISE, multipliers=None)
         along = np.where(left < 0.0, -1.0, 1.0) * (point.prediction(program) - program.offset)
@@ -103,6 +107,8 @@ def _attempts(
     """
     every = program.every_group(point.patterns)
     own = point.groups if fixed else every.take(np.isin(every.pattern, point.groups.pattern))
+    if point.patterns.exhaustive and not fixed and len(program.X) * len(every) <= _AFFORDABLE:
+        yield every, size - margin
     yield own, size - margin
     if not fixed:
         yield every, size - margin

@@ -127,7 +127,12 @@ def test_width_limit_holds_and_is_certified(patterns):
         _, grade = fit(H, y, patterns=patterns, max_neurons=limit, n_patterns=20)
         assert 1 <= grade.n_neurons <= limit
         assert grade.certificate.gap >= -1e-12
-        if limit > 1:  # one pattern can need two neurons, one of each sign; then the gap shows it
+        if patterns == "exhaustive":  # of all of which it goes on speaking
+            assert grade.certificate.price_is_exact
+            assert grade.certificate.n_patterns == wide.certificate.n_patterns
+            assert 0.0 < grade.certificate.dual <= wide.certificate.primal + 1e-9
+            assert grade.certificate.status is Status.CUT
+        elif limit > 1:  # one pattern can need two neurons, one of each sign; then the gap shows it
             assert grade.certificate.relative_gap < 1e-4
         assert wide.certificate.primal <= grade.certificate.primal + 1e-9
 
