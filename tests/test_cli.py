@@ -242,7 +242,7 @@ def test_rows_held_out_are_announced_and_their_error_told(options, announced, ch
 def test_nothing_is_said_of_rows_held_out_where_there_are_none(run):
     _, out, _ = run("fit", "data.csv", "--target", "price", *FAST)
     assert "held out" not in out
-    _table(39).to_csv("data.csv", index=False)
+    _table(19).to_csv("data.csv", index=False)
     _, out, _ = run("fit", "data.csv", "--target", "price", *FAST, *HELD_OUT)
     assert "held out" not in out
 

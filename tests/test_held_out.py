@@ -329,8 +329,8 @@ def test_chains_judged_by_rows_are_fitted_to_all_others(estimator):
 @pytest.mark.parametrize(
     ("n", "n_grades", "early_stopping", "held_out"),
     [
-        (39, 2, "auto", False),
-        (40, 2, "auto", True),
+        (19, 2, "auto", False),
+        (20, 2, "auto", True),
         (40, 1, "auto", False),
         (40, 1, True, True),
         (2, 2, True, True),

@@ -80,7 +80,7 @@ STOPPING: dict[str, list[Any]] = {
 }
 _SHARES = 1.0, 0.3, 3.0, 10.0  # of the usual alpha, which alpha="auto" tries on rows held out
 _LARGER = 3.0  # factor of each further penalty, tried as long as larger ones are of use
-_ENOUGH = 40  # rows from which "auto" holds some out
+_ENOUGH = 20  # rows from which "auto" holds some out
 
 
 class DeepChain(BaseChain):

@@ -72,7 +72,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         Solver of the convex program.
     early_stopping : bool or "auto", default="auto"
         Hold out rows, stratified, stop where a grade raises their loss by more than half a standard
-        error, then fit a chain of that depth to all rows. ``"auto"`` does so from 40 rows on, for
+        error, then fit a chain of that depth to all rows. ``"auto"`` does so from 20 rows on, for
         more than one grade.
     validation_fraction : float, default=0.2
         Fraction held out at a time, in (0, 1): up to five times, other rows each time, where that is

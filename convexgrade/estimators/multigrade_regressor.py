@@ -91,7 +91,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     early_stopping : bool or "auto", default="auto"
         Hold out rows, stop where a grade raises their loss by more than its noise (a standard error
         of the squared error, half of one of other losses), then fit a chain of that depth to all
-        rows. ``"auto"`` does so from 40 rows on, for more than one grade.
+        rows. ``"auto"`` does so from 20 rows on, for more than one grade.
     validation_fraction : float, default=0.2
         Fraction held out at a time, in (0, 1): up to five times, other rows each time, where that is
         less than 1000 rows.
