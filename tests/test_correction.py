@@ -233,19 +233,41 @@ def test_the_model_has_the_slope_of_the_true_objective(kind):
     ],
 )
 def test_the_gradient_of_all_weights_is_that_of_the_true_objective(kind, parameters):
-    """Central differences along a random direction, off the kinks."""
+    """Central differences along a random direction, off the kinks: output weights of 0 stay."""
     chain, data, plan = parts(kind, n_grades=3, **parameters)
     chain = off_the_kinks(chain, plan)
     fields = [descent._moving(chain, index) for index in range(len(chain))]
     x = descent._packed([grade.network for grade in chain.grades], fields)
     value, gradient = descent._value_and_gradient(chain, fields, data, plan.loss)
     assert value == pytest.approx(objective(chain, data, plan.loss), rel=1e-12)
-    way = np.random.default_rng(2).standard_normal(x.size)
+    way = np.where(x == 0.0, 0.0, np.random.default_rng(2).standard_normal(x.size))
     ends = [
         objective(descent._unpacked(x + t * way, chain, fields), data, plan.loss)
         for t in (1e-7, -1e-7)
     ]
     assert gradient @ way == pytest.approx((ends[0] - ends[1]) / 2e-7, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["two", "softmax"])
+def test_the_gradient_at_a_weight_of_zero_is_the_least_of_its_interval(kind):
+    """Between the slopes to the left and to the right: 0, where no way leads down."""
+    chain, data, plan = parts(kind, n_grades=2)
+    chain = off_the_kinks(chain, plan)
+    fields = [descent._moving(chain, index) for index in range(len(chain))]
+    x = descent._packed([grade.network for grade in chain.grades], fields)
+    value, gradient = descent._value_and_gradient(chain, fields, data, plan.loss)
+    zeros = np.flatnonzero(x == 0.0)
+    stays = []
+    for at in zeros[:: max(1, zeros.size // 12)]:
+        right, left = (
+            (objective(descent._unpacked(moved, chain, fields), data, plan.loss) - value) / t
+            for t in (1e-6, -1e-6)
+            for moved in [np.where(np.arange(x.size) == at, t, x)]
+        )
+        assert left < right
+        assert gradient[at] == pytest.approx(np.clip(0.0, left, right), rel=1e-3, abs=1e-7)
+        stays.append(gradient[at] == 0.0)
+    assert any(stays)
 
 
 @pytest.mark.parametrize("kind", TARGETS)

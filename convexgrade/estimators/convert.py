@@ -71,9 +71,10 @@ def to_relu(
 ) -> Conversion:
     """Convert a fitted estimator with ``activation="gated_relu"`` to one with ``"relu"``.
 
-    Every gated neuron becomes the difference of two ReLU neurons (one, where that is enough) with
-    the same outputs on the training rows and the least norm (Mishkin, Sahiner & Pilanci 2022,
-    section 3). On other rows the two estimators differ.
+    Every gated neuron becomes the difference of two ReLU neurons (one, where that is enough) of its
+    pattern. Their vectors differ by that of the neuron, so that the outputs on the training rows are
+    the same, and have the least norm of all such (Mishkin, Sahiner & Pilanci 2022, section 3). On other
+    rows the two estimators differ.
 
     Parameters
     ----------
