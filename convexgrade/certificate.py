@@ -1,7 +1,7 @@
 """Certificates: how far a grade can be from optimal, recomputed from data by weak duality.
 
-Nothing here knows who solved the program. From the rows, targets, offset, weights and the network
-alone:
+Nothing here knows who solved the program. From the rows, targets, offset, weights and the network (and
+what a solver may know of the dual, none of which has to be believed):
 
 * ``primal`` is the network's own objective, F(o + f) + alpha sum_j ||u_j|| |a_j|_1.
 * For any q with Z^T W q = 0 and theta = -W q, Fenchel's inequality gives at every point of the program
@@ -9,11 +9,11 @@ alone:
       F + alpha sum ||v_g||  >=  sum_i w_i (q_i . o_i - loss*(q_i))
                                  + sum_g (alpha ||v_g|| - <s_g X^T D_g theta, v_g>),
 
-  and the last sum is non-negative once ||Proj_K(s_g X^T D_g theta)|| <= alpha for all g. So q = t grad
-  with t = min(1, alpha / max_g ||Proj_K(.)||) makes ``dual = sum_i w_i (q_i . o_i - loss*(q_i))``
-  a lower bound on the program's optimum: whatever the solver did, ``gap = primal - dual >= 0``
-  bounds the distance to it. (Neurons off their cones by ``violation``, mostly rounding, can bring the
-  gap below 0 by about as little.)
+  and the last sum is non-negative once ||Proj_K(s_g X^T D_g theta)|| <= alpha for all g. So t q in place
+  of q, with t = min(1, alpha / max_g ||Proj_K(.)||), makes
+  ``dual = sum_i w_i (t q_i . o_i - loss*(t q_i))`` a lower bound on the program's optimum: whatever the
+  solver did, ``gap = primal - dual >= 0`` bounds the distance to it. (Neurons off their cones by
+  ``violation``, mostly rounding, can bring the gap below 0 by about as little.)
 
 The bound speaks of the program over the listed patterns (all signs, all outputs). With every pattern
 listed it is a bound over all networks of any width.
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from convexgrade.dual import DualPoint, Multipliers, best_bound
+from convexgrade.dual import DualPoint, SolverDual, best_bound
 from convexgrade.network import Network
 from convexgrade.patterns import Patterns
 from convexgrade.program import Program
@@ -101,7 +101,7 @@ def certify_network(
     patterns: Patterns,
     *,
     status: Status,
-    multipliers: Multipliers | None = None,
+    solver_dual: SolverDual | None = None,
     search: Callable[[DualPoint], float] = lambda point: 0.0,
 ) -> Certificate:
     """Bound the distance of a network from the optimum of a grade over ``patterns``.
@@ -117,12 +117,14 @@ def certify_network(
         the network is always a point of the program that is bounded.
     status : Status
         Passed on.
-    multipliers : Multipliers, optional
+    solver_dual : SolverDual, optional
         What a solver knows of the dual. Any rho_g >= 0 bound the dual norm of their group: those of a
         solver save projections. Where they are missing or too far from the best, these are sought by
-        non-negative least squares. Any theta proves a bound, of which the higher one counts.
+        non-negative least squares. Any theta proves a bound; the higher of that and the one of the
+        prediction counts.
     search : callable, optional
-        Called with the dual point of the bound; returns the price of the best neuron that it finds.
+        Called with the dual point of the bound, unless the patterns are all there are; returns the
+        price of the best neuron that it finds.
 
     Returns
     -------
@@ -131,7 +133,7 @@ def certify_network(
     patterns, violation = _holding(program, patterns, network)
     primal = objective(program, network)
     full = program.over(patterns, program.every_group(patterns))
-    bound = best_bound(full, predicted(program, network), multipliers)
+    bound = best_bound(full, predicted(program, network), solver_dual)
     price = 0.0 if patterns.exhaustive else search(bound.point)
     dual = max(0.0, bound.value)  # no objective is negative
     before = program.loss_before

@@ -25,8 +25,8 @@ def cut(program: Program, point: Point, *, limit: int, solver: str, tol: float) 
 
     Best over their patterns: the certificate then speaks of those that survive. But a solution that
     wants several neurons on one pattern (both signs, several outputs) leaves room for fewer patterns;
-    where that costs too much, over the groups of the neurons alone, and the gap shows it. So it is with
-    a list of all patterns, too, of which the certificate is to go on speaking.
+    where that costs too much, over the groups of the neurons alone, and the gap shows it. Where all
+    patterns are listed, it is always over these groups: the certificate is to go on speaking of all.
 
     Parameters
     ----------

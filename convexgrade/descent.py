@@ -132,9 +132,9 @@ def _value_and_gradient(
 def _penalised(network: Network, alpha: float, slopes: Network) -> Network:
     """Add to the derivatives of the loss those of ``alpha sum_j ||u_j|| ||a_j||_1``.
 
-    Of an output weight of 0 they are an interval, and the least of them in size is the way down: with
-    another, weights that should be 0, as most are where there are many outputs, would leave it at every
-    step only to come back.
+    Where an output weight is 0, the derivatives of the objective by it are an interval. Taken is the one
+    nearest to 0, which is 0 where neither sign lowers the objective. With another, weights that should
+    be 0, as most are where there are many outputs, would leave it at every step only to come back.
     """
     pull, bound = alpha * network.pulls, alpha * network.lengths[:, None]
     weights, of_loss = network.output_coef, slopes.output_coef

@@ -4,10 +4,10 @@ With theta = -W q for any q with Z^T W q = 0 and finite conjugate, `certificate`
 
     optimum >= sum_i w_i (t q_i . o_i - loss*(t q_i)),    t = min(1, alpha / max_g ||Proj_K(.)||).
 
-At the optimum q is the gradient of the loss at the prediction, so that every prediction tells one. But
-where the gradient jumps or has a kink itself, a prediction off by rounding can have one that is far off.
-There a solver that works with theta hands its own on, and the higher of two bounds counts: none has to
-be believed, as each holds whatever theta is.
+At the optimum q is a gradient of the loss at the prediction, so that every prediction tells one. But
+where the gradient jumps, or vanishes on most rows, that of a prediction which is nearly right can be far
+off, in units of its size. There a solver that works with theta hands its own on, and the higher of the
+two bounds counts: neither has to be believed, as each holds whatever theta is.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class DualPoint:
     theta: Array
 
 
-class Multipliers(NamedTuple):
+class SolverDual(NamedTuple):
     """What a solver knows of the dual, of any quality.
 
     Attributes
@@ -57,7 +57,7 @@ class Multipliers(NamedTuple):
     groups : Groups
         Some groups.
     rho : array of shape (n_samples, n_groups), or None
-        Multipliers >= 0 of the constraints of these, where they have any.
+        SolverDual >= 0 of the constraints of these, where they have any.
     theta : ndarray of shape (n_samples, n_outputs), or None
         Where it can tell more than the gradient at a prediction.
     """
@@ -85,7 +85,7 @@ class Bound(NamedTuple):
     point: DualPoint
 
 
-def best_bound(full: Program, prediction: Array, multipliers: Multipliers | None = None) -> Bound:
+def best_bound(full: Program, prediction: Array, solver_dual: SolverDual | None = None) -> Bound:
     """Return the higher of the bounds that a prediction and a solver's theta prove.
 
     Parameters
@@ -94,27 +94,27 @@ def best_bound(full: Program, prediction: Array, multipliers: Multipliers | None
         The groups it has are those of the bound.
     prediction : ndarray of shape (n_samples, n_outputs)
         Prediction near the optimum.
-    multipliers : Multipliers or None
+    solver_dual : SolverDual or None
         What a solver knows.
 
     Returns
     -------
     Bound
     """
-    own = own_bound(full, prediction, multipliers)
-    if multipliers is None or multipliers.theta is None:
+    own = own_bound(full, prediction, solver_dual)
+    if solver_dual is None or solver_dual.theta is None:
         return own
-    other = _bound(full, _point_near(full, multipliers.theta), multipliers)
+    other = _bound(full, _point_near(full, solver_dual.theta), solver_dual)
     return other if other.value > own.value else own
 
 
-def own_bound(full: Program, prediction: Array, multipliers: Multipliers | None = None) -> Bound:
+def own_bound(full: Program, prediction: Array, solver_dual: SolverDual | None = None) -> Bound:
     """Return the bound that a prediction proves, whatever a solver's theta would."""
-    return _bound(full, dual_point(full, prediction), multipliers)
+    return _bound(full, dual_point(full, prediction), solver_dual)
 
 
-def _bound(full: Program, point: DualPoint, multipliers: Multipliers | None) -> Bound:
-    largest = dual_norm_bound(full, point, multipliers)
+def _bound(full: Program, point: DualPoint, solver_dual: SolverDual | None) -> Bound:
+    largest = dual_norm_bound(full, point, solver_dual)
     return Bound(lower_bound(full, point.q, largest), largest, point)
 
 
@@ -135,8 +135,9 @@ def dual_point(program: Program, prediction: Array) -> DualPoint:
 def _point_near(program: Program, theta: Array) -> DualPoint:
     """Return the dual point near a solver's theta, which is balanced as far as its method went.
 
-    A solver's q is inside the domain. The metric is how far each is from its ends, so that those next
-    to one stay there: for a log loss, about its Hessian.
+    Its q is first put inside the domain, which that of a solver leaves by rounding at most. The metric
+    is the distance of each entry from the nearer end (1 where there is none), so that those next to an
+    end stay there: for a log loss, about its Hessian.
     """
     p, basis = program, _unpenalised_basis(program)
     lower, upper = p.loss.dual_bounds(p.y)
@@ -158,7 +159,7 @@ def _inside(program: Program, basis: Array, q: Array) -> DualPoint:
 def _unpenalised_basis(program: Program) -> Array:
     """Return B of the columns' span of Z with B^T W B = I: equations in it are well conditioned.
 
-    Of columns of one length: next to a long one, a short one would pass for rounding.
+    The columns are scaled to one length first: next to a long one, a short one would pass for rounding.
     """
     root = np.sqrt(program.weights)[:, None]
     columns = root * program.Z
@@ -253,7 +254,7 @@ def _longest_step(start: Array, direction: Array, lower: Array, upper: Array) ->
     return float(np.clip(ratio.min(initial=1.0), 0.0, 1.0))
 
 
-def dual_norm_bound(full: Program, point: DualPoint, multipliers: Multipliers | None) -> float:
+def dual_norm_bound(full: Program, point: DualPoint, solver_dual: SolverDual | None) -> float:
     """Return a bound on max_g ||Proj_K(s_g X^T D_g theta)||, attained if it is well above alpha.
 
     Parameters
@@ -262,7 +263,7 @@ def dual_norm_bound(full: Program, point: DualPoint, multipliers: Multipliers | 
         The groups it has are those of the maximum.
     point : DualPoint
         Where theta comes from.
-    multipliers : Multipliers or None
+    solver_dual : SolverDual or None
         Of any quality: where the bound ||s_g X^T D_g theta + (E_g X)^T rho_g|| is close to alpha, it
         saves the projection.
 
@@ -271,9 +272,9 @@ def dual_norm_bound(full: Program, point: DualPoint, multipliers: Multipliers | 
     float
     """
     correlations = full.adjoint(point.theta)
-    if multipliers is None or multipliers.rho is None or not full.cones:
+    if solver_dual is None or solver_dual.rho is None or not full.cones:
         return full.largest_dual_norm(correlations)
-    held_back = _held_back(full, multipliers.groups, multipliers.rho)
+    held_back = _held_back(full, solver_dual.groups, solver_dual.rho)
     bounds = np.linalg.norm(correlations + held_back, axis=1)
     near = bounds <= full.alpha * (1.0 + _CLOSE_ENOUGH)
     rest = full.over(full.patterns, full.groups.take(~near))

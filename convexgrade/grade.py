@@ -20,7 +20,7 @@ from convexgrade.certificate import (
     certify_network,
     state_unproved,
 )
-from convexgrade.dual import DualPoint, Multipliers, dual_point
+from convexgrade.dual import DualPoint, SolverDual, dual_point
 from convexgrade.energy import rescale
 from convexgrade.groups import Groups
 from convexgrade.losses import Loss
@@ -174,7 +174,7 @@ def fit_grade(
         certificate = state_unproved(program, network, point.patterns, status)
     else:
         certificate = certify_grade(
-            program, network, point.patterns, point.status, settings, seed, point.multipliers
+            program, network, point.patterns, point.status, settings, seed, point.solver_dual
         )
     return Grade(
         network=network,
@@ -197,7 +197,7 @@ def certify_grade(
     status: Status,
     settings: Settings,
     seed: Seed,
-    multipliers: Multipliers | None = None,
+    solver_dual: SolverDual | None = None,
 ) -> Certificate:
     """Certify a grade's network, searching for better neurons where patterns are not exhaustive.
 
@@ -211,7 +211,7 @@ def certify_grade(
         return highest_price(program, point, network.vectors, budget_of(settings), rng)
 
     certificate = certify_network(
-        program, network, patterns, status=status, multipliers=multipliers, search=search
+        program, network, patterns, status=status, solver_dual=solver_dual, search=search
     )
     return replace(certificate, status=_verdict(certificate, network, program.alpha, settings.tol))
 

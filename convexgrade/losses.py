@@ -371,8 +371,8 @@ class Poisson(Smooth):
         """Return half the deviance of each row; no rounding makes it negative."""
         unit = _units(y)
         t = f - np.log(unit)
-        counted = unit * np.maximum(_expm1(t) - t, 0.0)
-        return np.sum(np.where(y > 0.0, counted, _exp(f)), axis=1)
+        positive = unit * np.maximum(_expm1(t) - t, 0.0)
+        return np.sum(np.where(y > 0.0, positive, _exp(f)), axis=1)
 
     def gradient(self, f: Array, y: Array) -> Array:
         """Return ``e^f - y``, in units of y as well."""
@@ -386,14 +386,14 @@ class Poisson(Smooth):
     def conjugate(self, q: Array, y: Array) -> Array:
         """Return ``p log p - p - (y log y - y)`` at ``p = q + y >= 0``.
 
-        With s = q / y, that is ``q log y + y ((1 + s) log(1 + s) - s)``, or of y = 0 ``q log q - q``.
+        With s = q / y, that is ``q log y + y ((1 + s) log(1 + s) - s)``; where y = 0, ``q log q - q``.
         """
         inside = np.all(q + y >= 0.0, axis=1)
         unit = _units(y)
         s = np.maximum(q / unit, -1.0)
-        counted = q * np.log(unit) + unit * (xlog1py(1.0 + s, s) - s)
+        positive = q * np.log(unit) + unit * (xlog1py(1.0 + s, s) - s)
         p = np.maximum(q, 0.0)
-        value = np.sum(np.where(y > 0.0, counted, xlogy(p, p) - p), axis=1)
+        value = np.sum(np.where(y > 0.0, positive, xlogy(p, p) - p), axis=1)
         return np.where(inside, value, np.inf)
 
     def dual_bounds(self, y: Array) -> tuple[Array, Array]:
@@ -406,7 +406,7 @@ class Poisson(Smooth):
 
 
 def _units(y: Array) -> Array:
-    """Return counts, 1 for none."""
+    """Return y, and 1 where it is 0: what deviances are measured in."""
     return np.where(y > 0.0, y, 1.0)
 
 

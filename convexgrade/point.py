@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.certificate import predicted, relative_gap
-from convexgrade.dual import Multipliers, own_bound
+from convexgrade.dual import SolverDual, own_bound
 from convexgrade.groups import Groups
 from convexgrade.network import Network, from_blocks
 from convexgrade.neurons import Neurons
@@ -52,8 +52,8 @@ class Point:
     gap : float
         About how far from optimal it is over its groups, in units of `Program.null_loss`: by the
         solver's account, and by what has been dropped since.
-    multipliers : Multipliers or None
-        Those of the constraints, where the solver has them.
+    solver_dual : SolverDual or None
+        What the last solver knows of the dual, if there was one.
     n_before : int
         Number of neurons before those that others make up for were pruned.
     """
@@ -65,7 +65,7 @@ class Point:
     objective: float
     status: Status
     gap: float = FAR
-    multipliers: Multipliers | None = None
+    solver_dual: SolverDual | None = None
     n_before: int = 0
 
     def neurons(self) -> Neurons:
@@ -166,7 +166,7 @@ def gap_of(over: Program, point: Point) -> float:
     By what its network alone tells, so that whoever has the data can prove it again: by its prediction,
     as rounding can tell it from that of the blocks, and not by the theta of its solver.
     """
-    bound = own_bound(over, predicted(over, point.network(over)), point.multipliers)
+    bound = own_bound(over, predicted(over, point.network(over)), point.solver_dual)
     return relative_gap(point.objective - bound.value, over.loss_before)
 
 

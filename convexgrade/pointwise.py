@@ -36,7 +36,7 @@ _MARGIN = 1e-6  # fall of residuals asked for, relative to the largest: more tha
 _SLACK = 1e-10  # rise of a residual that is let pass, relative to the largest before the grade
 _EQUAL_ROWS = 1e-8  # difference of rows, in units of the largest entry of each column
 _KINK = 1e-6  # response, relative to lengths of row and neuron, that a solver cannot tell from 0
-_AFFORDABLE = 1e5  # constraints of all patterns up to which these are seen at once
+_AFFORDABLE = 1e5  # rows, times groups of all patterns, up to which these are seen at once
 _DEPENDENT = 1e-12  # relative size of equations that follow from others
 
 
@@ -45,7 +45,8 @@ def refine_pointwise(
 ) -> tuple[Point, Network]:
     """Solve a grade with the constraints, over the patterns of a point's neurons.
 
-    Or over all patterns, if they are listed and few: others may serve the constraints better.
+    Or over all patterns, if they are listed and few, and not fixed: others may serve the constraints
+    better.
 
     What is left of the solver's errors after the module's remedies is removed by moving the network
     back along its ray, to where no residual has grown by more than 1e-10 of the largest before the
@@ -89,10 +90,11 @@ def refine_pointwise(
             found = solve_groups_within(program, point, groups, cap, solver=solver)
             if found.status is not Status.FAILED:
                 break
+        # What solves over many groups leaves most of them a little off zero.
         full = program.over(found.patterns, program.every_group(found.patterns))
         point = replace(pruned(full, found), n_before=max(found.n_before, len(found.groups)))
     if point.status is not Status.FAILED:
-        point = replace(point, status=Status.POINTWISE, multipliers=None)
+        point = replace(point, status=Status.POINTWISE, solver_dual=None)
         along = np.where(left < 0.0, -1.0, 1.0) * (point.prediction(program) - program.offset)
         point = _zero_at(program, point, (along <= 0.5 * margin) | (size <= 2.0 * margin))
     return point, rescale_within(program, point.network(program), _SLACK * largest)
@@ -103,16 +105,17 @@ def _attempts(
 ) -> Iterator[tuple[Groups, Array]]:
     """Yield over which groups to solve, and how large residuals may be: the best first.
 
-    The patterns of the point's neurons may leave no room for a margin; nor may all of them.
+    Those of all patterns, where these are listed and few. Else those of the point's neurons, then all:
+    the former may leave no room for a margin; nor may all of them.
     """
     every = program.every_group(point.patterns)
     own = point.groups if fixed else every.take(np.isin(every.pattern, point.groups.pattern))
-    if point.patterns.exhaustive and not fixed and len(program.X) * len(every) <= _AFFORDABLE:
-        yield every, size - margin
-    yield own, size - margin
-    if not fixed:
-        yield every, size - margin
-    yield own, size
+    tried = [own] if fixed else [own, every]
+    if not fixed and point.patterns.exhaustive and len(program.X) * len(every) <= _AFFORDABLE:
+        tried = [every]
+    for groups in tried:
+        yield groups, size - margin
+    yield tried[0], size
 
 
 def _pinned(X: Array, left: Array, least: float) -> Mask:

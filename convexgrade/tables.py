@@ -20,8 +20,10 @@ _REPEATED = 2  # rows of each class, on average, without which there are too man
 _TINY = 10  # rows among which chance alone can leave most classes with one
 _ALL_DIFFERENT = 0.9  # distinct texts a row from which on they are names rather than categories
 _MOSTLY = 0.9  # share of numbers, of all values or in kind, with which the others must be mistakes
-_MARKS = re.compile(  # of currencies, percentages, minus signs of typesetters, thousands
-    r"\s*[$€£¥%]\s*|\u2212|,|(?<=\d)[\s'\u2019](?=\d{3})"
+_MARKS = (
+    re.compile(  # of currencies and percentages, minus as it is typeset, commas, gaps of thousands
+        r"\s*[$€£¥%]\s*|\u2212|,|(?<=\d)[\s'\u2019](?=\d{3}(?!\d))"
+    )
 )
 _BRACKETS = re.compile(r"^\((.+)\)$")  # around a negative number, as accountants write it
 _UNIT = re.compile(r"\d\.?((?:\s+[^\W\d_]|[^\W\d_]{2}|\s*°)\D*?)\s*$")  # not the letter of "11a"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade import solvers
-from convexgrade.dual import Multipliers, dual_point
+from convexgrade.dual import SolverDual, dual_point
 from convexgrade.groups import Groups
 from convexgrade.patterns import Patterns
 from convexgrade.point import (
@@ -237,7 +237,7 @@ def solve_groups(
     return replace(
         thinned(restricted, point_at(restricted, solution)),
         gap=min(solution.gap, FAR),
-        multipliers=Multipliers(groups, solution.multipliers, solution.theta),
+        solver_dual=SolverDual(groups, solution.multipliers, solution.theta),
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from convexgrade.certificate import certify_network, relative_gap
 from convexgrade.cones import Cones, Tight
-from convexgrade.dual import Multipliers, best_bound, dual_point, lower_bound
+from convexgrade.dual import SolverDual, best_bound, dual_point, lower_bound
 from convexgrade.grade import state_program
 from convexgrade.kinks import AbsoluteError, Huber, SquaredHinge
 from convexgrade.losses import BinaryLogLoss, Hessian, SoftmaxLogLoss, SquaredError
@@ -356,24 +356,24 @@ def test_exhaustive_patterns_of_other_rows_do_not_prove_anything_about_these():
 def test_multipliers_of_any_quality_leave_the_certificate_valid(loss):
     program = random_program(2, loss=loss, n=20)
     solved = solve_over(program, program.patterns, None, solver="auto", tol=1e-8)
-    assert solved.multipliers is not None
+    assert solved.solver_dual is not None
     network, rng = solved.network(program), np.random.default_rng(0)
 
-    def certify(multipliers):
+    def certify(solver_dual):
         return certify_network(
-            program, network, program.patterns, status=Status.OPTIMAL, multipliers=multipliers
+            program, network, program.patterns, status=Status.OPTIMAL, solver_dual=solver_dual
         )
 
     without = certify(None)
-    groups, rho, _ = solved.multipliers
+    groups, rho, _ = solved.solver_dual
     few = groups.take(np.arange(len(groups)) % 2 == 0)
     for case in (
-        solved.multipliers,
-        Multipliers(groups, 0.0 * rho),
-        Multipliers(groups, 1e3 * rng.random(rho.shape)),
-        Multipliers(few, rho[:, ::2]),
-        Multipliers(groups, rho[:, ::-1]),
-        Multipliers(groups, -1e3 * rng.random(rho.shape)),
+        solved.solver_dual,
+        SolverDual(groups, 0.0 * rho),
+        SolverDual(groups, 1e3 * rng.random(rho.shape)),
+        SolverDual(few, rho[:, ::2]),
+        SolverDual(groups, rho[:, ::-1]),
+        SolverDual(groups, -1e3 * rng.random(rho.shape)),
     ):
         found = certify(case)
         assert found.dual == pytest.approx(without.dual, abs=2e-6 * found.primal)
@@ -391,30 +391,30 @@ def test_no_multipliers_lift_the_bound_above_the_optimum(loss, k, scale):
     optimum = program.objective(reference.blocks, reference.unpenalised)
     own = program.over(solved.patterns, solved.groups)
     network = _network_at(own, scale * solved.blocks, solved.unpenalised)
-    groups, rho, _ = solved.multipliers
+    groups, rho, _ = solved.solver_dual
     rng = np.random.default_rng(0)
     every = program.every_group(program.patterns)
     shifted = every.take(np.roll(np.arange(len(every)), 7))
     tried = {
-        "the solver's": Multipliers(groups, rho),
-        "of CVXPY": Multipliers(every, reference.multipliers),
-        "of other groups": Multipliers(shifted, reference.multipliers),
-        "huge": Multipliers(every, 1e8 * rng.random((len(program.X), len(every)))),
-        "about right": Multipliers(groups, rho * rng.uniform(0.5, 1.5, rho.shape)),
-        "partly negative": Multipliers(every, reference.multipliers - 1e-3 * program.alpha),
-        "not finite": Multipliers(groups, np.full(rho.shape, np.nan)),
-        "of one group": Multipliers(groups.take(np.array([0])), rho[:, :1]),
+        "the solver's": SolverDual(groups, rho),
+        "of CVXPY": SolverDual(every, reference.multipliers),
+        "of other groups": SolverDual(shifted, reference.multipliers),
+        "huge": SolverDual(every, 1e8 * rng.random((len(program.X), len(every)))),
+        "about right": SolverDual(groups, rho * rng.uniform(0.5, 1.5, rho.shape)),
+        "partly negative": SolverDual(every, reference.multipliers - 1e-3 * program.alpha),
+        "not finite": SolverDual(groups, np.full(rho.shape, np.nan)),
+        "of one group": SolverDual(groups.take(np.array([0])), rho[:, :1]),
     }
 
-    def certify(multipliers):
+    def certify(solver_dual):
         return certify_network(
-            program, network, program.patterns, status=Status.OPTIMAL, multipliers=multipliers
+            program, network, program.patterns, status=Status.OPTIMAL, solver_dual=solver_dual
         )
 
     without = certify(None)
     assert without.dual <= optimum + 1e-9
-    for name, multipliers in tried.items():
-        found = certify(multipliers)
+    for name, known in tried.items():
+        found = certify(known)
         assert found.dual <= optimum + 1e-9, name
         assert found.dual == pytest.approx(without.dual, rel=1e-5), name
         assert found.price == pytest.approx(without.price, rel=1e-5), name
@@ -439,9 +439,9 @@ def test_any_theta_proves_a_bound_and_none_makes_it_worse(loss, cones):
     ends = np.clip(-program.weights[:, None] * np.where(noise > 0.0, upper, lower), -1e3, 1e3)
 
     def certify(theta):
-        known = Multipliers(program.groups, None, theta)
+        known = SolverDual(program.groups, None, theta)
         return certify_network(
-            program, network, program.patterns, status=Status.OPTIMAL, multipliers=known
+            program, network, program.patterns, status=Status.OPTIMAL, solver_dual=known
         )
 
     without = certify(None)
@@ -463,7 +463,7 @@ def test_bounds_hold_where_an_unpenalised_column_is_short_beside_another(loss):
         X, y, alpha=1e9, loss=loss, cones=False, free=[0, 1, 2], patterns=patterns
     )
     theta = 0.9 * program.weights[:, None] * np.sign(y)
-    bound = best_bound(program, np.zeros_like(y), Multipliers(program.groups, None, theta))
+    bound = best_bound(program, np.zeros_like(y), SolverDual(program.groups, None, theta))
     assert bound.value <= 1e-9
 
 
@@ -477,9 +477,9 @@ def test_multipliers_of_patterns_that_are_not_certified_are_left_alone():
     assert len(wider) > len(few)
     found, without = (
         certify_network(
-            program, solved.network(program), wider, status=Status.OPTIMAL, multipliers=m
+            program, solved.network(program), wider, status=Status.OPTIMAL, solver_dual=m
         )
-        for m in (solved.multipliers, None)
+        for m in (solved.solver_dual, None)
     )
     assert without.price > 1.001 * program.alpha
     assert found.dual == pytest.approx(without.dual, rel=1e-5)

@@ -127,7 +127,7 @@ def test_width_limit_holds_and_is_certified(patterns):
         _, grade = fit(H, y, patterns=patterns, max_neurons=limit, n_patterns=20)
         assert 1 <= grade.n_neurons <= limit
         assert grade.certificate.gap >= -1e-12
-        if patterns == "exhaustive":  # of all of which it goes on speaking
+        if patterns == "exhaustive":  # the certificate still speaks of all
             assert grade.certificate.price_is_exact
             assert grade.certificate.n_patterns == wide.certificate.n_patterns
             assert 0.0 < grade.certificate.dual <= wide.certificate.primal + 1e-9

@@ -172,6 +172,11 @@ def test_numbers_with_other_signs_are_named(written, mark, read):
     assert list(read(column(*cells[:9] * 5))["x"]) == cells[:9] * 5  # few: categories
 
 
+def test_telephone_numbers_are_texts(read):
+    cells = [f"030 {1234567 + i}" for i in range(29)]
+    assert list(read(column(*cells))["x"]) == cells
+
+
 @pytest.mark.parametrize("separator", [";", "\t"])
 def test_other_separators_are_read_off_the_names_and_told(separator, read):
     text = "x;y;z\n1;a,b;\n2,5;;0\n".replace(";", separator)

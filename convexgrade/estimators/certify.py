@@ -22,8 +22,9 @@ def certify(
     On the training data and weights it reproduces ``certificates_``: each grade is held against the
     program that it was fitted to, whatever parameters the estimator has been given since. (There, the
     multipliers of the solver served to bound prices: sought anew, they can make ``price``, where it is
-    below ``alpha``, and the gap a little smaller. And for losses with kinks, the solver's dual point
-    can prove more than the gradient at the prediction, which is all that is left of it here.)
+    below ``alpha``, and the gap a little smaller. And for losses with kinks, the solver's dual point,
+    which is not kept, can have proved more than the gradient at the prediction: then the gap is larger
+    here, many times in the worst case, and the status another if it exceeds ``tol``.)
 
     Parameters
     ----------

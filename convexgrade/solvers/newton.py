@@ -46,7 +46,9 @@ _WARM = 0.1  # first sigma from a warm start, in units of ||v||^2 / gap
 _NEAREST = 1e-12  # gap below which no start is any nearer
 _TAU = 1e4  # first tau, in units of the inverse curvature of an unpenalised column
 _STEPS = 60  # proximal steps, at most
-_VIOLATED = 1e-8  # violation of the cones, in units of targets or responses, that is no rounding
+_VIOLATED = (
+    1e-8  # violation of the cones, in units of targets or of |x| |v|, of a point that is none
+)
 _LOST = 1.0  # gap from which on a start has misled the method, for smooth losses: it begins anew
 _ROBUST = 0.25  # exponent of means in which a few large numbers count little
 _RARE = 1e-4  # least typical loss, in units of the mean, which a few outliers can raise
@@ -296,8 +298,9 @@ def _follow(
 def _solution(problem: _Problem, best: _Best, tol: float, steps: int, max_iter: int) -> Solution:
     """Return the best point, and how far the steps have come."""
     p, gap = problem.program, best.gap
-    lengths = np.linalg.norm(p.X, axis=1).max() * np.linalg.norm(best.point.v, axis=1).max()
-    if p.violation(best.point.v) > _VIOLATED * max(1.0 + np.abs(p.y).max(), lengths):
+    longest = float(np.linalg.norm(best.point.v, axis=1).max(initial=0.0))
+    response = float(np.linalg.norm(p.X, axis=1).max()) * longest  # at most
+    if p.violation(best.point.v) > _VIOLATED * max(1.0 + np.abs(p.y).max(), response):
         gap = np.inf  # features of such scales that projections lose all digits
     if gap <= tol:
         status = Status.OPTIMAL
