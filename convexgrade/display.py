@@ -202,7 +202,7 @@ class GradesDisplay:
         if ax.get_yscale() == "linear":
             ax.set_ylim(bottom=0.0)  # a cut axis would flatter the chain
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        if style["label"] is not None:
+        if style["label"]:
             ax.legend()
         self.ax_, self.figure_ = ax, ax.figure
         return self

@@ -244,7 +244,11 @@ def test_verbose_prints_a_line_for_every_alpha_and_grade(capsys):
         ({"alphas": [0.1, -1.0]}, r"alphas=\[0.1, -1.0\] must be a sequence of positive numbers"),
         ({"alphas": []}, r"alphas=\[\] must be a sequence of positive numbers"),
         ({"alphas": [np.inf]}, r"alphas=\[inf\] must be a sequence of positive numbers"),
-        ({"alphas": [0.1], "cv": []}, r"cv=\[\] has no folds"),
+        ({"alphas": [0.1], "cv": []}, r"cv=\[\] has no folds; an iterator serves one fit"),
+        (
+            {"alphas": [0.1], "cv": [(np.arange(20), np.arange(20, 61))]},
+            "fold 0 of cv has rows from 20 to 60, but there are 60 rows: they must be numbered from 0",
+        ),
         (
             {"alphas": [0.1], "cv": [([], [1])]},
             "fold 0 of cv has training or validation rows without",

@@ -115,6 +115,12 @@ def test_plot_can_be_called_again_with_another_name(chain, ax):
     assert display.ax_ is other
 
 
+@pytest.mark.parametrize("name", [None, ""])
+def test_without_a_name_there_is_no_legend(chain, ax, name):
+    GradesDisplay.from_estimator(chain, X, Y, ax=ax, name=name)
+    assert ax.get_legend() is None
+
+
 def test_axes_may_be_logarithmic_and_lines_have_other_labels(chain, ax):
     ax.set_yscale("log")
     GradesDisplay.from_estimator(chain, X, Y, ax=ax, label="chain")

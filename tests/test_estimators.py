@@ -584,6 +584,15 @@ def test_too_many_patterns_to_enumerate_is_an_error_with_the_count():
         ConvexReLURegressor(patterns="exhaustive").fit(X, y)
 
 
+def test_numbers_may_be_small_integers_of_numpy():
+    X, y = make_data()
+    plain, numpys = (
+        small(ConvexReLURegressor, patterns="sampled", n_patterns=kind(100)).fit(X, y)
+        for kind in (int, np.int8)
+    )
+    np.testing.assert_array_equal(numpys.predict(X), plain.predict(X))
+
+
 def test_an_unmet_tolerance_warns_with_gap_and_tolerance(monkeypatch):
     X, y = make_data()
     y = targets(ConvexReLUClassifier, y)

@@ -476,6 +476,8 @@ def test_bad_input_is_refused_by_name():
         model.fit(X, y, sample_weight=-np.ones(len(X)))
     with pytest.raises(ValueError, match="more than 20000000 in all"):
         model.fit_function(cone, 5)
+    with pytest.raises(ValueError, match="more than 20000000 in all"):
+        model.fit_function(cone, np.int64(9))  # 128^9 points, no 0 of numpy's integers
     with pytest.raises(ValueError, match="points_per_side == 0, must be >= 1"):
         model.fit_function(cone, 1, 0)
     with pytest.raises(ValueError, match=r"f returned shape \(3,\) for 128 rows"):

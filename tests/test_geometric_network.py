@@ -242,6 +242,15 @@ def test_rows_that_the_network_cannot_read_are_refused(X):
 # Limits
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.int8])
+def test_sizes_may_be_integers_of_numpy(kind):
+    X, y = noise(d=1)
+    numpys = GeometricLayerwiseRegressor(kind(3), kind(2), decoder="sine").fit(X, y)
+    plain = GeometricLayerwiseRegressor(3, 2, decoder="sine").fit(X, y)
+    np.testing.assert_array_equal(numpys.predict(X), plain.predict(X))
+    assert numpys.to_network().width == plain.to_network().width
+
+
 def test_64_cells_take_seconds_and_more_are_refused_with_the_reason():
     reason = (
         r"base=2, n_layers=7 .* = 128 cells .* limited to 64: the lattice reduction .* a minute"
@@ -252,6 +261,9 @@ def test_64_cells_take_seconds_and_more_are_refused_with_the_reason():
         fitted(1, 2, 7).to_network()
     with pytest.raises(ValueError, match="far too many cells"):
         GeometricLayerwiseRegressor(decoder="sine").fit(*noise(d=20))
+    model = GeometricLayerwiseRegressor(np.int64(2), np.int64(40), decoder="sine")
+    with pytest.raises(ValueError, match="far too many cells"):  # 2^80, no 0 of numpy's integers
+        model.fit(*noise(d=2))
     with pytest.raises(ValueError, match="at most 64 cells"):
         find_multiple(np.zeros(65), 10)
     model = fitted(1, 2, 6, decoder="sine")

@@ -364,7 +364,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         settings = Settings(
             activation=self.activation,
             patterns=self.patterns,
-            n_patterns=self.n_patterns,
+            n_patterns=int(self.n_patterns),
             max_neurons=self.max_neurons,
             solver=self.solver,
             tol=float(self.tol),

@@ -146,7 +146,9 @@ class CrossValidated(DeepChain):
         usual = usual_alpha(n_rows, self._reading.width(self.n_features_in_))
         parts = list(self._parts(given))
         if not parts:
-            raise ValueError(f"cv={self.cv!r} has no folds.")
+            raise ValueError(
+                f"cv={self.cv!r} has no folds; an iterator serves one fit, a list of splits any number."
+            )
         alphas = self._alphas_to_try(given, plan, usual)
         folds = self._folds(parts, self._reading)
         found = self._selected(folds, plan, alphas, self._reading)
@@ -200,7 +202,9 @@ class CrossValidated(DeepChain):
         tried = _TRIED if self.cv is None and len(given.X) >= _MANY else None
         splits = self._splitter().split(given.X, given.y, given.groups)
         for fold, (train, held_out) in enumerate(islice(splits, tried)):
-            rows, others = (given.take(_index(part)) for part in (train, held_out))
+            rows, others = (
+                given.take(_index(part, len(given.X), fold)) for part in (train, held_out)
+            )
             if not (rows.weights.any() and others.weights.any()):
                 raise ValueError(
                     f"fold {fold} of cv has training or validation rows without weight; at least one "
@@ -229,7 +233,14 @@ class CrossValidated(DeepChain):
         return replace(super()._plan(first_network), alpha=chosen.alpha, n_grades=chosen.depth)
 
 
-def _index(rows: ArrayLike) -> NDArray[Any]:
-    """Return rows of a fold as an index, which an empty list is not."""
+def _index(rows: ArrayLike, n_rows: int, fold: int) -> NDArray[Any]:
+    """Return rows of a fold as an index, which an empty list is not; an error where there is no such."""
     index = np.asarray(rows)
-    return index if index.size else index.astype(np.intp)
+    if index.size == 0:
+        return index.astype(np.intp)
+    if index.dtype != bool and not -n_rows <= index.min() <= index.max() < n_rows:
+        raise ValueError(
+            f"fold {fold} of cv has rows from {index.min()} to {index.max()}, but there are {n_rows} "
+            f"rows: they must be numbered from 0 to {n_rows - 1}."
+        )
+    return index

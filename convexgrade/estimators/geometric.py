@@ -204,16 +204,16 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
         """
         self._validate_params()
         check_scalar(n_features, "n_features", Integral, min_val=1)
-        box = as_box((0.0, 1.0) if self.domain is None else self.domain, n_features)
+        box = as_box((0.0, 1.0) if self.domain is None else self.domain, int(n_features))
         check_scalar(points_per_side, "points_per_side", Integral, min_val=1)
-        per_side = points_per_side * self.base**self.n_layers
-        if per_side**n_features > _MAX_FUNCTION_ROWS:
+        per_side = int(points_per_side) * int(self.base) ** int(self.n_layers)
+        if per_side**box.n_features > _MAX_FUNCTION_ROWS:
             raise ValueError(
                 f"base={self.base}, n_layers={self.n_layers}, points_per_side={points_per_side} and "
                 f"{n_features} features ask for {per_side} points along each side of the box, more "
                 f"than {_MAX_FUNCTION_ROWS} in all. Lower one of them, or call fit with rows."
             )
-        rows = box.points(cell_centers(n_features, per_side, 1))
+        rows = box.points(cell_centers(box.n_features, per_side, 1))
         targets = values_of(f, rows, most=2)
         with refused_whole(self):
             return self._fit_tables(box, validate_data(self, rows), targets, np.ones(len(rows)))
@@ -353,11 +353,11 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
 
     def _fit_tables(self, box: Box, rows: Array, targets: Array, weights: Array) -> Self:
         self._one_dimensional = targets.ndim == 1
-        columns = targets.reshape(len(targets), -1)
-        sine = self.decoder == "sine"
+        columns, sine = targets.reshape(len(targets), -1), self.decoder == "sine"
+        size = int(self.base), int(self.n_layers)  # numpy's integers overflow
         if sine:  # before any work
-            check_encodable(self.base, box.n_features, self.n_layers, columns.shape[1])
-        tables = Tables.build(box.unit(rows), columns, weights, self.base, self.n_layers)
+            check_encodable(size[0], box.n_features, size[1], columns.shape[1])
+        tables = Tables.build(box.unit(rows), columns, weights, *size)
         self.codes_ = encode_tables(tables, box.n_features, self.p) if sine else ()
         self.box_, self.tables_ = box, tables
         return self
