@@ -57,7 +57,7 @@ class SolverDual(NamedTuple):
     groups : Groups
         Some groups.
     rho : array of shape (n_samples, n_groups), or None
-        SolverDual >= 0 of the constraints of these, where they have any.
+        Multipliers >= 0 of the constraints of these, where they have any.
     theta : ndarray of shape (n_samples, n_outputs), or None
         Where it can tell more than the gradient at a prediction.
     """
