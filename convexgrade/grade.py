@@ -15,11 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from convexgrade.certificate import (
-    Certificate,
-    certify_network,
-    state_unproved,
-)
+from convexgrade.certificate import Certificate, certify_network, state_unproved
 from convexgrade.dual import DualPoint, SolverDual, dual_point
 from convexgrade.energy import rescale
 from convexgrade.groups import Groups

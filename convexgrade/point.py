@@ -170,10 +170,10 @@ def gap_of(over: Program, point: Point) -> float:
     return relative_gap(point.objective - bound.value, over.loss_before)
 
 
-def pruned(full: Program, point: Point, share: float = _DROP) -> Point:
+def pruned(program: Program, point: Point, share: float = _DROP) -> Point:
     """Prune a point, and drop the neurons that are then smaller than a share of the largest."""
-    blocks = prune(full.over(point.patterns, point.groups), point.blocks)
-    return keep_neurons(full, replace(point, blocks=blocks), _large(blocks, share))
+    blocks = prune(program.over(point.patterns, point.groups), point.blocks)
+    return keep_neurons(program, replace(point, blocks=blocks), _large(blocks, share))
 
 
 def _large(blocks: Array, share: float) -> Index:

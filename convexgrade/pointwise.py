@@ -91,8 +91,7 @@ def refine_pointwise(
             if found.status is not Status.FAILED:
                 break
         # What solves over many groups leaves most of them a little off zero.
-        full = program.over(found.patterns, program.every_group(found.patterns))
-        point = replace(pruned(full, found), n_before=max(found.n_before, len(found.groups)))
+        point = replace(pruned(program, found), n_before=max(found.n_before, len(found.groups)))
     if point.status is not Status.FAILED:
         point = replace(point, status=Status.POINTWISE, solver_dual=None)
         along = np.where(left < 0.0, -1.0, 1.0) * (point.prediction(program) - program.offset)

@@ -269,7 +269,7 @@ class _Best(NamedTuple):
     gap: float
     step: int
     tight: Tight
-    theta: Array
+    theta: Array | None = None  # none before the first step
 
 
 def _follow(
@@ -277,7 +277,7 @@ def _follow(
 ) -> Solution:
     """Take proximal steps until the gap is small, or falls slowly, or no longer."""
     at, memory, newton_steps = problem.begin(start), Memory(), 0
-    best = _Best(at.point, np.inf, 0, at.tight, -problem.program.gradient(at.f))
+    best = _Best(at.point, np.inf, 0, at.tight)
     for step in range(1, max_iter + 1):
         try:
             moved = problem.advance(at, memory, tol)
