@@ -33,6 +33,7 @@ _LOOK = 25  # steps after which a descent may end, or go on without withered neu
 _SHED = 0.25  # share of withered neurons without which a descent goes on
 _TILE = 1 << 18  # numbers of rows times neurons that are worked on at a time: a megabyte
 _AT_A_TIME = 1 << 20  # numbers of rows times gates that are priced at a time
+_START = 0.1  # length of random neurons, in units of the distance of the offset, up to 1
 _SMOOTHED = 0.1  # distance within which a descent smooths kinks, relative to that of the offset
 _WITHERED = 1e-3  # norm of a neuron, relative to the largest, below which a descent gives it up
 
@@ -40,17 +41,22 @@ _WITHERED = 1e-3  # norm of a neuron, relative to the largest, below which a des
 def random_neurons(program: Program, n_neurons: int, rng: np.random.Generator) -> Neurons:
     """Draw small data-centred neurons, signs and outputs spread evenly over them.
 
-    Small, so that a descent finds their directions before it grows them.
+    Small beside what predictions lack, so that a descent finds their directions before it grows them.
     """
     gates = centred_gates(program.X, n_neurons, rng)
     length = np.linalg.norm(gates, axis=0)
     length[length == 0.0] = 1.0  # where X is nothing but the constant
     index = np.arange(n_neurons)
     return Neurons(
-        vectors=0.1 * gates / length,
+        vectors=_START * _unit(program) * gates / length,
         sign=np.where((index // program.n_outputs) % 2 == 0, 1.0, -1.0),
         output=index % program.n_outputs,
     )
+
+
+def _unit(program: Program) -> float:
+    """Return the size of what predictions lack, 1 at most: residuals of late grades are small."""
+    return min(1.0, program.distance(program.offset)) or 1.0
 
 
 @dataclass(frozen=True)
@@ -83,22 +89,27 @@ class _Balanced:
 
     F(o + sum_j a_j (X u_j)_+ e_{k(j)} + Z c) + alpha / 2 sum_j (||u_j||^2 + a_j^2). Its minimum over
     scalings of each neuron is the objective of a grade: alpha sum_j |a_j| ||u_j||.
+
+    With residuals of size s, u and a have the size s^1/2. In units of it, c has that size as well, so
+    that steps suit all variables alike.
     """
 
     program: Program
     output: Index
     rows: Single  # X / scale
     scale: float
+    unit: float  # of c
+    free: Array  # Z times that
     tiles: _Tiles
 
     @classmethod
     def of(cls, program: Program, output: Index) -> _Balanced:
         """Return the objective of neurons that go to these outputs."""
-        tiles = _Tiles.of(len(program.X), output.size)
-        return cls(program, output, *_rounded(program.X), tiles)
+        tiles, unit = _Tiles.of(len(program.X), output.size), float(np.sqrt(_unit(program)))
+        return cls(program, output, *_rounded(program.X), unit, unit * program.Z, tiles)
 
     def split(self, flat: Array) -> tuple[Array, Array, Array]:
-        """Return u (d, m), a (m,) and c (q, n_outputs)."""
+        """Return u (d, m), a (m,) and c (q, n_outputs), in its unit."""
         d, m = self.program.X.shape[1], self.output.size
         u, a, c = flat[: d * m], flat[d * m : (d + 1) * m], flat[(d + 1) * m :]
         return u.reshape(d, m), a, c.reshape(self.program.free.size, self.program.n_outputs)
@@ -107,7 +118,7 @@ class _Balanced:
         """Return neurons, balanced, and the coefficients of the unpenalised columns in one vector."""
         norms = np.sqrt(np.linalg.norm(neurons.vectors, axis=0))
         u = neurons.vectors / np.maximum(norms, 1e-300)
-        return np.concatenate([u.ravel(), neurons.sign * norms, unpenalised.ravel()])
+        return np.concatenate([u.ravel(), neurons.sign * norms, unpenalised.ravel() / self.unit])
 
     def alive(self, flat: Array) -> Mask:
         """Return which neurons have not withered."""
@@ -140,12 +151,12 @@ class _Balanced:
         for some, work, zero in self.tiles:
             np.matmul(self.rows[some], rounded, out=work)
             np.maximum(work, zero, out=work)
-            f = p.offset[some] + work @ routing + p.Z[some] @ c
+            f = p.offset[some] + work @ routing + self.free[some] @ c
             value += float(p.weights[some] @ p.loss.value(f, p.y[some]))
             residual = p.weights[some, None] * p.loss.gradient(f, p.y[some])
             np.greater(work, zero, out=work)
             g += self._correlated(some, work, residual.astype(np.float32))
-            grad_c += p.Z[some].T @ residual
+            grad_c += self.free[some].T @ residual
         g *= self.scale
         np.add.reduce(u * g, axis=0, out=grad_a)
         g *= a
@@ -215,9 +226,9 @@ def descend(
                 break
             last = point.value
             objective, point, pairs = _without_withered(objective, point, pairs)
-    u, a, unpenalised = objective.split(point.x)
+    u, a, c = objective.split(point.x)
     neurons = Neurons(u * np.abs(a), np.where(a >= 0.0, 1.0, -1.0), objective.output)
-    return neurons.take(objective.alive(point.x)), unpenalised
+    return neurons.take(objective.alive(point.x)), objective.unit * c
 
 
 def price(program: Program, theta: Array, gates: Array) -> Array:

@@ -55,6 +55,24 @@ def test_merging_exact_copies_changes_no_output_and_no_penalty():
     )
 
 
+def test_what_a_sketch_finds_does_not_depend_on_the_unit_of_the_residuals():
+    """Targets and alpha in another unit: the objective is in its square, and the network in it."""
+    rng = np.random.default_rng(0)
+    H = rng.standard_normal((200, 3))
+    y = (np.sin(2.0 * H[:, 0]) * H[:, 1] + 0.3 * rng.standard_normal(200))[:, None]
+    y /= y.std()
+    found = []
+    for unit in (1.0, 0.1, 0.01, 1e-4, 1e-6):
+        settings = Settings(fit_intercept=True, patterns="sketched", max_iter=1)
+        nothing, weights = np.zeros_like(y), np.full(200, 1 / 200)
+        program = state_program(
+            H, unit * y, nothing, weights, SquaredError(), 3e-3 * unit, settings
+        )
+        found.append(fit_grade(program, settings, (0, 0)).certificate.primal / unit**2)
+    assert found[0] < 0.2
+    np.testing.assert_allclose(found, found[0], rtol=0.03)
+
+
 @pytest.mark.parametrize("loss", ["squared_error", "binary", "softmax"])
 def test_a_descent_lowers_the_objective_of_the_network(loss):
     program = random_program(2, loss=loss, n=30, k=3 if loss == "softmax" else 1)
