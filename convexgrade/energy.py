@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from convexgrade.certificate import objective
 from convexgrade.network import Network
 from convexgrade.program import Program
+from convexgrade.unpenalised import least_squares
 
 Array = NDArray[np.float64]
 
 _AFFORDABLE = 1e9  # operations of a refit of sizes
-_DEPENDENT = 1e-10  # curvature, relative to the largest, below which a direction is left alone
 _ROUNDING = 1e-12  # relative rise of an objective that counts as none
 
 
@@ -145,11 +145,9 @@ def _refitted(program: Program, network: Network) -> Network:
     coefficients = np.vstack([network.linear_coef, network.intercept])
     x = np.concatenate([np.ones(m), coefficients[p.free].ravel()])
     target = (root * (p.y - p.offset)).ravel()
-    curvature, directions = np.linalg.eigh(A.T @ A)
-    kept = curvature > _DEPENDENT * curvature[-1]
+    gram = A.T @ A
     for _ in range(2):
-        slope = directions[:, kept].T @ (A.T @ (target - A @ x) - p.alpha * sizes)
-        x = x + directions[:, kept] @ (slope / curvature[kept])
+        x = x + least_squares(gram, A.T @ (target - A @ x) - p.alpha * sizes)
     if x[:m].min() <= 0.0:
         return network
     coefficients = coefficients.copy()

@@ -27,7 +27,7 @@ Index = NDArray[np.intp]
 
 _ROUNDING = 1e-14  # gain, relative to the objective, that is none
 FAR = 0.01  # gap of a point that no solver has seen
-_DROP = 1e-7  # norm of a block, relative to the largest, below which it is no neuron
+_DROP = 1e-7  # size of a block, relative to the largest, below which it is no neuron
 _OFF_ZERO = 1e-6, 1e-5, 1e-4, 1e-3, 1e-2  # and which one can have that is zero at the optimum
 
 
@@ -173,13 +173,13 @@ def gap_of(over: Program, point: Point) -> float:
 def pruned(program: Program, point: Point, share: float = _DROP) -> Point:
     """Prune a point, and drop the neurons that are then smaller than a share of the largest."""
     blocks = prune(program.over(point.patterns, point.groups), point.blocks)
-    return keep_neurons(program, replace(point, blocks=blocks), _large(blocks, share))
+    return keep_neurons(program, replace(point, blocks=blocks), _large(program, blocks, share))
 
 
-def _large(blocks: Array, share: float) -> Index:
-    """Return which blocks are larger than a share of the largest."""
-    norms = np.linalg.norm(blocks, axis=1)
-    return np.flatnonzero(norms > share * norms.max(initial=0.0))
+def _large(program: Program, blocks: Array, share: float) -> Index:
+    """Return which blocks are larger than a share of the largest: in units of the columns of X."""
+    sizes = np.linalg.norm(blocks * np.sqrt(program.weights @ program.X**2), axis=1)
+    return np.flatnonzero(sizes > share * sizes.max(initial=0.0))
 
 
 def keep_neurons(program: Program, point: Point, index: Index) -> Point:
@@ -193,7 +193,7 @@ def keep_neurons(program: Program, point: Point, index: Index) -> Point:
 
 def point_at(program: Program, solution: Solution) -> Point:
     """Drop blocks that are zero up to solver accuracy; put the others exactly into their cones."""
-    keep = _large(solution.blocks, _DROP)
+    keep = _large(program, solution.blocks, _DROP)
     groups = program.groups.take(keep)
     blocks = solution.blocks[keep]
     if program.cones:
@@ -215,7 +215,7 @@ def thinned(program: Program, point: Point) -> Point:
     Interior points leave every block a little off zero, the farther the less close the solve.
     """
     for share in _OFF_ZERO:
-        large = _large(point.blocks, share)
+        large = _large(program, point.blocks, share)
         if large.size < len(point.blocks):
             fewer = replace(keep_neurons(program, point, large), n_before=large.size)
             if fewer.objective >= point.objective:

@@ -39,7 +39,7 @@ def prune(program: Program, blocks: Array) -> Array:
     -------
     ndarray of shape (n_groups, d)
         The same vectors, rescaled: some by zero. The penalty is not raised, and predictions change by
-        about 1e-8 of the responses at most, what counts as dependent.
+        about 1e-8 of the responses at most, what counts as dependent, whatever the units of X.
     """
     norms = np.linalg.norm(blocks, axis=1)
     units = blocks / np.where(norms > 0.0, norms, 1.0)[:, None]
@@ -106,15 +106,22 @@ def _curvature(program: Program, blocks: Array, unpenalised: Array) -> Array:
 def _walk(responses: Array, size: Array) -> Array:
     """Walk along null vectors of ``responses`` until the neurons left are independent.
 
-    An orthonormal basis of them is kept: a reflection leaves only its first vector with anything of
-    the neuron that is gone. (To subtract that vector from the others would blow rounding up.)
+    In units in which all responses are of one length, so that short ones do not pass for rounding, and
+    a unit of each costs what its vector is long. An orthonormal basis of null vectors is kept: a
+    reflection leaves only its first one with anything of the neuron that is gone. (To subtract that
+    vector from the others would blow rounding up.)
     """
-    null = null_space(responses)
+    lengths = np.linalg.norm(responses, axis=0)
+    lengths[lengths == 0.0] = 1.0
+    null = null_space(responses / lengths)
+    if null.shape[1] == 0:
+        return size
+    size, cost = size * lengths, 1.0 / lengths
     while null.shape[1]:
         z = null[:, 0]
-        z = z if z.sum() <= 0.0 else -z
+        z = z if z @ cost <= 0.0 else -z
         falling = z < 0.0
-        if not falling.any():  # its sum is 0 at most: nothing is left of it
+        if not falling.any():  # it costs nothing at most: nothing is left of it
             null = null[:, 1:]
             continue
         ratio = np.full(size.size, np.inf)
@@ -126,7 +133,7 @@ def _walk(responses: Array, size: Array) -> Array:
         axis[0] += np.copysign(np.linalg.norm(axis), axis[0])
         null = null[:, 1:] - np.outer(null @ axis, (2.0 / (axis @ axis)) * axis[1:])
         null[gone] = 0.0
-    return size
+    return size / lengths
 
 
 def null_space(responses: Array) -> Array:

@@ -12,6 +12,7 @@ from convexgrade.grade import fit_grade, state_program
 from convexgrade.losses import BinaryLogLoss, SquaredError
 from convexgrade.network import Network
 from convexgrade.settings import Settings
+from convexgrade.solution import Status
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -44,6 +45,20 @@ def fit(X, y, weights=None, **parameters):
         "n_patterns": 8,
     }
     return MultigradeRegressor(**{**defaults, **parameters}).fit(X, y, weights)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e5])
+def test_a_grade_is_rescaled_whatever_the_unit_of_a_column(size):
+    """The best multiple of the grade is 1 at its optimum: without it, no gap is small."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 2))
+    y = np.abs(X[:, 0]) + 0.3 * X[:, 1] + 0.1 * rng.standard_normal(20)
+    X[:, 1] *= size
+    model = fit(
+        X, y, alpha=0.01, n_grades=1, standardize=False, linear_term=True, patterns="exhaustive"
+    )
+    assert model.certificates_[0].status is Status.GLOBALLY_OPTIMAL
+    assert model.certificates_[0].relative_gap < 1e-6
 
 
 def energy_by_hand(model, X, y, weights):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from convexgrade import pruning
-from convexgrade.patterns import sample_patterns
+from convexgrade.patterns import Patterns, sample_patterns
+from convexgrade.point import point_at, pruned
 from convexgrade.pruning import null_space, prune, select
+from convexgrade.solution import Solution, Status
 from convexgrade.working_set import solve_over
 from tests.bank import make_program, random_program
 
@@ -37,6 +39,22 @@ def test_independent_neurons_stay_as_they_are():
     chosen = program.over(program.patterns, program.groups.take(np.array([0, 5])))
     blocks = program.patterns.gates[:, chosen.groups.pattern].T
     np.testing.assert_allclose(prune(chosen, blocks), blocks, rtol=1e-12)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e-4, 1.0, 1e9])
+def test_no_neuron_is_lost_to_the_unit_of_a_column(unit):
+    """y = (x_0)_+ + (x_1)_+: both neurons are needed, however short the vector of one is."""
+    X = np.random.default_rng(0).standard_normal((20, 2))
+    y = np.maximum(X, 0.0).sum(axis=1)
+    scales = np.array([unit, 1.0])
+    patterns = Patterns.from_gates(X / scales, np.eye(2))
+    program = make_program(X / scales, y, alpha=0.1, patterns=patterns)
+    program = program.over(patterns, program.groups.take(program.groups.sign > 0.0))
+    blocks = np.diag(scales)
+    assert program.mean_loss(program.predict(blocks, np.zeros((0, 1)))) < 1e-28
+    np.testing.assert_allclose(prune(program, blocks), blocks, rtol=1e-12)
+    point = point_at(program, Solution(blocks, np.zeros((0, 1)), None, Status.OPTIMAL, 0))
+    assert len(pruned(program, point).groups) == 2
 
 
 def _rank_of_output(program, blocks, output):
@@ -213,6 +231,7 @@ def test_pruning_many_rows_needs_no_square_of_them():
 def test_a_null_vector_that_hardly_has_a_neuron_may_be_the_one_to_lose_it(seed, monkeypatch):
     rng = np.random.default_rng(seed)
     responses = rng.standard_normal((10, 6)) @ rng.standard_normal((6, 14))
+    responses /= np.linalg.norm(responses, axis=0)
     null = np.linalg.svd(responses)[2][6:].T
     # A basis whose first vector has 1e-12 of the smallest neuron, and a sum below zero.
     first = np.linalg.svd(null[:1])[2][1]
