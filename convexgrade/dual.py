@@ -31,6 +31,7 @@ _CLOSE_ENOUGH = 1e-6  # relative excess over alpha at which multipliers are not 
 _BALANCED = 1e-12  # size of Z^T W q, over that of its terms, that is rounding
 _ROUNDING = 1e-15  # the same, where balancing has no digits left to gain
 _BEYOND = 1e100  # loss, as of e^f, from which on squares of gradients may be no numbers
+_AT_END = 1e-9  # distance from an end of the domain, over the largest |q|, that balancing gives up
 _ROUNDS = 100  # rounds of balancing, at most: separable classes take tens of them
 _LINEAR = 1e4  # predictions, in units of their size, of which a curvature tells nothing
 
@@ -135,25 +136,49 @@ def dual_point(program: Program, prediction: Array) -> DualPoint:
 def _point_near(program: Program, theta: Array) -> DualPoint:
     """Return the dual point near a solver's theta, which is balanced as far as its method went.
 
-    Its q is first put inside the domain, which that of a solver leaves by rounding at most. The metric
-    is the distance of each entry from the nearer end (1 where there is none), so that those next to an
-    end stay there: for a log loss, about its Hessian.
+    Its q is first put inside the domain, which that of a solver leaves by rounding at most.
     """
     p, basis = program, _unpenalised_basis(program)
-    lower, upper = p.loss.dual_bounds(p.y)
-    q = np.clip(-theta / p.weights[:, None], lower, upper)
+    q = np.clip(-theta / p.weights[:, None], *p.loss.dual_bounds(p.y))
+    return _inside(p, basis, _balanced_by_room(p, basis, q))
+
+
+def _balanced_by_room(program: Program, basis: Array, q: Array) -> Array:
+    """Return q, inside the domain, balanced as far as it can be.
+
+    The metric is the distance of each entry from the nearer end (1 where there is none), so that those
+    next to an end stay there: for a log loss, about its Hessian.
+    """
+    lower, upper = program.loss.dual_bounds(program.y)
     room = np.minimum(q - lower, upper - q)
-    metric = Hessian(np.where(np.isfinite(room), room, 1.0), coupled=p.loss.coupled)
-    return _inside(p, basis, _balanced(p, basis, q, metric, np.inf))
+    metric = Hessian(np.where(np.isfinite(room), room, 1.0), coupled=program.loss.coupled)
+    return _balanced(program, basis, q, metric, np.inf)
 
 
 def _inside(program: Program, basis: Array, q: Array) -> DualPoint:
-    """Return q as a point of the dual; where it is not balanced, one between it and one that is."""
+    """Return q as a point of the dual; where it is not balanced, one near it that is.
+
+    Rows of separated classes are next to the ends of the domain. What they are off by may be all that is
+    left to balance, and too little for equations in which other rows count: so they are put there. Where
+    that does not help, the point is one between q and another that is balanced.
+    """
     p = program
     if not _is_balanced(p, basis, q):
-        plain = _gradient(p, basis, np.zeros_like(p.y))
-        q = _between(p, basis, q, plain if _is_balanced(p, basis, plain) else np.zeros_like(q))
+        settled = _balanced_by_room(p, basis, _put_at_ends(p, q))
+        if _is_balanced(p, basis, settled):
+            q = settled
+        else:
+            plain = _gradient(p, basis, np.zeros_like(p.y))
+            plain = plain if _is_balanced(p, basis, plain) else np.zeros_like(q)
+            q = _between(p, basis, q, plain)
     return DualPoint(q, -p.weights[:, None] * q)
+
+
+def _put_at_ends(program: Program, q: Array) -> Array:
+    """Return q with entries next to an end of the domain at it."""
+    lower, upper = program.loss.dual_bounds(program.y)
+    near = _AT_END * np.abs(q).max()
+    return np.where(q - lower <= near, lower, np.where(upper - q <= near, upper, q))
 
 
 def _unpenalised_basis(program: Program) -> Array:

@@ -234,6 +234,26 @@ def test_classes_that_a_linear_term_separates_leave_the_bound_of_the_others(seed
     assert null.objective * (1.0 - 1e-8) <= bound <= null.objective * (1.0 + 1e-12)
 
 
+@pytest.mark.parametrize("seed", [0, 13, 100])
+def test_rows_that_a_linear_term_separates_but_for_two_equal_ones(seed):
+    """The two lose 2 log 2 at best, and all others nothing, in the limit: no bound may forget it."""
+    X = (np.random.default_rng(seed).integers(-3, 4, (40, 8)) > 0) * 1.0
+    program = make_program(
+        np.column_stack([X, np.ones(40)]),
+        (np.arange(40) < 3) * 1.0,
+        alpha=1.0,
+        loss=BinaryLogLoss(),
+        free=np.arange(9),
+        patterns=Patterns.none(40, 9),
+    )
+    null = null_point(program, program.patterns)
+    best = 2.0 * np.log(2.0) / 40.0
+    assert null.objective == pytest.approx(best, rel=1e-9)
+    point = dual_point(program, null.prediction(program))
+    assert_in_the_dual(program, point)
+    assert lower_bound(program, point.q, 0.0) == pytest.approx(best, rel=1e-9)
+
+
 @pytest.mark.parametrize("weight", [1e-3, 1e-9, 1e-14])
 @pytest.mark.parametrize("free", [[2], [0, 1, 2]])
 def test_a_class_of_next_to_no_weight_costs_the_bound_nothing(weight, free):
