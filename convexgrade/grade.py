@@ -35,6 +35,8 @@ from convexgrade.wording import counted
 Array = NDArray[np.float64]
 Seed = Sequence[int]
 
+_NO_BETTER = 1e-4  # excess of a price over alpha, relative, that says little, however large tol is
+
 
 @dataclass(frozen=True, repr=False)
 class Grade:
@@ -166,8 +168,7 @@ def fit_grade(
     point = drawn_in(program, point)
     point, network = _REFINEMENTS[settings.refinement](program, point, settings)
     if point.status is Status.SKETCHED:
-        status = Status.SKETCHED if network.n_neurons else Status.TRIVIAL
-        certificate = state_unproved(program, network, point.patterns, status)
+        certificate = state_unproved(program, network, point.patterns, point.status)
     else:
         certificate = certify_grade(
             program, network, point.patterns, point.status, settings, seed, point.solver_dual
@@ -230,7 +231,8 @@ def _verdict(certificate: Certificate, network: Network, alpha: float, tol: floa
     if certificate.relative_gap > tol:
         claimed = certificate.status.converged
         return Status.INACCURATE if claimed else certificate.status
-    if not certificate.price_is_exact and certificate.price > (1.0 + tol) * alpha:
+    excess = min(tol, _NO_BETTER)
+    if not certificate.price_is_exact and certificate.price > (1.0 + excess) * alpha:
         return Status.OPTIMAL
     if network.n_neurons == 0:
         return Status.TRIVIAL

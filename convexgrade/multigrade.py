@@ -204,9 +204,10 @@ _WITHOUT_NEURONS = {
         "by more than alpha={alpha:g}, though others have. More patterns or rounds may help."
     ),
     Status.POINTWISE: (
-        "Grade {index} has no neuron: at alpha={alpha:g}, none lowers the objective that raises no "
-        "training residual."
+        "Grade {index} has no neuron: at alpha={alpha:g}, none over the patterns tried lowers the "
+        "objective and raises no training residual. Others may."
     ),
+    Status.SKETCHED: ("Grade {index} has no neuron: a descent at alpha={alpha:g} kept none."),
 }
 _UNSOLVED = "Grade {index} has no neuron at alpha={alpha:g}. {status}"
 

@@ -99,11 +99,18 @@ def test_a_sketch_is_near_the_optimum_without_a_solver_and_claims_nothing(n_outp
     assert not certificate.status.converged
 
 
-def test_a_sketch_at_a_large_penalty_is_trivial():
+def test_a_sketch_at_a_large_penalty_has_no_neuron_and_claims_nothing():
     H, y = small_problem(0)
     _, sketch = fit(H, y, alpha=10.0, **vars(Settings().rough()))
     assert sketch.n_neurons == 0
-    assert sketch.certificate.status is Status.TRIVIAL
+    assert sketch.certificate.status is Status.SKETCHED
+
+
+def test_however_large_tol_is_a_better_neuron_in_sight_is_told():
+    H, y = small_problem(0)
+    program, grade = fit(H, y, patterns="sampled", n_patterns=10, tol=10.0)
+    assert program.alpha * 1.01 < grade.certificate.price < program.alpha * 10.0
+    assert grade.certificate.status is Status.OPTIMAL
 
 
 def test_sampled_bound_speaks_of_its_patterns_only():
@@ -250,7 +257,7 @@ def test_a_loose_tolerance_is_met_by_the_solver_asked_first():
     """Warnings are errors: no solver takes over from another that had nothing to do."""
     H, y = small_problem(3, n=60, d=12)
     certificate = fit(H, y, alpha=0.03, tol=1.0, max_iter=1)[1].certificate
-    assert certificate.status is Status.NO_BETTER_NEURON
+    assert certificate.status.converged
 
 
 def test_no_neuron_is_no_proof_where_a_search_has_found_a_better_one():

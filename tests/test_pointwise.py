@@ -46,7 +46,9 @@ def test_a_chain_ends_where_no_neuron_spares_all_residuals():
     X = rng.integers(0, 2, (12, 2)).astype(float)
     model = fit(X, rng.standard_normal(12), alpha=0.01, n_grades=4, refinement="pointwise")
     assert [grade.n_neurons > 0 for grade in model.grades_] == [True]
-    assert model.stop_reason_.startswith("Grade 2 has no neuron: at alpha=0.01, none lowers")
+    assert model.stop_reason_.startswith(
+        "Grade 2 has no neuron: at alpha=0.01, none over the patterns tried lowers"
+    )
 
 
 CASES = {
