@@ -46,8 +46,9 @@ class Span(NamedTuple):
         By so many times their width.
         """
         low, high = y.min(axis=0), y.max(axis=0)
-        more = extrapolation * (high - low)
-        return cls(low - more, high + more)
+        with np.errstate(over="ignore"):  # without end, then
+            more = extrapolation * (high - low)
+            return cls(low - more, high + more)
 
     def joined(self, other: Span) -> Span:
         """Return the least intervals that hold both."""

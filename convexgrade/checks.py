@@ -1,9 +1,16 @@
-"""What numbers given as parameters must be, where no estimator of scikit-learn sees to it."""
+"""Errors about parameters and unfitted models, where no estimator of scikit-learn sees to it."""
 
 from __future__ import annotations
 
 from numbers import Integral
 from typing import Any
+
+
+class NotFittedError(ValueError, AttributeError):
+    """Nothing to be asked of yet: scikit-learn's error of this name, for levels that do not know it.
+
+    An `AttributeError` as well, so that ``hasattr`` says no of what `fit` will set.
+    """
 
 
 def check_least(name: str, value: Any, kind: Any, least: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from convexgrade.checks import check_least
+from convexgrade.checks import NotFittedError, check_least
 from convexgrade.moduli import Modulus, as_modulus, modulus_at, values_of
 from convexgrade.refinement import (
     Function,
@@ -327,7 +327,7 @@ class ConstructiveMultigrade:
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "stages_"):
-            raise ValueError(
+            raise NotFittedError(
                 "This ConstructiveMultigrade is not fitted: call fit(f, dimension) first."
             )
 

@@ -55,7 +55,7 @@ class Status(Enum):
     @property
     def constrained(self) -> bool:
         """Whether a gap is the price of something else that the grade had to do."""
-        return self in (Status.POINTWISE, Status.CORRECTED, Status.CUT)
+        return self in (Status.POINTWISE, Status.CORRECTED, Status.CUT, Status.CONVERTED)
 
     @property
     def converged(self) -> bool:

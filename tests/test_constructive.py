@@ -266,6 +266,7 @@ def test_bounds_never_rise_and_nothing_is_told_before_a_fit():
     model = ConstructiveMultigrade(modulus=1.0, n_stages=2).fit(lambda X: np.zeros(len(X)), 1)
     assert (np.diff(model.bounds_) <= 0.0).all()
     for name in ("n_stages_", "n_grades_", "width_"):
+        assert not hasattr(ConstructiveMultigrade(), name)
         with pytest.raises(ValueError, match="not fitted"):
             getattr(ConstructiveMultigrade(), name)
     with pytest.raises(ValueError, match="dimension=True must be 1, 2 or 3"):

@@ -139,7 +139,7 @@ def test_the_table_holds_the_validation_losses_of_chains_fitted_on_the_folds(est
 def test_the_best_row_of_the_table_is_refitted(estimator):
     X, y = make_data()
     y = coded(estimator, y)
-    model = estimator(n_grades=2, n_alphas=3, eps=0.1, **SMALL | {"tol": 1e-4}).fit(X, y)
+    model = estimator(n_grades=2, n_alphas=3, eps=0.3, **SMALL | {"tol": 1e-4}).fit(X, y)
     table = model.cv_results_
     best = int(np.argmax(table["mean_test_score"]))
     assert table["rank_test_score"][best] == 1
@@ -254,13 +254,27 @@ def test_verbose_prints_a_line_for_every_alpha_and_grade(capsys):
             "fold 0 of cv has training or validation rows without",
         ),
         ({"eps": 1.0}, "'eps' parameter of MultigradeRegressorCV must be a float in the range"),
-        ({"cv": 61}, "n_splits=61 greater than the number of samples"),
+        (
+            {"alphas": [0.1], "cv": [([0.5], [1])]},
+            "fold 0 of cv has rows of type float64; they must be integers or a mask",
+        ),
+        (
+            {"cv": 61},
+            "cv=61 asks for 61 folds, more than there are rows of positive weight: n_samples=60",
+        ),
     ],
 )
 def test_bad_parameters_are_named(parameters, message):
     X, y = make_data()
     with pytest.raises(ValueError, match=message):
         MultigradeRegressorCV(n_patterns=10, **parameters).fit(X, y)
+
+
+def test_too_few_rows_of_every_class_are_told():
+    X, _ = make_data(12)
+    message = "cv=None asks for 5 folds, more than there are rows of the largest class: n_samples=4"
+    with pytest.raises(ValueError, match=message):
+        MultigradeClassifierCV(n_patterns=3).fit(X, np.arange(12) % 3)
 
 
 @pytest.mark.parametrize(("cv", "n_folds"), [(None, 2), (4, 4)])

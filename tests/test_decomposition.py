@@ -410,6 +410,23 @@ def test_a_converted_estimator_starts_a_warm_fit():
     assert relu.certificate_.primal < before
 
 
+def test_a_converted_grade_that_is_kept_is_not_warned_of():
+    X, y = make_data(1)
+    chain = MultigradeRegressor(
+        0.02,
+        n_grades=1,
+        activation="gated_relu",
+        n_patterns=10,
+        early_stopping=False,
+        random_state=0,
+    )
+    relu = to_relu(chain.fit(X, y), X, y).estimator
+    assert relu.certificates_[0].relative_gap > relu.tol
+    relu.set_params(warm_start=True, n_grades=2).fit(X, y)  # warnings are errors
+    assert relu.n_grades_ == 2
+    assert "Converted from a gated grade" in str(relu.certificates_[0])
+
+
 def test_what_cannot_be_converted_is_an_error_that_says_what_can():
     X, y = make_data(1)
     with pytest.raises(TypeError, match="convexgrade estimator; got Ridge"):

@@ -256,7 +256,13 @@ def test_the_output_of_counts_that_are_all_zero_is_told():
 
 @pytest.mark.parametrize(
     ("parameter", "value"),
-    [("loss", "hinge"), ("quantile", 1.0), ("quantile", 0.0), ("epsilon", 1e-5)],
+    [
+        ("loss", "hinge"),
+        ("quantile", 1.0),
+        ("quantile", 0.0),
+        ("epsilon", 1e-5),
+        ("epsilon", 1e101),
+    ],
 )
 def test_wrong_values_are_named(parameter, value):
     model = ConvexReLURegressor(**{parameter: value})

@@ -23,9 +23,11 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from convexgrade import (
     ConvexReLUClassifier,
     ConvexReLURegressor,
+    GeometricLayerwiseRegressor,
     MultigradeClassifier,
     MultigradeRegressor,
     certify,
+    correct,
 )
 from convexgrade.certificate import certify_network
 from convexgrade.datasets import load_energy
@@ -773,6 +775,27 @@ def test_columns_whose_differences_are_no_numbers_are_refused(estimator):
         small(estimator).fit(X / np.abs(X).max() * 1.7e308, y)
 
 
+def test_other_targets_of_such_a_size_that_errors_have_no_squares_are_refused():
+    X, y = make_data()
+    model = small(MultigradeRegressor).fit(X, y)
+    before = model.predict(X)
+    for call in (
+        lambda: certify(model, X, 1e200 * y),
+        lambda: correct(model, X, 1e200 * y),
+        lambda: model.set_params(warm_start=True, n_grades=4).fit(X, 1e200 * y),
+    ):
+        with pytest.raises(ValueError, match=r"in the units of the targets of the fit: squares of"):
+            call()
+    np.testing.assert_array_equal(model.predict(X), before)
+
+
+def test_predictions_may_go_so_far_beyond_the_targets_that_it_is_no_number():
+    X, y = make_data()
+    model = small(ConvexReLURegressor, extrapolation=1e308, patterns="sampled").fit(X, 10.0 * y)
+    assert model.prediction_range_[0][0] == -np.inf
+    assert np.isfinite(model.predict(X)).all()
+
+
 def test_weights_too_small_to_be_averaged_are_weights():
     X, y = make_data()
     model = small(MultigradeRegressor, patterns="sampled")
@@ -791,6 +814,8 @@ def test_more_input_that_no_fit_can_use():
         small(ConvexReLURegressor, standardize=False).fit(1.1e50 * X / np.abs(X).max(), y)
     with pytest.raises(TypeError, match="Sparse data was passed for y"):
         small(ConvexReLURegressor).fit(X, csr_array(y[:, None]))
+    with pytest.raises(TypeError, match="Sparse data was passed for y"):
+        GeometricLayerwiseRegressor().fit(X, csr_array(y[:, None]))
     with pytest.raises(ValueError, match="refinement='pointwise' needs loss='squared_error'"):
         small(MultigradeRegressor, refinement="pointwise", loss="huber").fit(X, y)
 

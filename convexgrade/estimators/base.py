@@ -23,7 +23,7 @@ from sklearn.base import (
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from convexgrade.certificate import Certificate
 from convexgrade.chain import Chain, Data, certify_chain
@@ -34,9 +34,9 @@ from convexgrade.estimators.rows import (
     distinct_rows,
     drawn_rows,
     effective_number,
-    quiet_sums,
     refuse_huge,
     refused_whole,
+    validated_rows,
 )
 from convexgrade.estimators.targets import Coding
 from convexgrade.grade import Grade
@@ -270,10 +270,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return self._coding.uncoded(output)
 
     def _validate_rows(self, X: ArrayLike) -> Array:
-        check_is_fitted(self)
-        with quiet_sums():
-            rows = validate_data(self, X, dtype=np.float64, reset=False)
-        return read_far(self._reading, rows)
+        return read_far(self._reading, validated_rows(self, X))
 
     def _validate(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[Array, Any]:
         raise NotImplementedError

@@ -200,6 +200,7 @@ class CrossValidated(DeepChain):
         if self._draws_folds:
             given = drawn_rows(given)
         tried = _TRIED if self.cv is None and len(given.X) >= _MANY else None
+        self._check_rows_suffice(given)
         splits = self._splitter().split(given.X, given.y, given.groups)
         for fold, (train, held_out) in enumerate(islice(splits, tried)):
             rows, others = (
@@ -216,6 +217,24 @@ class CrossValidated(DeepChain):
     def _draws_folds(self) -> bool:
         """Whether folds are drawn here: a number of them, at most, is given."""
         return self.cv is None or isinstance(self.cv, Integral)
+
+    def _check_rows_suffice(self, given: Rows) -> None:
+        """Raise an error if there are too few rows, or too few of every class, for so many folds."""
+        n_folds = _FOLDS if self.cv is None else self.cv
+        if not self._draws_folds:
+            return
+        if is_classifier(self):
+            most, what = (
+                int(np.unique(given.y, return_counts=True)[1].max()),
+                "of the largest class",
+            )
+        else:
+            most, what = len(given.X), "of positive weight"
+        if n_folds > most:
+            raise ValueError(
+                f"cv={self.cv!r} asks for {n_folds} folds, more than there are rows {what}: "
+                f"n_samples={most}."
+            )
 
     def _splitter(self) -> Any:
         if not self._draws_folds:
@@ -238,6 +257,10 @@ def _index(rows: ArrayLike, n_rows: int, fold: int) -> NDArray[Any]:
     index = np.asarray(rows)
     if index.size == 0:
         return index.astype(np.intp)
+    if index.dtype.kind not in "biu":
+        raise ValueError(
+            f"fold {fold} of cv has rows of type {index.dtype}; they must be integers or a mask."
+        )
     if index.dtype != bool and not -n_rows <= index.min() <= index.max() < n_rows:
         raise ValueError(
             f"fold {fold} of cv has rows from {index.min()} to {index.max()}, but there are {n_rows} "

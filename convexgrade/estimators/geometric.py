@@ -13,7 +13,12 @@ from sklearn.utils import Tags, check_scalar
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from convexgrade.estimators.rows import checked_weights, refuse_huge, refused_whole
+from convexgrade.estimators.rows import (
+    checked_weights,
+    refused_whole,
+    validated,
+    validated_rows,
+)
 from convexgrade.geometric import MAX_BASE, Box, Tables, as_box, cell_centers
 from convexgrade.geometric_network import (
     Code,
@@ -163,12 +168,8 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
             If the sine decoder is asked for and python-flint is not installed.
         """
         with refused_whole(self):
-            rows, targets = validate_data(
-                self, X, y, dtype=np.float64, multi_output=True, y_numeric=True
-            )
+            rows, targets = validated(self, X, y)
             weights = checked_weights(sample_weight, rows)
-            targets = np.asarray(targets, dtype=np.float64)  # words would fail in what follows
-            refuse_huge("y", targets)
             rows, targets, weights = (part[weights > 0.0] for part in (rows, targets, weights))
             box = Box.around(rows) if self.domain is None else as_box(self.domain, rows.shape[1])
             return self._fit_tables(box, rows, targets, weights)
@@ -253,8 +254,7 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
             had training rows; 0 is the whole box. A cell without rows, or finer than 2**-53 of the box,
             as coordinates are read, has the value of its parent.
         """
-        check_is_fitted(self)
-        rows = validate_data(self, X, dtype=np.float64, reset=False)
+        rows = validated_rows(self, X)
         if not return_level:
             return self._readouts(rows)
         return ((self._shaped(r), level) for r, level in self._staged(self.box_.unit(rows)))

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import _check_sample_weight
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 Array = NDArray[np.float64]
 
@@ -85,6 +87,28 @@ def refuse_huge(name: str, values: Array) -> None:
             f"{name} has values of up to {largest:.3g}, whose {made} are no numbers; they need "
             f"another unit."
         )
+
+
+def validated(
+    estimator: BaseEstimator, X: ArrayLike, y: ArrayLike, *, reset: bool = True
+) -> tuple[Array, Array]:
+    """Return rows and real targets as arrays, checked as scikit-learn does, of sizes that sums bear."""
+    if issparse(y):
+        raise TypeError("Sparse data was passed for y, but dense data is required: y.toarray().")
+    with quiet_sums():
+        rows, targets = validate_data(
+            estimator, X, y, dtype=np.float64, multi_output=True, y_numeric=True, reset=reset
+        )
+    targets = np.asarray(targets, dtype=np.float64)  # words would fail in what follows
+    refuse_huge("y", targets)
+    return rows, targets
+
+
+def validated_rows(estimator: BaseEstimator, X: ArrayLike) -> Array:
+    """Return rows for a fitted estimator as an array, checked as scikit-learn does."""
+    check_is_fitted(estimator)
+    with quiet_sums():
+        return np.asarray(validate_data(estimator, X, dtype=np.float64, reset=False))
 
 
 def checked_weights(sample_weight: ArrayLike | None, X: Array) -> Array:

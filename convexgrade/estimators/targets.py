@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import issparse
 from scipy.special import expit, log_softmax, softmax
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.preprocessing import LabelBinarizer
@@ -24,7 +23,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexgrade.chain import UNLIMITED, Span
-from convexgrade.estimators.rows import quiet_sums, refuse_huge
+from convexgrade.estimators.rows import quiet_sums, validated
 from convexgrade.kinks import AbsoluteError, Hinge, Huber, Quantile, SquaredHinge
 from convexgrade.losses import BinaryLogLoss, Loss, Poisson, SoftmaxLogLoss, SquaredError
 from convexgrade.scaling import Scaling, target_scaling
@@ -35,6 +34,7 @@ Array = NDArray[np.float64]
 _NORMAL = 1.4826  # standard deviations of a normal distribution in its median deviation
 _FARTHEST = 1e4  # spreads from the median that a target is away, at most, for a robust loss
 _LARGEST = 700.0  # exponent of a predicted mean: e to the power of more is no number
+_LARGEST_CODED = 1e150  # size of a coded target whose square is a number
 
 REGRESSION_LOSSES: Mapping[str, Callable[[RegressorTargets], Loss]] = {
     "squared_error": lambda estimator: SquaredError(),
@@ -55,7 +55,7 @@ CLASSIFICATION_LOSSES: Mapping[str, Callable[[int], Loss]] = {
 REGRESSION: dict[str, list[Any]] = {
     "loss": [StrOptions(set(REGRESSION_LOSSES))],
     "quantile": [Interval(Real, 0, 1, closed="neither")],
-    "epsilon": [Interval(Real, 1e-4, None, closed="left")],  # below, an absolute error
+    "epsilon": [Interval(Real, 1e-4, 1e100, closed="both")],  # below, an absolute error
     "extrapolation": [Interval(Real, 0, None, closed="left"), None],
 }
 CLASSIFICATION: dict[str, list[Any]] = {
@@ -164,20 +164,11 @@ class RegressorTargets(RegressorMixin):
         return output[:, 0] if self._one_dimensional else output
 
     def _validate(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[Array, Array]:
-        if issparse(y):
-            raise TypeError(
-                "Sparse data was passed for y, but dense data is required: y.toarray()."
-            )
-        with quiet_sums():
-            rows, targets = validate_data(
-                self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, reset=reset
-            )
-        return rows, np.asarray(targets, dtype=np.float64)
+        return validated(self, X, y, reset=reset)
 
     def _learn_coding(self, y: Array, weights: Array) -> Coding:
         self._one_dimensional = y.ndim == 1
         columns, loss = _as_columns(y), self._loss_of(1)
-        refuse_huge("y", y)
         if self.loss == "poisson":
             coding: Coding = LogCoding(loss, _log_scaling(columns, weights))
         elif loss.kinked:
@@ -208,7 +199,15 @@ class RegressorTargets(RegressorMixin):
                 f"y has {columns.shape[1]} outputs, but this {type(self).__name__} was fitted with "
                 f"{fitted}."
             )
-        return self._coding.coded(columns)
+        with np.errstate(over="ignore"):
+            coded = self._coding.coded(columns)
+        largest = float(np.abs(coded).max())
+        if not largest <= _LARGEST_CODED:
+            raise ValueError(
+                f"y has values of up to {np.abs(y).max():.3g}, {largest:.3g} in the units of the "
+                f"targets of the fit: squares of such errors are no numbers."
+            )
+        return coded
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
