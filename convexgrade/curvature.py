@@ -32,7 +32,7 @@ def columns(program: Program, neurons: Array, group: Index | None = None) -> Var
 def hessian(program: Program, variables: Variables, blocks: Array, unpenalised: Array) -> Array:
     """Return the Hessian of the mean loss in variables with these columns."""
     p, (values, output) = program, variables
-    of_rows = p.curvature(p.predict(blocks, unpenalised))
+    of_rows = p.mean_loss.hessian(p.predict(blocks, unpenalised))
     curvature = np.zeros((output.size, output.size))
     for a, b in (pair for outputs in of_rows.blocks for pair in product(outputs, outputs)):
         left, right = np.flatnonzero(output == a), np.flatnonzero(output == b)

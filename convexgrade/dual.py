@@ -215,7 +215,7 @@ def _gradient(program: Program, basis: Array, prediction: Array) -> Array:
     is known well enough for: then q is left.
     """
     p = program
-    refit = prediction + p.Z @ fit_unpenalised(p.F, p.Z, prediction)
+    refit = prediction + p.Z @ fit_unpenalised(p.mean_loss, p.Z, prediction)
     q, longest = p.loss.gradient(refit, p.y), 1.0 + float(np.abs(refit).max(initial=0.0))
     return _balanced(p, basis, q, p.loss.hessian(refit, p.y), _LINEAR * longest)
 

@@ -126,7 +126,7 @@ def drawn_in(program: Program, point: Point) -> Point:
         return point
     response = point.prediction(program) - program.Z @ point.unpenalised
     before = program.loss_before
-    c = shortened(program.F, program.Z, response, point.unpenalised, before)
+    c = shortened(program.mean_loss, program.Z, response, point.unpenalised, before)
     objective = program.mean_loss(response + program.Z @ c) + program.penalty(point.blocks)
     return replace(point, unpenalised=c, objective=objective)
 

@@ -129,7 +129,7 @@ def _by_columns(program: Program, bases: list[Array], blocks: Array, unpenalised
     neurons = (p.X @ every) * p.masks()[:, group] * p.groups.sign[group]
     variables = columns(p, neurons, group)
     m = group.size
-    slope = p.gradient(p.predict(blocks, unpenalised))
+    slope = p.mean_loss.gradient(p.predict(blocks, unpenalised))
     gradient = np.einsum("nv,nv->v", variables.values, slope[:, variables.output])
     along = np.einsum("dv,vd->v", every, units[group])
     gradient[:m] += p.alpha * along
@@ -156,7 +156,7 @@ def _by_rows(program: Program, bases: list[Array], blocks: Array, unpenalised: A
     faces = np.stack([base @ base.T for base in bases])
     operator = Operator.build(p.X, p.Z, p.patterns.masks, p.groups, p.n_outputs)
     f = p.predict(blocks, unpenalised)
-    curvature = p.curvature(f)
+    curvature = p.mean_loss.hessian(f)
     least = np.sqrt(_ALONG * bend.min() / bend)[:, None, None]
     along = (1.0 - least) * (units[:, :, None] * units[:, None, :])
     off = np.sqrt(_ACROSS) * (np.eye(shape[1]) - faces)
@@ -176,7 +176,7 @@ def _by_rows(program: Program, bases: list[Array], blocks: Array, unpenalised: A
         across = v - row_products(units, v)[:, None] * units
         return joined(groups + bend[:, None] * across, free)
 
-    groups, free = operator.adjoint(p.gradient(f))
+    groups, free = operator.adjoint(p.mean_loss.gradient(f))
     slope = joined(groups + p.alpha * units, free)
     square = (slope.size, slope.size)
     system = LinearOperator(square, matvec=curved, dtype=float)

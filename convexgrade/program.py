@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from convexgrade.cones import Cones
 from convexgrade.groups import Groups
-from convexgrade.losses import Hessian, Loss, MeanLoss
+from convexgrade.losses import Loss, MeanLoss
 from convexgrade.patterns import Patterns, masked_adjoint, masked_sums
 from convexgrade.pieces import chunks
 from convexgrade.unpenalised import fit_unpenalised
@@ -88,8 +88,8 @@ class Program:
         return self.y.shape[1]
 
     @property
-    def F(self) -> MeanLoss:
-        """The mean loss."""
+    def mean_loss(self) -> MeanLoss:
+        """F, as a function of predictions."""
         return MeanLoss(self.loss, self.y, self.weights)
 
     def over(self, patterns: Patterns, groups: Groups) -> Program:
@@ -150,26 +150,10 @@ class Program:
             correlations[own] = found[place]
         return self.groups.sign[:, None] * correlations
 
-    def mean_loss(self, prediction: Array) -> float:
-        """Return F at a prediction."""
-        return self.F(prediction)
-
     @property
     def loss_before(self) -> float:
         """F before the grade, at the offset: what certified gaps are relative to."""
         return self.mean_loss(self.offset)
-
-    def gradient(self, prediction: Array) -> Array:
-        """Return grad F in the prediction, shape (n_samples, n_outputs)."""
-        return self.F.gradient(prediction)
-
-    def curvature(self, prediction: Array) -> Hessian:
-        """Return the Hessian of F in each row's prediction."""
-        return self.F.hessian(prediction)
-
-    def distance(self, prediction: Array) -> float:
-        """Return how far, typically, a prediction is from where its loss is least."""
-        return self.F.distance(prediction)
 
     def penalty(self, blocks: Array) -> float:
         """Return alpha sum_g ||v_g||."""
@@ -191,7 +175,7 @@ class Program:
     @cached_property
     def null_coefficients(self) -> Array:
         """The c minimising F(offset + Z c): the grade without neurons, shape (q, n_outputs)."""
-        return fit_unpenalised(self.F, self.Z, self.offset)
+        return fit_unpenalised(self.mean_loss, self.Z, self.offset)
 
     @property
     def null_prediction(self) -> Array:
@@ -213,7 +197,7 @@ class Program:
         With theta = -grad F there, that is max_g ||Proj_K(s_g X^T D_g theta)||, by the optimality
         conditions 0 in alpha B + (polar cone) - s_g X^T D_g theta.
         """
-        slopes = self.gradient(self.null_prediction)
+        slopes = self.mean_loss.gradient(self.null_prediction)
         return self.largest_dual_norm(self.adjoint(-slopes), above=above)
 
     def largest_dual_norm(self, correlations: Array, *, above: float = 0.0) -> float:

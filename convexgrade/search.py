@@ -56,7 +56,7 @@ def random_neurons(program: Program, n_neurons: int, rng: np.random.Generator) -
 
 def _unit(program: Program) -> float:
     """Return the size of what predictions lack, 1 at most: residuals of late grades are small."""
-    return min(1.0, program.distance(program.offset)) or 1.0
+    return min(1.0, program.mean_loss.distance(program.offset)) or 1.0
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def descend(
 
     Returns the neurons that have not withered, and the coefficients of the unpenalised columns.
     """
-    smoothing = _SMOOTHED * program.distance(program.offset)
+    smoothing = _SMOOTHED * program.mean_loss.distance(program.offset)
     smoothed = replace(program, loss=program.loss.smoothed(smoothing))
     objective = _Balanced.of(smoothed, start.output)
     point = Iterate.of(objective, objective.join(start, unpenalised))

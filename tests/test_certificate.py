@@ -451,7 +451,7 @@ def test_any_theta_proves_a_bound_and_none_makes_it_worse(loss, cones):
         program = replace(program, loss=loss)
     reference = cvx.solve(program, solver="clarabel")
     optimum = program.objective(reference.blocks, reference.unpenalised)
-    best = -program.gradient(program.predict(reference.blocks, reference.unpenalised))
+    best = -program.mean_loss.gradient(program.predict(reference.blocks, reference.unpenalised))
     network = _network_at(program, 0.5 * reference.blocks, reference.unpenalised)
     rng = np.random.default_rng(0)
     noise = rng.standard_normal(best.shape)

@@ -366,7 +366,7 @@ def newton_system(loss, *, cones: bool) -> NewtonSystem:
     face = Face.of(active, p.groups.sign[active], points, normals, 1e-2, 30.0)
     tau = np.full(p.free.size, 5.0)
     f = rng.standard_normal((n, k))
-    H = p.curvature(f)
+    H = p.mean_loss.hessian(f)
     assert H.coupled == (loss == "softmax")
     right = rng.standard_normal((n, k))
     K = np.zeros((n * k, n * k))

@@ -134,7 +134,7 @@ class Step:
     def state(self, f: Array, tight: Tight) -> State:
         """Evaluate the equations at f."""
         p, d = self.program, self.program.X.shape[1]
-        gradient = p.gradient(f)
+        gradient = p.mean_loss.gradient(f)
         b, z = self.operator.adjoint(-gradient)
         u = self.centre.v / self.pace.sigma + b
         active = np.flatnonzero(np.linalg.norm(u, axis=1) > p.alpha)
@@ -211,7 +211,7 @@ class Step:
         p = self.program
         length, last_merit, last_error = 1.0, np.inf, np.inf
         for taken in range(self.limits.most):
-            curvature = p.curvature(state.f)
+            curvature = p.mean_loss.hessian(state.f)
             error = self.error(state, curvature)
             stalled = last_merit - state.merit <= self.noise and error > _STALLED * last_error
             solved = taken >= self.limits.least and error <= self.allowed(state, tol)
@@ -252,7 +252,7 @@ class Step:
         """
         for _ in range(_TRIALS):
             trial = self.state(path.at(length), state.tight)
-            uphill = _slope(trial, self.program.curvature(trial.f), path.velocity(length))
+            uphill = _slope(trial, self.program.mean_loss.hessian(trial.f), path.velocity(length))
             lower = trial.merit <= state.merit + _ARMIJO * length * slope + self.noise
             if lower and uphill <= -_TURNED * slope:
                 return trial, length

@@ -131,8 +131,8 @@ class _Problem:
         above = above[np.argsort(-prices[above], kind="stable")[: max(_JOIN, active.size)]]
         v = (1.0 - p.alpha / prices[above])[:, None] * b[above]
         change = self.over(above).predict(v, np.zeros_like(point.c)) - p.offset
-        slope = float(np.vdot(self.program.gradient(point.f), change)) + p.penalty(v)
-        bend = float(np.vdot(change, p.curvature(point.f).times(change)))
+        slope = float(np.vdot(self.program.mean_loss.gradient(point.f), change)) + p.penalty(v)
+        bend = float(np.vdot(change, p.mean_loss.hessian(point.f).times(change)))
         if not (slope < 0.0 < bend):
             return None
         v *= -slope / bend
@@ -144,13 +144,13 @@ class _Problem:
         some, v = self.over(active), point.v[active]
         size = np.linalg.norm(v, axis=1)
         side = v / size[:, None]
-        gradient = self.program.gradient(point.f)
+        gradient = self.program.mean_loss.gradient(point.f)
         slope_v = some.adjoint(gradient) + p.alpha * side
         slope_c = p.Z.T @ gradient
         bent = (p.alpha / size)[:, None, None] * (
             np.eye(v.shape[1]) - side[:, :, None] * side[:, None, :]
         )
-        curvature = p.curvature(point.f).D
+        curvature = p.mean_loss.hessian(point.f).D
         step_v, step_c = np.zeros_like(v), np.zeros_like(point.c)
         for k in range(p.n_outputs):
             own = np.flatnonzero(some.groups.output == k)

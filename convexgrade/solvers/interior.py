@@ -142,7 +142,7 @@ class _Problem:
         """Collect them."""
         p, f, loss = program, program.null_prediction, program.null_loss
         slope = np.vdot(p.weights, np.linalg.norm(p.loss.gradient(f, p.y), axis=1))
-        curvature = np.sum(p.curvature(f).traces) / p.n_outputs
+        curvature = np.sum(p.mean_loss.hessian(f).traces) / p.n_outputs
         rows = p.X if p.cones else p.X[:0]
         masks, pattern = p.patterns.masks, p.groups.pattern
         return cls(
@@ -204,7 +204,9 @@ class _Problem:
 
     def residuals(self, point: _Point) -> _Residuals:
         """Return the residuals of the linear conditions."""
-        groups, unpenalised = self.operator.adjoint(self.program.gradient(self.predict(point)))
+        groups, unpenalised = self.operator.adjoint(
+            self.program.mean_loss.gradient(self.predict(point))
+        )
         return _Residuals(
             groups - point.dual[:, 1:] - self.cone_adjoint(point.multiplier),
             unpenalised,
@@ -236,7 +238,7 @@ class _Newton:
         self.scaling = soc.Scaling.between(point.primal, point.dual)
         self.ratio = point.multiplier / point.slack
         self.f = problem.predict(point)
-        self.curvature = p.curvature(self.f)
+        self.curvature = p.mean_loss.hessian(self.f)
         roots = _kkt.block_roots(problem.rows, self.ratio, self.scaling.roots())
         self.factors = _kkt.Factorisation.build(problem.operator, roots, self.curvature, grams)
 
@@ -302,11 +304,11 @@ class _Newton:
         by an exponential.
         """
         change = self.problem.operator.forward(step.v, step.unpenalised)
-        gradient = self.problem.program.gradient(self.f)
+        gradient = self.problem.program.mean_loss.gradient(self.f)
         model = float(np.vdot(change, self.curvature.times(change)))
         noise = 1e-13 * self.problem.null_loss
         for _ in range(120):
-            moved = self.problem.program.gradient(self.f + length * change)
+            moved = self.problem.program.mean_loss.gradient(self.f + length * change)
             rise = float(np.vdot(change, moved - gradient))
             if length * rise <= _TRUST * length**2 * model + noise:
                 break

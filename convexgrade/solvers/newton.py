@@ -108,7 +108,7 @@ class _Problem:
             slope = _robust_mean(np.linalg.norm(p.loss.gradient(f, p.y), axis=1), p.weights)
             typical, distance = max(robust, _RARE * null_loss), robust / max(slope, 1e-300)
         else:
-            typical, distance = null_loss, p.distance(f)
+            typical, distance = null_loss, p.mean_loss.distance(f)
         bends = p.loss.smoothed(distance).hessian(f, p.y).traces
         curvatures = (p.Z**2).T @ (p.weights * bends) / p.n_outputs
         return cls(
@@ -143,7 +143,7 @@ class _Problem:
         else:
             point = Unknowns(start.blocks, start.unpenalised)
         f, active = p.predict(point.v, point.c), np.flatnonzero(point.v.any(axis=1))
-        pricing = self.price(point, active, -p.gradient(f), Tight.none(*point.v.shape))
+        pricing = self.price(point, active, -p.mean_loss.gradient(f), Tight.none(*point.v.shape))
         gap = min(pricing.gap, start.gap if start else np.inf)
         pace = self.first_pace(point, gap, pricing.prices)
         working = self.working(pricing.prices, active)
