@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.certificate import Certificate
-from convexgrade.deep_network import HIDDEN_AND_INPUTS, MOST_FEATURES, DeepNetwork, Handover
+from convexgrade.deep_network import MOST_FEATURES, DeepNetwork
 from convexgrade.energy import Energy, measure
 from convexgrade.grade import Grade, certify_grade, state_program
+from convexgrade.handover import HIDDEN_AND_INPUTS, Handover
 from convexgrade.losses import Loss, MeanLoss
 from convexgrade.network import Network, scale_output
 from convexgrade.pieces import chunks

@@ -7,15 +7,18 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from convexgrade.curvature import columns, hessian
 from convexgrade.point import Point
 from convexgrade.program import Program
-from convexgrade.pruning import select
+from convexgrade.pruning import responses_of
+from convexgrade.quadratics import diagonal_units
 from convexgrade.working_set import solve_groups, solve_over
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 Choice = Callable[[Program, Array, Array, int], Index]
 
+_RIDGE = 1e-10  # relative to the curvature of each: keeps dependent neurons from dividing by zero
 _ROUGH = 1e-3  # accuracy, relative to the objective before a cut, of those that are only compared
 _WORTH_A_GAP = 1.2  # objective, relative to that over fewer groups, at which those are kept instead
 
@@ -55,6 +58,54 @@ def cut(program: Program, point: Point, *, limit: int, solver: str, tol: float) 
         if best is not None and best.objective <= _WORTH_A_GAP * alone.objective:
             return best
     return solve_groups(program, alone, alone.groups, solver=solver)
+
+
+def select(program: Program, blocks: Array, unpenalised: Array, limit: int) -> Index:
+    """Choose the groups to keep, ``limit`` of them, so that the loss rises little.
+
+    Let every neuron change its size, t_g times its response r_g, and the unpenalised columns their
+    coefficients. To second order about an optimum, removing neuron g (t_g = 0) and adjusting the
+    others raises the objective by t_g^2 / (2 [M^-1]_gg), where M is the curvature of the loss in (t, c)
+    (the optimal brain surgeon of Hassibi & Stork 1993). The cheapest neuron goes, M^-1 loses its row
+    and column, and so on.
+
+    Parameters
+    ----------
+    program : Program
+        A program whose groups are those of ``blocks``.
+    blocks : ndarray of shape (n_groups, d)
+        Vectors of its groups, best near the optimum and pruned.
+    unpenalised : ndarray of shape (q, n_outputs)
+        Coefficients of the unpenalised columns.
+    limit : int
+        Number of groups to keep.
+
+    Returns
+    -------
+    ndarray of int, shape (min(limit, n_groups),)
+        Positions of the groups to keep, ascending.
+    """
+    m = len(blocks)
+    curvature = _curvature(program, blocks, unpenalised)
+    unit = diagonal_units(curvature)
+    units = np.outer(unit, unit)
+    inverse = np.linalg.inv(curvature / units + _RIDGE * np.eye(len(curvature))) / units
+    size = np.ones(len(curvature))  # t, which every removal moves; that of c is never read
+    kept = np.ones(m, dtype=bool)
+    for _ in range(m - limit):
+        spread = np.maximum(np.diagonal(inverse)[:m], 1e-300)
+        cost = np.where(kept, size[:m] ** 2 / spread, np.inf)
+        gone = int(np.argmin(cost))
+        column = inverse[:, gone] / inverse[gone, gone]
+        size = size - size[gone] * column
+        inverse = inverse - np.outer(column, inverse[gone])
+        kept[gone] = False
+    return np.flatnonzero(kept)
+
+
+def _curvature(program: Program, blocks: Array, unpenalised: Array) -> Array:
+    """Return the Hessian of the mean loss in the sizes of all neurons and in c."""
+    return hessian(program, columns(program, responses_of(program, blocks)), blocks, unpenalised)
 
 
 def _largest(program: Program, blocks: Array, unpenalised: Array, limit: int) -> Index:

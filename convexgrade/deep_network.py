@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convexgrade.handover import HIDDEN_AND_INPUTS, Handover
 from convexgrade.network import Network
 from convexgrade.pieces import chunks
 from convexgrade.reading import AS_IT_IS, Reading
@@ -18,48 +18,6 @@ Array = NDArray[np.float64]
 _LARGEST = 0.25 * float(np.finfo(np.float64).max)  # of two such values, the difference is a number
 MOST_FEATURES = 1 << 22  # that are formed at a time, where only the output is asked for
 _NEARER = 1e-150  # share of the distance at which a row is read that is too far out for sums of it
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Handover:
-    """What a grade hands on to the next one: its hidden features, the output so far, the inputs.
-
-    Attributes
-    ----------
-    passthrough : {"hidden", "output", "both"}
-        Whether the hidden features of the grade, the output of the chain so far, or both.
-    keep_inputs : bool
-        Whether X follows them.
-    """
-
-    passthrough: str = "hidden"
-    keep_inputs: bool = True
-
-    @property
-    def hands_hidden(self) -> bool:
-        """Whether hidden features are among what is handed on; they come first."""
-        return self.passthrough != "output"
-
-    @property
-    def hands_output(self) -> bool:
-        """Whether the output so far is; it comes after the hidden features."""
-        return self.passthrough != "hidden"
-
-    def features(self, hidden: Array, output: Array, X: Array) -> Array:
-        """Return what the next grade reads, unscaled: hidden features, output, X, as far as kept."""
-        return np.hstack(self._kept(hidden, output, X))
-
-    def width(self, n_neurons: int, n_outputs: int, n_inputs: int) -> int:
-        """Return the number of columns that the next grade reads."""
-        return sum(self._kept(n_neurons, n_outputs, n_inputs))
-
-    def _kept(self, hidden: T, output: T, X: T) -> list[T]:
-        kept = (self.hands_hidden, self.hands_output, self.keep_inputs)
-        return [part for part, keep in zip((hidden, output, X), kept, strict=True) if keep]
-
-
-HIDDEN_AND_INPUTS = Handover()
 
 
 def read_far(reading: Reading, X: Array) -> Array:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from convexgrade.certificate import objective
 from convexgrade.network import Network
 from convexgrade.program import Program
-from convexgrade.unpenalised import least_squares
+from convexgrade.quadratics import least_squares
 
 Array = NDArray[np.float64]
 

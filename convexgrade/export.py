@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from convexgrade.certificate import Certificate
-from convexgrade.deep_network import DeepNetwork, Handover
+from convexgrade.deep_network import DeepNetwork
 from convexgrade.estimators.base import BaseChain
 from convexgrade.estimators.targets import probabilities
+from convexgrade.handover import Handover
 from convexgrade.network import Network
 from convexgrade.reading import Distances, Reading, Tails
 from convexgrade.solution import Status

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from convexgrade.unpenalised import diagonal_units
+from convexgrade.quadratics import diagonal_units
 
 Array = NDArray[np.float64]
 

@@ -27,9 +27,9 @@ from convexgrade.chain import (
     energies,
     state_grade,
 )
-from convexgrade.deep_network import Handover
 from convexgrade.energy import Energy
 from convexgrade.grade import fit_grade, null_price
+from convexgrade.handover import Handover
 from convexgrade.losses import Loss
 from convexgrade.network import Network
 from convexgrade.program import Program

@@ -16,10 +16,9 @@ from scipy.sparse.linalg import LinearOperator, cg
 from convexgrade.curvature import columns, hessian
 from convexgrade.patterns import row_products
 from convexgrade.program import Program
-from convexgrade.pruning import null_space
+from convexgrade.quadratics import least_squares, null_space
 from convexgrade.solvers import _kkt
 from convexgrade.solvers._operator import Operator
-from convexgrade.unpenalised import least_squares
 
 Array = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from convexgrade.deep_network import Handover
+from convexgrade.handover import Handover
 from convexgrade.network import Network
 
 Array = NDArray[np.float64]

@@ -19,7 +19,7 @@ from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 
 from convexgrade.chain import Data
-from convexgrade.deep_network import Handover
+from convexgrade.handover import Handover
 from convexgrade.losses import Loss
 from convexgrade.multigrade import ChainPlan, Progress, extended, first_price
 from convexgrade.network import Network

@@ -7,13 +7,12 @@ from numpy.typing import NDArray
 from scipy.linalg import qr
 
 from convexgrade.losses import Hessian, MeanLoss
+from convexgrade.quadratics import least_squares
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 _NO_NUMBER = 1e290  # loss from which on sums of its curvature may be none
-_NONE = 1e-100  # root of a curvature that is as good as none
-_ROUNDING = 1e-13  # curvature, relative to that of single variables, that is rounding
 _STEPS = 60  # steps of Newton's method, at most
 _DEPENDENT = 1e-6  # share of a column that others leave, below which Newton steps do not see it
 _FAR = 3.0  # size of responses, in units of the targets, that is larger than need be
@@ -95,23 +94,6 @@ def coefficients(columns: Array, hessian: Hessian, right: Array) -> Array:
         found = least_squares(gram, right[:, outputs].T.ravel())
         c[:, outputs] = found.reshape(outputs.size, -1).T
     return c
-
-
-def least_squares(curvature: Array, right: Array) -> Array:
-    """Return the x of least squares with ``curvature @ x = right``, flat directions left alone.
-
-    In units in which each variable has about the same curvature: columns of any size, and outputs of
-    rare classes, count for as much as others.
-    """
-    unit = diagonal_units(curvature)
-    scaled = curvature / np.outer(unit, unit)
-    return np.asarray(np.linalg.lstsq(scaled, right / unit, rcond=_ROUNDING)[0] / unit)
-
-
-def diagonal_units(curvature: Array) -> Array:
-    """Return the roots of the diagonal to a power of two, so that scaling by them changes no digit."""
-    roots = np.sqrt(np.maximum(np.diagonal(curvature), 0.0))
-    return np.asarray(np.exp2(np.round(np.log2(np.where(roots < _NONE, 1.0, roots)))))
 
 
 def weighted_gram(columns: Array, hessian: Hessian, outputs: Index) -> Array:

@@ -8,15 +8,14 @@ import pytest
 
 from convexgrade import ConvexReLURegressor, MultigradeRegressor, certify, multigrade
 from convexgrade.chain import Data
-from convexgrade.cutting import cut
-from convexgrade.deep_network import HIDDEN_AND_INPUTS
+from convexgrade.cutting import cut, select
 from convexgrade.grade import fit_grade, state_program
+from convexgrade.handover import HIDDEN_AND_INPUTS
 from convexgrade.losses import SquaredError
 from convexgrade.multigrade import ChainPlan, Progress, grow
 from convexgrade.network import Network
 from convexgrade.neurons import neurons_of
 from convexgrade.point import point_of
-from convexgrade.pruning import select
 from convexgrade.settings import Settings
 from convexgrade.solution import Status
 from convexgrade.unpenalised import independent_columns

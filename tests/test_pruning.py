@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from convexgrade import pruning
+from convexgrade.cutting import select
 from convexgrade.patterns import Patterns, sample_patterns
 from convexgrade.point import point_at, pruned
-from convexgrade.pruning import null_space, prune, select
+from convexgrade.pruning import prune
+from convexgrade.quadratics import null_space
 from convexgrade.solution import Solution, Status
 from convexgrade.working_set import solve_over
 from tests.bank import make_program, random_program

@@ -6,7 +6,7 @@ from sklearn.base import clone
 
 from convexgrade import ConvexReLURegressor, MultigradeClassifier, MultigradeRegressor, certify
 from convexgrade.chain import Chain, Data
-from convexgrade.deep_network import HIDDEN_AND_INPUTS, Handover
+from convexgrade.handover import HIDDEN_AND_INPUTS, Handover
 from convexgrade.losses import SquaredError
 from convexgrade.multigrade import ChainPlan, _next_program
 from convexgrade.scaling import (

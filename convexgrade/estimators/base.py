@@ -27,7 +27,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from convexgrade.certificate import Certificate
 from convexgrade.chain import Chain, Data, certify_chain
-from convexgrade.deep_network import HIDDEN_AND_INPUTS, DeepNetwork, read_far
+from convexgrade.deep_network import DeepNetwork, read_far
 from convexgrade.estimators.rows import (
     Rows,
     checked_weights,
@@ -40,6 +40,7 @@ from convexgrade.estimators.rows import (
 )
 from convexgrade.estimators.targets import Coding
 from convexgrade.grade import Grade
+from convexgrade.handover import HIDDEN_AND_INPUTS
 from convexgrade.losses import Loss
 from convexgrade.multigrade import ChainPlan, Progress, first_price, grow
 from convexgrade.network import Network

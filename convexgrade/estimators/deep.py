@@ -26,7 +26,6 @@ from convexgrade.correction import (
     correct_chain,
     correct_progress,
 )
-from convexgrade.deep_network import Handover
 from convexgrade.descent import objective
 from convexgrade.energy import Energy
 from convexgrade.estimators.base import BaseChain
@@ -37,6 +36,7 @@ from convexgrade.estimators.targets import (
     knows_probabilities,
     probabilities,
 )
+from convexgrade.handover import Handover
 from convexgrade.multigrade import ChainPlan, Progress
 from convexgrade.network import Network
 from convexgrade.reading import AS_IT_IS, Reading, heavy_tails

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from convexgrade import MultigradeClassifier, MultigradeRegressor
-from convexgrade.deep_network import Handover
 from convexgrade.estimators.rows import distinct_rows
+from convexgrade.handover import Handover
 from convexgrade.multigrade import ChainPlan
 from convexgrade.selection import Fold, usual_alpha
 from tests.benchmarks.accuracy import REGRESSION
