@@ -125,8 +125,7 @@ def joined(
     no price is too high.
     """
     dual = dual_point(program, point.prediction(program))
-    found = _climb(program, dual, point.blocks.T, budget, rng)
-    prices = np.abs(search.price(program, dual.theta, found.vectors)).max(axis=0, initial=0.0)
+    found, prices = _price_climbed(program, dual, point.blocks.T, budget, rng)
     better = np.flatnonzero(prices > (1.0 + budget.tol) * program.alpha)[:_JOINING]
     return _with_patterns(program, point, found.take(better)) if better.size else None
 
@@ -142,9 +141,11 @@ def highest_price(
     program: Program, dual: DualPoint, known: Array, budget: Budget, rng: np.random.Generator
 ) -> float:
     """Return the highest price of a neuron that a search finds, from ``known`` ones and others."""
-    if not program.cones:
-        return float(_price_gates(program, dual, budget, rng)[1].max(initial=0.0))
-    return _best_price(program, dual, _climb(program, dual, known, budget, rng))
+    if program.cones:
+        _, prices = _price_climbed(program, dual, known, budget, rng)
+    else:
+        _, prices = _price_gates(program, dual, budget, rng)
+    return float(prices.max(initial=0.0))
 
 
 def _by_descent(
@@ -227,8 +228,8 @@ def _with_new_neurons(
     were the highest price found that of all neurons.
     """
     dual = dual_point(program, point.prediction(program))
-    found = _climb(program, dual, point.blocks.T, budget, rng)
-    price = _best_price(program, dual, found)
+    found, prices = _price_climbed(program, dual, point.blocks.T, budget, rng)
+    price = float(prices.max(initial=0.0))
     if price <= (1.0 + budget.tol) * program.alpha:
         return None
     if lower_bound(program, dual.q, price) >= (1.0 - worth) * point.objective:
@@ -267,19 +268,19 @@ def _largest(point: Point, limit: int) -> Neurons:
     return point.neurons().take(order[:limit])
 
 
-def _climb(
+def _price_climbed(
     program: Program, dual: DualPoint, known: Array, budget: Budget, rng: np.random.Generator
-) -> Neurons:
-    """Climb the price from known neurons and from random gates; return the distinct ones reached."""
+) -> tuple[Neurons, Array]:
+    """Return the distinct neurons that climbing the price reaches, and their prices.
+
+    From known ones and from random gates. A price is that of the output for which it is highest.
+    """
     n_starts = int(np.clip(_START_FLOATS // program.X.size, *_STARTS))
     starts = np.concatenate([known, centred_gates(program.X, n_starts, rng)], axis=1)
-    found = search.ascend(program, dual.theta, starts, n_jobs=budget.n_jobs)
-    return search.distinct(program, found)
-
-
-def _best_price(program: Program, dual: DualPoint, found: Neurons) -> float:
+    reached = search.ascend(program, dual.theta, starts, n_jobs=budget.n_jobs)
+    found = search.distinct(program, reached)
     prices = search.price(program, dual.theta, found.vectors)
-    return float(np.abs(prices).max(initial=0.0))
+    return found, np.abs(prices).max(axis=0, initial=0.0)
 
 
 def _by_gates(
