@@ -139,7 +139,8 @@ class TableModel:
         Returns
         -------
         ndarray of shape (n_samples,)
-            Predictions, as `predict` of the estimator returns them.
+            Predictions, as `predict` of the estimator returns them; of classes that tie up to rounding,
+            either.
         """
         if not self.classes:
             low, high = self.limits or (-np.inf, np.inf)
