@@ -271,7 +271,8 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return self._coding.uncoded(output)
 
     def _validate_rows(self, X: ArrayLike) -> Array:
-        return read_far(self._reading, validated_rows(self, X))
+        rows = validated_rows(self, X)  # before anything is read that only a fit sets
+        return read_far(self._reading, rows)
 
     def _validate(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[Array, Any]:
         raise NotImplementedError
