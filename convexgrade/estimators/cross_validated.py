@@ -219,17 +219,14 @@ class CrossValidated(DeepChain):
         return self.cv is None or isinstance(self.cv, Integral)
 
     def _check_rows_suffice(self, given: Rows) -> None:
-        """Raise an error if there are too few rows, or too few of every class, for so many folds."""
-        n_folds = _FOLDS if self.cv is None else self.cv
+        """Raise an error if folds are drawn, and every class has fewer rows than there are folds."""
         if not self._draws_folds:
             return
+        n_folds = _FOLDS if self.cv is None else self.cv
+        most, what = len(given.X), "of positive weight"
         if is_classifier(self):
-            most, what = (
-                int(np.unique(given.y, return_counts=True)[1].max()),
-                "of the largest class",
-            )
-        else:
-            most, what = len(given.X), "of positive weight"
+            _, counts = np.unique(given.y, return_counts=True)
+            most, what = int(counts.max()), "of the largest class"
         if n_folds > most:
             raise ValueError(
                 f"cv={self.cv!r} asks for {n_folds} folds, more than there are rows {what}: "

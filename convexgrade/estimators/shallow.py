@@ -73,7 +73,8 @@ class ConvexReLURegressor(RegressorTargets, OneGrade):
         What ``loss="quantile"`` predicts, in (0, 1).
     epsilon : float, default=0.3
         Error from which on ``loss="huber"`` is linear instead of quadratic, in units of 1.4826 median
-        absolute deviations of the targets: at least 1e-4, below which it would be the absolute error.
+        absolute deviations of the targets: from 1e-4, below which it would be the absolute error, to
+        1e100.
     solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
         Solver of the convex program; the last three through CVXPY.
     extrapolation : float or None, default=0.25
