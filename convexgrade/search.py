@@ -33,7 +33,10 @@ _LOOK = 25  # steps after which a descent may end, or go on without withered neu
 _SHED = 0.25  # share of withered neurons without which a descent goes on
 _TILE = 1 << 18  # numbers of rows times neurons that are worked on at a time: a megabyte
 _AT_A_TIME = 1 << 20  # numbers of rows times gates that are priced at a time
-_START = 0.1  # length of random neurons, in units of the distance of the offset, up to 1
+_START = 0.1  # length of random neurons, in units of what predictions lack
+_NORMAL = (
+    1.6  # standard deviation of normal residuals, over half their mean square by their mean size
+)
 _SMOOTHED = 0.1  # distance within which a descent smooths kinks, relative to that of the offset
 _WITHERED = 1e-3  # norm of a neuron, relative to the largest, below which a descent gives it up
 
@@ -55,8 +58,11 @@ def random_neurons(program: Program, n_neurons: int, rng: np.random.Generator) -
 
 
 def _unit(program: Program) -> float:
-    """Return the size of what predictions lack, 1 at most: residuals of late grades are small."""
-    return min(1.0, program.mean_loss.distance(program.offset)) or 1.0
+    """Return the size of what predictions lack, 1 at most: residuals of late grades are small.
+
+    For squared errors that are normal, it is their standard deviation.
+    """
+    return min(1.0, _NORMAL * program.mean_loss.distance(program.offset)) or 1.0
 
 
 @dataclass(frozen=True)
