@@ -386,7 +386,7 @@ def test_grades_stay_where_chains_without_some_rows_have_fewer(correction):
 @pytest.mark.parametrize(
     ("estimator", "n_grades", "n", "noise", "shares"),
     [
-        (MultigradeRegressor, 1, 120, 0.01, [0.3]),
+        (MultigradeRegressor, 1, 120, 0.01, [0.3, 1.0]),
         (MultigradeRegressor, 1, 120, 3.0, [10.0, 30.0]),
         (MultigradeClassifier, 2, 200, 0.1, [0.3, 1.0]),  # where rounding decides
         (MultigradeClassifier, 1, 120, 1.0, [3.0]),
