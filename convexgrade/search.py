@@ -34,9 +34,7 @@ _SHED = 0.25  # share of withered neurons without which a descent goes on
 _TILE = 1 << 18  # numbers of rows times neurons that are worked on at a time: a megabyte
 _AT_A_TIME = 1 << 20  # numbers of rows times gates that are priced at a time
 _START = 0.1  # length of random neurons, in units of what predictions lack
-_NORMAL = (
-    1.6  # standard deviation of normal residuals, over half their mean square by their mean size
-)
+_NORMAL = 1.6  # standard deviation of normal residuals, in units of their `MeanLoss.distance`
 _SMOOTHED = 0.1  # distance within which a descent smooths kinks, relative to that of the offset
 _WITHERED = 1e-3  # norm of a neuron, relative to the largest, below which a descent gives it up
 
