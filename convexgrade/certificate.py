@@ -59,8 +59,8 @@ class Certificate:
     price : float
         Largest correlation found of what is left with a neuron: ``|theta . (X u)_+| / ||u||``, or
         ``||X^T D theta||`` of a gated one with the pattern D. Above ``alpha``, adding that neuron would
-        lower the objective; ``status`` says so from
-        ``(1 + min(tol, 1e-4)) alpha`` on. Below, it may be a bound.
+        lower the objective; ``status`` says so from ``(1 + min(tol, 1e-4)) alpha`` on. Below, it may
+        be a bound.
     price_is_exact : bool
         True if no neuron's price is higher (every pattern listed): then ``dual`` bounds every network of
         any width. False if it is the best that a search found.

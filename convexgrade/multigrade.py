@@ -207,7 +207,7 @@ _WITHOUT_NEURONS = {
         "Grade {index} has no neuron: at alpha={alpha:g}, none over the patterns tried lowers the "
         "objective and raises no training residual. Others may."
     ),
-    Status.SKETCHED: ("Grade {index} has no neuron: a descent at alpha={alpha:g} kept none."),
+    Status.SKETCHED: "Grade {index} has no neuron: a descent at alpha={alpha:g} kept none.",
 }
 _UNSOLVED = "Grade {index} has no neuron at alpha={alpha:g}. {status}"
 

@@ -218,18 +218,22 @@ class CrossValidated(DeepChain):
         """Whether folds are drawn here: a number of them, at most, is given."""
         return self.cv is None or isinstance(self.cv, Integral)
 
+    @property
+    def _n_folds(self) -> int:
+        """How many folds are drawn, where they are."""
+        return _FOLDS if self.cv is None else int(self.cv)
+
     def _check_rows_suffice(self, given: Rows) -> None:
         """Raise an error if folds are drawn, and every class has fewer rows than there are folds."""
         if not self._draws_folds:
             return
-        n_folds = _FOLDS if self.cv is None else self.cv
         most, what = len(given.X), "of positive weight"
         if is_classifier(self):
             _, counts = np.unique(given.y, return_counts=True)
             most, what = int(counts.max()), "of the largest class"
-        if n_folds > most:
+        if self._n_folds > most:
             raise ValueError(
-                f"cv={self.cv!r} asks for {n_folds} folds, more than there are rows {what}: "
+                f"cv={self.cv!r} asks for {self._n_folds} folds, more than there are rows {what}: "
                 f"n_samples={most}."
             )
 
@@ -237,9 +241,7 @@ class CrossValidated(DeepChain):
         if not self._draws_folds:
             return check_cv(self.cv)
         kind = StratifiedKFold if is_classifier(self) else KFold
-        return kind(
-            _FOLDS if self.cv is None else int(self.cv), shuffle=True, random_state=self._seed
-        )
+        return kind(self._n_folds, shuffle=True, random_state=self._seed)
 
     def _first_alpha(self) -> float:
         return 1.0  # any: `_choose` and `_plan` replace it
