@@ -160,7 +160,7 @@ class Cones:
         todo: Index = np.arange(cone.size)
         for _ in range(_ROUNDS * d):  # rounding can add and drop for ever
             some = work.result[todo]
-            todo = work.join(todo[np.einsum("gi,gi->g", some, some) > enough**2], few)
+            todo = work.join(todo[np.vecdot(some, some) > enough**2], few)
             if todo.size == 0:
                 break
             todo = work.settle(todo) if few == 1 else work.settle_each(todo)

@@ -100,7 +100,7 @@ class KroneckerSystem:
     @cached_property
     def _input_gram(self) -> Array:
         k = self.G.shape[1]
-        return np.repeat(np.repeat(self.H @ self.H.T, k, axis=0), k, axis=1)
+        return np.asarray(np.kron(self.H @ self.H.T, np.ones((k, k))), dtype=float)
 
     def _solve_iteratively(self, B: Array, D: Array) -> Array:
         def product(v: Array) -> Array:

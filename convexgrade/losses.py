@@ -325,7 +325,7 @@ class SoftmaxLogLoss(Smooth):
         f = f - f[rows, top, None]
         others = np.exp(f)
         others[rows, top] = 0.0
-        return np.log1p(np.einsum("ik->i", others)) - np.einsum("ik,ik->i", y, f)
+        return np.log1p(others.sum(axis=1)) - np.vecdot(y, f)
 
     def gradient(self, f: Array, y: Array) -> Array:
         """Return ``softmax(f) - y``."""

@@ -90,8 +90,8 @@ def masked_sums(masks: Mask | Array, X: Array, u: Array) -> Array:
     """Return the row sums of masks * (X @ u.T), by way of the fewer numbers a row."""
     numbers = masks.astype(float, copy=False)
     if len(u) < X.shape[1]:
-        return row_products(numbers, X @ u.T)
-    return row_products(numbers @ u, X)
+        return np.asarray(np.vecdot(numbers, X @ u.T))
+    return np.asarray(np.vecdot(numbers @ u, X))
 
 
 def masked_adjoint(masks: Mask | Array, X: Array, theta: Array) -> Array:
@@ -99,11 +99,6 @@ def masked_adjoint(masks: Mask | Array, X: Array, theta: Array) -> Array:
     if masks.shape[1] < X.shape[1]:
         return np.asarray((masks * theta[:, None]).T @ X)
     return np.asarray(masks.T @ (theta[:, None] * X))
-
-
-def row_products(left: Array, right: Array) -> Array:
-    """Return the inner products of rows."""
-    return np.asarray(np.einsum("ij,ij->i", left, right))
 
 
 def distinct_columns(masks: Mask) -> NDArray[np.intp]:
@@ -409,9 +404,7 @@ def _plane_cells(rows: Array, tolerance: float) -> Array:
     critical = critical[np.diff(critical, prepend=-1.0) > tolerance]
     if critical[-1] - critical[0] > 2.0 * np.pi - tolerance:
         critical = critical[:-1]
-    middle = 0.5 * (critical + np.roll(critical, -1)) + np.where(
-        np.arange(critical.size) == critical.size - 1, np.pi, 0.0
-    )
+    middle = 0.5 * (critical + np.append(critical[1:], critical[0] + 2.0 * np.pi))
     # A line x . h = 0 lies a quarter turn from its normal x.
     return np.stack([np.cos(middle + np.pi / 2), np.sin(middle + np.pi / 2)])
 

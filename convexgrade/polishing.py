@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, cg
 
 from convexgrade.curvature import columns, hessian
-from convexgrade.patterns import row_products
 from convexgrade.program import Program
 from convexgrade.quadratics import least_squares, null_space
 from convexgrade.solvers import _kkt
@@ -100,7 +99,7 @@ def _stepped(
     for t in _room(program, blocks, step.turn) * 0.5 ** np.arange(_HALVINGS):
         moved, c = blocks + t * step.turn, unpenalised + t * step.shift
         norms = np.linalg.norm(moved, axis=1)
-        gone = (norms <= _GONE * norms.max()) | (np.einsum("gd,gd->g", moved, blocks) <= 0.0)
+        gone = (norms <= _GONE * norms.max()) | (np.vecdot(moved, blocks) <= 0.0)
         moved[gone] = 0.0
         if program.objective(moved, c) <= value:
             return moved, c
@@ -172,7 +171,7 @@ def _by_rows(program: Program, bases: list[Array], blocks: Array, unpenalised: A
         v, c = parted(x)
         change = curvature.times(operator.forward(v, c))
         groups, free = operator.adjoint(change)
-        across = v - row_products(units, v)[:, None] * units
+        across = v - np.vecdot(units, v)[:, None] * units
         return joined(groups + bend[:, None] * across, free)
 
     groups, free = operator.adjoint(p.mean_loss.gradient(f))

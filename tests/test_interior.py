@@ -426,7 +426,7 @@ def test_reach_has_its_digits_near_the_boundary_as_well(distance):
 def test_scaling_of_nesterov_and_todd():
     rng = np.random.default_rng(2)
     s, z = random_cone_points(rng), random_cone_points(rng)
-    scaling = soc.Scaling.between(s, z)
+    scaling = soc.NesterovTodd.between(s, z)
     np.testing.assert_allclose(scaling.apply(z), scaling.point)
     np.testing.assert_allclose(scaling.invert(s), scaling.point)
     np.testing.assert_allclose(scaling.invert(scaling.apply(s)), s)
@@ -435,7 +435,7 @@ def test_scaling_of_nesterov_and_todd():
 def test_elimination_of_the_axis():
     """The step it gives solves W dz + W^-1 ds = u with dz_0 = 0."""
     rng = np.random.default_rng(3)
-    scaling = soc.Scaling.between(random_cone_points(rng), random_cone_points(rng))
+    scaling = soc.NesterovTodd.between(random_cone_points(rng), random_cone_points(rng))
     u, step = rng.standard_normal((5, 4)), rng.standard_normal((5, 3))
     p = scaling.invert(u)
     ds = soc.join(scaling.axis_step(p, step), step)

@@ -85,7 +85,7 @@ class Columns:
         return [slice(a, b) for a, b in pairwise(edges)]
 
     @property
-    def numbers(self) -> int:
+    def floats_a_row(self) -> int:
         """Numbers that all active groups have: what a product costs for each row."""
         return sum(face.q.size for face in self.faces)
 
@@ -144,7 +144,7 @@ class Columns:
         spread = np.zeros(every.used.shape)
         spread[every.used] = y[groups]
         # The roots hold s_g already, and the operator multiplies by it once more.
-        v[every.active] = op.sign[every.active, None] * _times(every.roots, spread)
+        v[every.active] = op.sign[every.active, None] * np.matvec(every.roots, spread)
         return op.forward(v, c)[:, self.outputs]
 
     def adjoint(self, theta: Array) -> Array:
@@ -154,7 +154,7 @@ class Columns:
         signed = op.sign[every.active, None] * correlated[every.active]
         y = np.empty(self.number)
         y[free] = np.sqrt(self.tau) * unpenalised[:, self.outputs].T
-        y[groups] = _times(every.roots.transpose(0, 2, 1), signed)[every.used]
+        y[groups] = np.matvec(every.roots.transpose(0, 2, 1), signed)[every.used]
         return y
 
     def applied(self, theta: Array) -> Array:
@@ -162,8 +162,8 @@ class Columns:
         op, face = self.operator, self.face
         groups, free = op.adjoint(self._everywhere(theta))
         b, U = groups[face.active], face.complement
-        inside = b - _times(U, _times(U.transpose(0, 2, 1), b))
-        along = face.kappa * np.einsum("gi,gi->g", face.q, b)
+        inside = b - np.matvec(U, np.matvec(U.transpose(0, 2, 1), b))
+        along = face.kappa * np.vecdot(face.q, b)
         v = np.zeros_like(groups)
         v[face.active] = face.sigma * (
             (1.0 - face.kappa)[:, None] * inside + along[:, None] * face.q
@@ -272,11 +272,6 @@ class Written:
         """Return K^T theta."""
         own = zip(self.blocks, theta.T, strict=True)
         return np.concatenate([block.T @ column for block, column in own])
-
-
-def _times(matrices: Array, vectors: Array) -> Array:
-    """Return the product of each matrix (m, i, j) with its vector (m, j)."""
-    return np.asarray((matrices @ vectors[:, :, None])[:, :, 0])
 
 
 def _lacking(face: Face) -> int:

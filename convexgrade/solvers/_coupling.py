@@ -214,8 +214,8 @@ def _forming(K: Columns, n_rows: int) -> float:
 
 def _an_iteration(K: Columns, n: int, n_rows: int) -> float:
     """Return how many such operations take as long as an iteration."""
-    roots = _A_ROOT * K.numbers * K.operator.X.shape[1]
+    roots = _A_ROOT * K.floats_a_row * K.operator.X.shape[1]
     sizes = np.array(K.sizes, dtype=float)
     inverse = _A_SOLVE * 2.0 * np.sum(n_rows * sizes + np.minimum(sizes, n_rows) ** 2)
     channels = K.operator.masks.shape[1]
-    return float(n * (_A_PRODUCT * K.numbers + _A_MASK * channels) + roots + inverse)
+    return float(n * (_A_PRODUCT * K.floats_a_row + _A_MASK * channels) + roots + inverse)

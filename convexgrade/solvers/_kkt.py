@@ -15,7 +15,7 @@ the system separates into y' = its right side, and with K the matrix of all D X 
     (I + K^T H K) y = right side,              right sides Q^T [s_g L_g^-1 r_g]_g.
 
 Nothing cancels in this, however small or large the blocks become. The system in y is solved where
-it is smaller: as it stands, or over the rows as I + S K K^T S with S^2 = H. Unpenalised columns
+it is smaller: as it stands, or over the rows as I + R K K^T R^T with R^T R = H. Unpenalised columns
 have no block; they are given a small one, a proximal term, and the caller's refinement undoes it.
 """
 
@@ -27,13 +27,20 @@ from itertools import combinations, combinations_with_replacement, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve
 
 from convexgrade.losses import Hessian
 from convexgrade.patterns import masked_adjoint, masked_sums
 from convexgrade.pieces import MAX_FLOATS, chunks
 from convexgrade.solvers._operator import Operator, Outputs
-from convexgrade.solvers._symmetric import Factor, Floats, cholesky, factored_over_rows, squared
+from convexgrade.solvers._symmetric import (
+    Factor,
+    Floats,
+    cholesky,
+    factored,
+    factored_over_rows,
+    solved_by_factor,
+    squared,
+)
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -105,14 +112,14 @@ class _Part:
 
     def forward(self, y: Array) -> Array:
         """Return K y."""
-        u = np.einsum("cij,ci->cj", self.T, y[: self.split].reshape(self.T.shape[:2]))
+        u = np.vecmat(y[: self.split].reshape(self.T.shape[:2]), self.T)
         free = self.scale * y[self.split :]
         return np.asarray(masked_sums(self.masks, self.X, u) + self.Z @ free)
 
     def adjoint(self, theta: Array) -> Array:
         """Return K^T theta."""
         u = masked_adjoint(self.masks, self.X, theta)
-        channels = np.einsum("cij,cj->ci", self.T, u)
+        channels = np.matvec(self.T, u)
         return np.concatenate([channels.ravel(), self.scale * (self.Z.T @ theta)])
 
     def outer(self, scale: Floats) -> Floats:
@@ -166,46 +173,36 @@ class _ColumnSystem:
             rows = zip(parts, np.split(gram, edges), strict=True)
             gram = np.concatenate([part.scale_rows(block) for part, block in rows]).T
         np.einsum("ii->i", gram)[...] += 1.0
-        return cls(cholesky(gram))
+        return cls(factored(gram))
 
     def solve(self, right: list[Array]) -> list[Array]:
-        solution = cho_solve((self.factor.T, False), np.concatenate(right), check_finite=False)
+        solution = solved_by_factor(self.factor, np.concatenate(right))
         return np.split(solution, np.cumsum([r.size for r in right])[:-1])
 
 
 @dataclass(frozen=True)
 class _RowSystem:
-    """The same over the rows, (I + K^T H K)^-1 = I - K^T S (I + S K K^T S)^-1 S K with S^2 = H.
+    """The same over the rows: I - K^T R^T (I + R K K^T R^T)^-1 R K with R^T R = H.
 
     H itself is never inverted: the curvature of a log loss vanishes where it is certain.
     """
 
     parts: list[_Part]
-    S: Array  # (n_samples, k, k)
+    R: Array  # (n_samples, k, k)
     factor: Factor
 
     @classmethod
-    def build(cls, parts: list[_Part], curvature: Array) -> _RowSystem:
-        """Form I + S K K^T S, output by output, and factor."""
-        S = _square_roots(curvature)
-        return cls(parts, S, factored_over_rows(lambda m, scale: parts[m].outer(scale), S))
+    def build(cls, parts: list[_Part], R: Array) -> _RowSystem:
+        """Form I + R K K^T R^T, output by output, and factor."""
+        return cls(parts, R, factored_over_rows(lambda m, scale: parts[m].outer(scale), R))
 
     def solve(self, right: list[Array]) -> list[Array]:
         pairs = list(zip(self.parts, right, strict=True))
         f = np.stack([part.forward(r) for part, r in pairs])
-        scaled = np.einsum("iab,bi->ai", self.S, f)
+        scaled = np.einsum("iab,bi->ai", self.R, f)
         inner = self.factor.solve(scaled.ravel())
-        theta = np.einsum("iab,bi->ai", self.S, inner.reshape(f.shape))
+        theta = np.einsum("iab,ai->bi", self.R, inner.reshape(f.shape))
         return [r - part.adjoint(t) for (part, r), t in zip(pairs, theta, strict=True)]
-
-
-def _square_roots(curvature: Array) -> Array:
-    """Return the symmetric S_i with S_i^2 = H_i, shape (n_samples, k, k)."""
-    if curvature.shape[1] == 1:
-        return np.sqrt(np.maximum(curvature, 0.0))
-    values, vectors = np.linalg.eigh(curvature)
-    roots = np.sqrt(np.maximum(values, 0.0))
-    return np.asarray((vectors * roots[:, None, :]) @ vectors.transpose(0, 2, 1))
 
 
 def block_roots(rows: Array, weights: Array, roots: Array) -> Array:
@@ -228,7 +225,7 @@ def block_roots(rows: Array, weights: Array, roots: Array) -> Array:
     if len(rows) == 0:
         return roots
     triangles = np.empty_like(roots)
-    large = np.einsum("ij,ij->i", rows, rows) @ weights
+    large = np.vecdot(rows, rows) @ weights
     safe = _ROUNDED_AWAY * large < np.einsum("gij,gij->g", roots, roots)
     small = roots[safe]
     blocks = _weighted_grams(rows, weights[:, safe]) + small.transpose(0, 2, 1) @ small
@@ -304,7 +301,8 @@ class Factorisation:
                 for k in outputs
             ]
             if columns > min(_COLUMNS_A_ROW * rows, MAX_FLOATS**0.5):
-                systems[outputs] = _RowSystem.build(parts, curvature[:, outputs][:, :, outputs])
+                R = hessian.rooted(np.broadcast_to(np.eye(len(every)), curvature.shape))
+                systems[outputs] = _RowSystem.build(parts, R[:, outputs][:, :, outputs])
             else:
                 systems[outputs] = _ColumnSystem.build(parts, grams.at(curvature, outputs))
         return cls(op, inverse_roots, pairs, Q, scale, systems)

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from convexgrade.patterns import row_products as inner
-
 Array = NDArray[np.float64]
 
 
@@ -26,7 +24,7 @@ def join(axis: Array, rest: Array) -> Array:
 
 def product(x: Array, y: Array) -> Array:
     """Return x o y."""
-    return join(inner(x, y), x[:, :1] * y[:, 1:] + y[:, :1] * x[:, 1:])
+    return join(np.vecdot(x, y), x[:, :1] * y[:, 1:] + y[:, :1] * x[:, 1:])
 
 
 def determinant(x: Array) -> Array:
@@ -37,7 +35,7 @@ def determinant(x: Array) -> Array:
 
 def divide(x: Array, y: Array) -> Array:
     """Return z with y o z = x."""
-    axis = (y[:, 0] * x[:, 0] - inner(y[:, 1:], x[:, 1:])) / determinant(y)
+    axis = (y[:, 0] * x[:, 0] - np.vecdot(y[:, 1:], x[:, 1:])) / determinant(y)
     return join(axis, (x[:, 1:] - axis[:, None] * y[:, 1:]) / y[:, :1])
 
 
@@ -62,7 +60,7 @@ def reach(x: Array, step: Array) -> float:
     b^2 - det(step) det x, it is det x / (R - b) where b <= 0, and for b > 0, which that form cancels
     for, (b + R) / -det(step), if the step leaves the cone at all: if det(step) < 0.
     """
-    b = x[:, 0] * step[:, 0] - inner(x[:, 1:], step[:, 1:])
+    b = x[:, 0] * step[:, 0] - np.vecdot(x[:, 1:], step[:, 1:])
     det, det_step = determinant(x), determinant(step)
     root = np.sqrt(np.maximum(b**2 - det_step * det, 0.0))  # negative by rounding alone
     above, below = np.where(b > 0.0, b + root, det), np.where(b > 0.0, -det_step, root - b)
@@ -70,7 +68,7 @@ def reach(x: Array, step: Array) -> float:
 
 
 @dataclass(frozen=True)
-class Scaling:
+class NesterovTodd:
     """The scaling W = W^T of Nesterov and Todd with W z = W^-1 s =: point, for s, z inside.
 
     W^2 = eta^2 (2 w w^T - J) with J = diag(1, -1, ..., -1), w^T J w = 1.
@@ -87,11 +85,11 @@ class Scaling:
     point: Array
 
     @classmethod
-    def between(cls, s: Array, z: Array) -> Scaling:
+    def between(cls, s: Array, z: Array) -> NesterovTodd:
         """Return the scaling of two interior points."""
         det_s, det_z = determinant(s), determinant(z)
         s_unit, z_unit = s / np.sqrt(det_s)[:, None], z / np.sqrt(det_z)[:, None]
-        gamma = np.sqrt((1.0 + inner(s_unit, z_unit)) / 2.0)
+        gamma = np.sqrt((1.0 + np.vecdot(s_unit, z_unit)) / 2.0)
         w = (s_unit + join(z_unit[:, 0], -z_unit[:, 1:])) / (2.0 * gamma[:, None])
         eta = (det_s / det_z) ** 0.25
         return cls(w, eta, eta[:, None] * _apply(w, z))
@@ -108,11 +106,11 @@ class Scaling:
     @property
     def rho(self) -> Array:
         """Return rho, shape (n_cones,)."""
-        return 2.0 / (1.0 + 2.0 * inner(self.w[:, 1:], self.w[:, 1:]))
+        return 2.0 / (1.0 + 2.0 * np.vecdot(self.w[:, 1:], self.w[:, 1:]))
 
     def axis_step(self, p: Array, step: Array) -> Array:
         """Return ds_0 for ``step`` = ds_1."""
-        along = self.w[:, 0] * inner(self.w[:, 1:], step)
+        along = self.w[:, 0] * np.vecdot(self.w[:, 1:], step)
         return self.rho * (0.5 * self.eta**2 * p[:, 0] + along)
 
     def reduce(self, p: Array) -> Array:
@@ -121,7 +119,7 @@ class Scaling:
 
     def multiply(self, step: Array) -> Array:
         """Return S ds_1 for ``step`` = ds_1."""
-        along = self.rho * inner(self.w[:, 1:], step)
+        along = self.rho * np.vecdot(self.w[:, 1:], step)
         return (step - along[:, None] * self.w[:, 1:]) / self.eta[:, None] ** 2
 
     def roots(self) -> Array:
@@ -133,6 +131,6 @@ class Scaling:
 
 
 def _apply(w: Array, x: Array) -> Array:
-    along = inner(w[:, 1:], x[:, 1:])
+    along = np.vecdot(w[:, 1:], x[:, 1:])
     axis = w[:, 0] * x[:, 0] + along
     return join(axis, x[:, 1:] + (x[:, 0] + along / (1.0 + w[:, 0]))[:, None] * w[:, 1:])

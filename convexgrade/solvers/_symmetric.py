@@ -141,36 +141,34 @@ def factored_with_ones(entries: Floats) -> Factor:
     return factored_triangle(entries)
 
 
-def factored_over_rows(outer: Callable[[int, Floats], Floats], S: Floats) -> Factor:
-    """Return the factor of I + S K K^T S, of the rows of one output after the other.
+def factored_over_rows(outer: Callable[[int, Floats], Floats], R: Floats) -> Factor:
+    """Return the factor of I + R K K^T R^T, of the rows of one output after the other.
 
     Parameters
     ----------
     outer : callable
         ``outer(m, scale)`` is the triangle of K K^T of output m, its rows times ``scale``
         (n_samples, 1).
-    S : ndarray of shape (n_samples, k, k)
+    R : ndarray of shape (n_samples, k, k)
         Couples the outputs; in the precision of the factor.
     """
-    n, k = S.shape[:2]
+    n, k = R.shape[:2]
     if k == 1:
-        matrix = outer(0, S[:, 0])
+        matrix = outer(0, R[:, 0])
     else:
-        blocks, unscaled = np.empty((k, n, k, n), dtype=S.dtype), np.ones((n, 1), dtype=S.dtype)
+        blocks, unscaled = np.empty((k, n, k, n), dtype=R.dtype), np.ones((n, 1), dtype=R.dtype)
         own = np.stack([square(outer(m, unscaled)) for m in range(k)])
-        right = np.ascontiguousarray(S.transpose(1, 0, 2))
-        for i in range(n):  # S_i diag(own_ij) S_j for all j in one product
-            scaled = S[i] @ (own[:, i, :, None] * right).reshape(k, n * k)
+        right = np.ascontiguousarray(R.transpose(2, 0, 1))
+        for i in range(n):  # R_i diag(own_ij) R_j^T for all j in one product
+            scaled = R[i] @ (own[:, i, :, None] * right).reshape(k, n * k)
             blocks[:, i] = scaled.reshape(k, n, k).transpose(0, 2, 1)
         matrix = triangle(blocks.reshape(k * n, k * n))
     return factored_with_ones(matrix)
 
 
-def cholesky(matrix: Array) -> Array:
-    """Return lower Cholesky factors of a matrix, or of a stack, with the least ridge that works."""
-    if matrix.ndim == 2:
-        return np.tril(factored(matrix))
-    for ridged in _with_ridges(matrix):
+def cholesky(matrices: Array) -> Array:
+    """Return lower Cholesky factors of a stack of matrices, with the least ridge that works."""
+    for ridged in _with_ridges(matrices):
         try:
             return np.asarray(np.linalg.cholesky(ridged), dtype=float)
         except np.linalg.LinAlgError:

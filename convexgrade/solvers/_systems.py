@@ -138,22 +138,22 @@ class Memory:
     ----------
     grams : dict of int to PatternGrams
         Products of patterns' columns, for each output.
-    sampled : bool
+    samples_serve : bool
         Whether preconditioners over samples have always served. As sigma grows they do ever worse: what
         has failed once is not tried again.
-    single : bool
+    single_serves : bool
         Whether factors in single precision have always served.
     kept : dict of int to _Kept
         The last factor of a system over the rows, for each output.
-    sample : int
+    n_sampled : int
         Rows to sample for the next system of coupled outputs, 0 at first.
     """
 
     grams: dict[int, PatternGrams] = field(default_factory=dict)
-    sampled: bool = True
-    single: bool = True
+    samples_serve: bool = True
+    single_serves: bool = True
     kept: dict[int, _Kept] = field(default_factory=dict)
-    sample: int = 0
+    n_sampled: int = 0
 
 
 class System:
@@ -168,7 +168,7 @@ class System:
         faces = tuple(face.take(np.flatnonzero(goes_to == k)) for k in outputs)
         if H.coupled:
             K, memory = Columns(self._operator, faces, tuple(outputs), tau), self._memory
-            step, memory.sample = _coupling.solved(K, H, right, memory.sample)
+            step, memory.n_sampled = _coupling.solved(K, H, right, memory.n_sampled)
             return step
         step = np.empty_like(right)
         for k in outputs:
@@ -185,9 +185,9 @@ class System:
             keeps = right.size * (right.size + 1) // 2 <= _KEPT
             keeps = keeps and over_rows <= _REPAID * over_columns
             limit = int(cost / _operations_sampled(K, right.size) / (_REUSED if keeps else 1))
-            if self._memory.sampled and limit > _FEW:
+            if self._memory.samples_serve and limit > _FEW:
                 found = self._by_sample(K, h, right, limit)
-                self._memory.sampled = found is not None
+                self._memory.samples_serve = found is not None
             if found is None and keeps:
                 found = self._by_kept(K, h, right, _SINGLE * over_rows)
         direct = self._by_columns if over_columns <= over_rows else self._by_rows
@@ -217,7 +217,7 @@ class System:
         of some systems it leaves nothing.
         """
         K, S = K.alone(), np.sqrt(h)
-        product = _A_PRODUCT * len(right) * K.numbers + _A_SOLVE * right.size**2
+        product = _A_PRODUCT * len(right) * K.floats_a_row + _A_SOLVE * right.size**2
 
         def served(kept: _Kept) -> Array | None:
             found, taken = _by_factor(K, S, right, kept.factor, int(cost / product))
@@ -226,13 +226,13 @@ class System:
 
         memory, kept = self._memory, self._memory.kept.get(K.output)
         found = served(kept) if kept is not None and kept.spent < cost else None
-        if found is None and memory.single:
+        if found is None and memory.single_serves:
             try:
                 kept = memory.kept[K.output] = _Kept(K.row_factor(S, np.float32))
                 found = served(kept)
             except np.linalg.LinAlgError:
                 pass
-            memory.single = found is not None
+            memory.single_serves = found is not None
         if found is None:
             kept = memory.kept[K.output] = _Kept(K.row_factor(S))
             found = _over_rows(K, S, right, kept.factor)
@@ -282,8 +282,8 @@ def _operations(K: Columns, rows: int) -> tuple[float, float]:
 
 def _operations_sampled(K: Columns, rows: int) -> float:
     """Return how many such operations take as long as an iteration with a sample of the rows."""
-    products = _A_PRODUCT * rows * K.numbers
-    roots = _A_ROOT * K.numbers * K.operator.X.shape[1]
+    products = _A_PRODUCT * rows * K.floats_a_row
+    roots = _A_ROOT * K.floats_a_row * K.operator.X.shape[1]
     return float(products + roots + _A_SWEEP * min(_sample_size(rows), K.number) ** 2)
 
 
@@ -303,27 +303,27 @@ def _over_sample(K: Columns, h: Array) -> Callable[[Array], Array]:
         columns = factored(matrix)
         return partial(solved_by_factor, columns)
     S = np.sqrt(weighted)
-    over_rows = sample.row_factor(S)
+    factor = sample.row_factor(S)
     # Roots have d numbers for each column.
     products = sample.written_out() if size <= K.operator.X.shape[1] else sample
 
     def inverse(r: Array) -> Array:
-        return r - products.adjoint(S * _solved_by(over_rows, S * products.forward(r)))
+        return r - products.adjoint(S * _solved_by(factor, S * products.forward(r)))
 
     return inverse
 
 
-def _solved_by(over_rows: Factor, f: Array) -> Array:
-    return over_rows.solve(f[:, 0])[:, None]
+def _solved_by(factor: Factor, f: Array) -> Array:
+    return factor.solve(f[:, 0])[:, None]
 
 
-def _over_rows(K: Columns, S: Array, right: Array, over_rows: Factor) -> Array:
+def _over_rows(K: Columns, S: Array, right: Array, factor: Factor) -> Array:
     """Return the step that a factor of I + S K K^T S gives."""
-    return _step(K, S, right, _solved_by(over_rows, S * right))
+    return _step(K, S, right, _solved_by(factor, S * right))
 
 
 def _by_factor(
-    K: Columns, S: Array, right: Array, over_rows: Factor, limit: int
+    K: Columns, S: Array, right: Array, factor: Factor, limit: int
 ) -> tuple[Array | None, int]:
     """Return a step by conjugate gradients over the rows, and how many iterations they took.
 
@@ -335,7 +335,7 @@ def _by_factor(
         lambda way: way + S * K.applied(S * way),
         r,
         np.zeros_like(r),
-        partial(_solved_by, over_rows),
+        partial(_solved_by, factor),
         lambda left, gained: left <= CLOSE * gained,
         limit,
     )

@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.dual import dual_point, lower_bound
-from convexgrade.patterns import row_products
 from convexgrade.program import Program
 from convexgrade.solution import Solution, Start, Status
 from convexgrade.solvers._symmetric import solved
@@ -182,13 +181,13 @@ class _Problem:
         Lengths are tried by halves, but for the one at which the first vector reaches zero.
         """
         length, noise = 1.0, _ROUNDING * self.null_loss
-        ahead = row_products(step.side, step.v)
-        there = -row_products(step.side, point.v[step.groups]) / ahead
+        ahead = np.vecdot(step.side, step.v)
+        there = -np.vecdot(step.side, point.v[step.groups]) / ahead
         first = (1.0 + _BEYOND) * float(there[ahead < 0.0].min(initial=np.inf))
         for _ in range(trials):
             v, c = point.v.copy(), point.c + length * step.c
             v[step.groups] += length * step.v
-            gone = row_products(step.side, v[step.groups]) <= 0.0
+            gone = np.vecdot(step.side, v[step.groups]) <= 0.0
             v[step.groups[gone]] = 0.0
             trial = self.at(v, c)
             if trial.objective <= point.objective + least * length * step.slope + noise:
@@ -231,7 +230,7 @@ class _Problem:
         Those that joined in a wrong direction would hold all others back. None if none are carried
         past zero, or if the objective is not lower without them.
         """
-        lost = row_products(step.side, point.v[step.groups] + step.v) <= 0.0
+        lost = np.vecdot(step.side, point.v[step.groups] + step.v) <= 0.0
         if not lost.any():
             return None
         v = point.v.copy()

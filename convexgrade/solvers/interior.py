@@ -180,7 +180,7 @@ class _Problem:
         """
         cold, v = self.start(), start.blocks
         mu = start.gap * self.null_loss / cold.n_products
-        t = soc.positive_root(mu / self.program.alpha, np.einsum("gi,gi->g", v, v))
+        t = soc.positive_root(mu / self.program.alpha, np.vecdot(v, v))
         slack = soc.positive_root(self.cone_forward(v), (mu / cold.multiplier) ** 2)
         return _Point(
             primal=soc.join(t, v),
@@ -235,7 +235,7 @@ class _Newton:
         p = problem.program
         self.refined = min(max(_EXACT, _REFINED * error), _ROUGH)
         self.problem, self.point = problem, point
-        self.scaling = soc.Scaling.between(point.primal, point.dual)
+        self.scaling = soc.NesterovTodd.between(point.primal, point.dual)
         self.ratio = point.multiplier / point.slack
         self.f = problem.predict(point)
         self.curvature = p.mean_loss.hessian(self.f)
@@ -403,8 +403,9 @@ def solve(
     Returns
     -------
     Solution
-        The best point met. Status ``FAILED`` if it is no better than the start, or if the program
-        is too large for direct linear algebra; never an exception for a numerical failure.
+        The best point met; never an exception for a numerical failure. Status ``FAILED`` if its error
+        is no less than the loss of the grade without neurons, as where the program is too large for
+        direct linear algebra and there is no better start.
     """
     with np.errstate(all="ignore"):  # what is not finite compares false, or fails to factor
         problem = _Problem.of(program)
