@@ -22,7 +22,7 @@ listed it is a bound over all networks of any width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,22 +132,19 @@ def certify_network(
     Certificate
     """
     patterns, violation = _holding(program, patterns, network)
-    primal = objective(program, network)
+    bare = state_unproved(program, network, patterns, status)
     full = program.over(patterns, program.every_group(patterns))
     bound = best_bound(full, predicted(program, network), solver_dual)
     price = 0.0 if patterns.exhaustive else search(bound.point)
     dual = max(0.0, bound.value)  # no objective is negative
-    before = program.loss_before
-    return Certificate(
-        primal=primal,
+    return replace(
+        bare,
         dual=dual,
-        gap=primal - dual,
-        relative_gap=relative_gap(primal - dual, before),
+        gap=bare.primal - dual,
+        relative_gap=relative_gap(bare.primal - dual, program.loss_before),
         violation=violation,
         price=max(price, bound.largest),
         price_is_exact=patterns.exhaustive,
-        n_patterns=len(patterns),
-        status=status,
     )
 
 

@@ -100,6 +100,10 @@ class ConstructiveMultigrade:
     stop_reason_ : str
         Why there are no more stages.
 
+    See Also
+    --------
+    GeometricLayerwiseRegressor : Networks of growing depth for functions and data.
+
     References
     ----------
     .. [1] S. Zhang, Z. Shen and Y. Xu, "Multigrade Neural Network Approximation", 2026,
@@ -305,14 +309,10 @@ class ConstructiveMultigrade:
         """
         self._check_fitted()
         parts = [network_of(stage) for stage in self.stages_]
-        d = self._dimension
-        empty = RefinementNetwork(
-            np.empty((0, d + 1, d + 2, d + 2)), np.empty((0, d + 1, d + 2)), np.empty(0)
-        )
         return RefinementNetwork(
-            coef=np.concatenate([part.coef for part in (empty, *parts)]),
-            intercept=np.concatenate([part.intercept for part in (empty, *parts)]),
-            output_coef=np.concatenate([part.output_coef for part in (empty, *parts)]),
+            coef=np.concatenate([part.coef for part in parts]),
+            intercept=np.concatenate([part.intercept for part in parts]),
+            output_coef=np.concatenate([part.output_coef for part in parts]),
         )
 
     def _check_parameters(self, dimension: Any) -> None:

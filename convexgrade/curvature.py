@@ -21,12 +21,14 @@ class Variables(NamedTuple):
     output: Index  # (n_variables,)
 
 
-def columns(program: Program, neurons: Array, group: Index | None = None) -> Variables:
-    """Return columns of neurons, one a group unless told of which, followed by those of c."""
+def columns(program: Program, responses: Array, group: Index | None = None) -> Variables:
+    """Return responses of neurons, one a group unless told of which, and after them the columns of c."""
     p, k = program, program.n_outputs
     of_neurons = p.groups.output if group is None else p.groups.output[group]
     free = np.repeat(np.arange(k), p.free.size)
-    return Variables(np.hstack([neurons, np.tile(p.Z, (1, k))]), np.concatenate([of_neurons, free]))
+    return Variables(
+        np.hstack([responses, np.tile(p.Z, (1, k))]), np.concatenate([of_neurons, free])
+    )
 
 
 def hessian(program: Program, variables: Variables, blocks: Array, unpenalised: Array) -> Array:

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from convexgrade.cones import Cones
-from convexgrade.network import Network
+from convexgrade.network import Network, balanced
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -114,10 +114,10 @@ def decompose(network: Network, H: Array) -> Decomposition:
     neurons = zip(masks.T, gates.T, network.vectors.T, strict=True)
     pairs = np.array([split(X, mask, gate, v) for mask, gate, v in neurons])
     plus, minus = pairs.reshape(-1, 2, X.shape[1]).transpose(1, 0, 2)
-    relu = _network(
+    relu = balanced(
         np.concatenate([plus, minus]),
         np.concatenate([network.output_coef, -network.output_coef]),
-        network,
+        np.vstack([network.linear_coef, network.intercept]),
     )
     error = float(np.abs(relu.forward(H) - network.forward(H)).max(initial=0.0))
     size = np.abs(network.hidden(H)) @ np.abs(network.output_coef)
@@ -249,19 +249,3 @@ def _least(G: Array, need: Array, inside: Array) -> Array:
             break
         unit = length
     return w
-
-
-def _network(vectors: Array, outputs: Array, like: Network) -> Network:
-    """Return the ReLU network of these neurons, balanced as `network.from_blocks` does."""
-    norms = np.linalg.norm(vectors, axis=1)
-    weights = np.abs(outputs).sum(axis=1)
-    active = np.flatnonzero((norms > 0.0) & (weights > 0.0))
-    ratio = np.sqrt(weights[active] / norms[active])[:, None]
-    balanced = (vectors[active] * ratio).T
-    return Network(
-        hidden_coef=balanced[:-1],
-        hidden_intercept=balanced[-1],
-        output_coef=outputs[active] / ratio,
-        linear_coef=like.linear_coef,
-        intercept=like.intercept,
-    )

@@ -248,9 +248,7 @@ def _balanced(program: Program, basis: Array, q: Array, metric: Hessian, longest
 
 def _move(q: Array, change: Array, lower: Array, upper: Array) -> tuple[Array, Mask]:
     """Return q + change, each row as far as it stays in its box; and which entries stopped it."""
-    size = np.abs(change)
-    room = np.maximum(np.where(change > 0.0, upper - q, q - lower), 0.0)
-    ratio = np.divide(room, size, out=np.full_like(room, np.inf), where=size > room)
+    ratio = _steps_to_bounds(q, change, lower, upper)
     step = np.minimum(ratio.min(axis=1, keepdims=True), 1.0)
     stopped = (ratio <= step) & (step < 1.0)
     q = np.clip(q + step * change, lower, upper)
@@ -266,17 +264,16 @@ def _between(program: Program, basis: Array, q: Array, anchor: Array) -> Array:
         q = q - basis @ _imbalance(program, basis, q)[0]
     lower, upper = program.loss.dual_bounds(program.y)
     anchors = (anchor, np.zeros_like(q))
-    steps = [_longest_step(start, q - start, lower, upper) for start in anchors]
+    steps = [_steps_to_bounds(p, q - p, lower, upper).min(initial=1.0) for p in anchors]
     start, step = anchors[int(np.argmax(steps))], max(steps)
     return np.clip(start + step * (q - start), lower, upper)  # rounding of the step
 
 
-def _longest_step(start: Array, direction: Array, lower: Array, upper: Array) -> float:
-    """Return the largest t <= 1 with lower <= start + t direction <= upper."""
-    room = np.where(direction > 0.0, upper - start, start - lower)
-    size = np.abs(direction)
-    ratio = np.divide(room, size, out=np.full_like(room, np.inf), where=size > room)
-    return float(np.clip(ratio.min(initial=1.0), 0.0, 1.0))
+def _steps_to_bounds(q: Array, change: Array, lower: Array, upper: Array) -> Array:
+    """Return the t < 1 at which each entry of q + t change is at its bound, inf if there is none."""
+    size = np.abs(change)
+    room = np.maximum(np.where(change > 0.0, upper - q, q - lower), 0.0)
+    return np.divide(room, size, out=np.full_like(room, np.inf), where=size > room)
 
 
 def dual_norm_bound(full: Program, point: DualPoint, solver_dual: SolverDual | None) -> float:

@@ -157,16 +157,25 @@ def from_blocks(
     gates : ndarray of shape (d + 1, n_groups) or None
         Gates, for a gated ReLU network.
     """
-    norms = np.linalg.norm(blocks, axis=1)
-    active = np.flatnonzero(norms > 0.0)
-    root = np.sqrt(norms[active])
-    vectors = (blocks[active] / root[:, None]).T
-    output_coef = np.zeros((active.size, unpenalised.shape[1]))
-    output_coef[np.arange(active.size), output[active]] = sign[active] * root
+    outputs = sign[:, None] * (output[:, None] == np.arange(unpenalised.shape[1]))
+    return balanced(blocks, outputs, unpenalised, gates)
+
+
+def balanced(
+    vectors: Array, outputs: Array, unpenalised: Array, gates: Array | None = None
+) -> Network:
+    """Return the network of neurons (m, d + 1) with output weights (m, k), both layers as large.
+
+    Without the neurons that do nothing; the other arguments are those of `from_blocks`.
+    """
+    norms, sizes = np.linalg.norm(vectors, axis=1), np.abs(outputs).sum(axis=1)
+    active = np.flatnonzero((norms > 0.0) & (sizes > 0.0))
+    root = np.sqrt(norms[active] / sizes[active])[:, None]
+    scaled = (vectors[active] / root).T
     return Network(
-        hidden_coef=vectors[:-1],
-        hidden_intercept=vectors[-1],
-        output_coef=output_coef,
+        hidden_coef=scaled[:-1],
+        hidden_intercept=scaled[-1],
+        output_coef=outputs[active] * root,
         linear_coef=unpenalised[:-1],
         intercept=unpenalised[-1],
         gate_coef=None if gates is None else gates[:-1, active],

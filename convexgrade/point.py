@@ -78,20 +78,13 @@ class Point:
 
     def network(self, program: Program) -> Network:
         """Return the point as an explicit network."""
-        gates = None if program.cones else self.patterns.gates[:, self.groups.pattern]
+        used = np.ones(program.X.shape[1])
+        used[-1] = program.X[:, -1].any()  # without biases, what stands for them has no effect
+        gates = None if program.cones else (self.patterns.gates.T * used).T[:, self.groups.pattern]
         coefficients = np.zeros((program.X.shape[1], program.n_outputs))
         coefficients[program.free] = self.unpenalised
-        blocks = self.blocks
-        if not program.X[:, -1].any():  # neurons without bias: whatever stands there has no effect
-            blocks, gates = (
-                _without_last(blocks.T).T,
-                None if gates is None else _without_last(gates),
-            )
-        return from_blocks(blocks, self.groups.sign, self.groups.output, coefficients, gates)
-
-
-def _without_last(vectors: Array) -> Array:
-    return np.vstack([vectors[:-1], np.zeros((1, vectors.shape[1]))])
+        groups = self.groups
+        return from_blocks(self.blocks * used, groups.sign, groups.output, coefficients, gates)
 
 
 def null_point(program: Program, patterns: Patterns) -> Point:

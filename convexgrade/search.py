@@ -300,7 +300,7 @@ def ascend(
 
 def _climb(X: Single, theta: Single, starts: Array) -> tuple[Array, Array]:
     u = starts / np.maximum(np.linalg.norm(starts, axis=0), 1e-300)
-    step = np.ones(u.shape[1])
+    length = np.ones(u.shape[1])
     weighted, tiles = (theta[:, None] * X).T, _Tiles.of(len(X), u.shape[1])
 
     def gradient(u: Array) -> tuple[Array, Array]:
@@ -313,14 +313,14 @@ def _climb(X: Single, theta: Single, starts: Array) -> tuple[Array, Array]:
 
     slope, height = gradient(u)
     for _ in range(_CLIMB):
-        trial = u + step * slope / np.maximum(np.linalg.norm(slope, axis=0), 1e-300)
+        trial = u + length * slope / np.maximum(np.linalg.norm(slope, axis=0), 1e-300)
         trial /= np.maximum(np.linalg.norm(trial, axis=0), 1e-300)
         trial_slope, trial_height = gradient(trial)
         better = trial_height > height
         u = np.where(better, trial, u)
         slope = np.where(better, trial_slope, slope)
         height = np.where(better, trial_height, height)
-        step *= np.where(better, 1.5, 0.4)
+        length *= np.where(better, 1.5, 0.4)
     return u, height
 
 
