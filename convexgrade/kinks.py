@@ -96,7 +96,7 @@ class _Separable:
         return 0.5 * (low + high)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Smoothed(_Separable):
     """A loss with bounded gradients whose kinks are smoothed, by (*)."""
 
@@ -188,7 +188,7 @@ def _less(root: Array, t: Array, smoothing: float) -> Array:
     return np.where(t > 0.0, smoothing**2 / (root + np.abs(t)), root - t)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Quantile(_Smoothed):
     """Twice the pinball loss of a quantile; of ``quantile=0.5``, the absolute error."""
 
@@ -200,14 +200,14 @@ class Quantile(_Smoothed):
         return Kink(y, 1.0 - 2.0 * self.quantile, 1.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AbsoluteError(Quantile):
     """The absolute error ``|f - y|``, summed over outputs."""
 
     name: ClassVar[str] = "absolute_error"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Hinge(_Smoothed):
     """The hinge ``max(0, 1 - t f)`` with t = 2 y - 1, for each output on its own."""
 
@@ -219,7 +219,7 @@ class Hinge(_Smoothed):
         return Kink(t, -0.5 * t, 0.5)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _SmoothedHuber(_Smoothed):
     """Huber's loss with its two kinks smoothed."""
 
@@ -293,7 +293,7 @@ class Huber(_Separable, Straight):
 
     def smoothed(self, smoothing: float) -> _SmoothedHuber:
         """Return the loss with its kinks smoothed."""
-        return _SmoothedHuber(max(smoothing, _LEAST * self.width), self.width)
+        return _SmoothedHuber(smoothing=max(smoothing, _LEAST * self.width), width=self.width)
 
 
 @dataclass(frozen=True)
@@ -342,7 +342,7 @@ class _SmoothedSquaredHinge(SquaredHinge):
 
     def gradient(self, f: Array, y: Array) -> Array:
         """Return ``-t w``."""
-        return (1.0 - 2.0 * y) * self._width(_missing(f, y))
+        return (1.0 - 2.0 * y) * self._w(_missing(f, y))
 
     def dual_costs(self, q: Array, y: Array) -> Array:
         """Return ``q t + (q^2 - smoothing^2) / 4`` less ``smoothing^2 / 2 log |q / smoothing|``."""
@@ -355,16 +355,16 @@ class _SmoothedSquaredHinge(SquaredHinge):
     def bends(self, f: Array, y: Array) -> Array:
         """Return the second derivative, which is positive."""
         b = _missing(f, y)
-        return self._width(b) / np.hypot(b, self.smoothing)
+        return self._w(b) / np.hypot(b, self.smoothing)
 
     def carried(self, f: Array, y: Array, to: Loss) -> Array:
         """Return where ``to``, a loss of this kind, has the gradient that this one has at ``f``."""
-        return cast(_SmoothedSquaredHinge, to)._reached(self._width(_missing(f, y)), y)
+        return cast(_SmoothedSquaredHinge, to)._reached(self._w(_missing(f, y)), y)
 
     def path(self, f: Array, step: Array, y: Array) -> Path:
         """Return the predictions at which w moves on a straight line."""
         side = 1.0 - 2.0 * y
-        w, turn = self._width(_missing(f, y)), side * self.bends(f, y) * step
+        w, turn = self._w(_missing(f, y)), side * self.bends(f, y) * step
         fastest = float(np.max(-turn / w, initial=0.0))
 
         def at(length: float) -> Array:
@@ -376,7 +376,7 @@ class _SmoothedSquaredHinge(SquaredHinge):
             velocity=lambda length: side * turn / self.bends(at(length), y),
         )
 
-    def _width(self, b: Array) -> Array:
+    def _w(self, b: Array) -> Array:
         return _less(np.hypot(b, self.smoothing), -b, self.smoothing)
 
     def _reached(self, w: Array, y: Array) -> Array:

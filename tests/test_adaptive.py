@@ -46,6 +46,8 @@ def test_adaptive_reaches_the_global_optimum_of_small_problems():
         adaptive = fit(H, y, alpha=alpha)[1].certificate
         assert exhaustive.status is Status.GLOBALLY_OPTIMAL
         assert adaptive.primal >= exhaustive.dual - 1e-9
+        assert exhaustive.price_is_exact
+        assert not adaptive.price_is_exact
         excess = adaptive.primal / exhaustive.primal - 1.0
         if excess > 1e-4:
             shortfalls[case] = excess

@@ -13,9 +13,9 @@ from convexgrade.unpenalised import fit_unpenalised
 from tests.test_interior import make_case, objective, scale
 
 SMOOTHED = {
-    "absolute_error": AbsoluteError(0.02),
-    "quantile": Quantile(0.02, quantile=0.9),
-    "hinge": Hinge(0.02),
+    "absolute_error": AbsoluteError(smoothing=0.02),
+    "quantile": Quantile(smoothing=0.02, quantile=0.9),
+    "hinge": Hinge(smoothing=0.02),
     "huber": Huber(0.5).smoothed(0.02),
     "squared_hinge": SquaredHinge().smoothed(0.02),
 }

@@ -10,13 +10,13 @@ from convexgrade.losses import BinaryLogLoss, Hessian, Poisson, SoftmaxLogLoss, 
 
 REAL = {
     "squared_error": SquaredError(),
-    "absolute_error": AbsoluteError(0.05),
-    "quantile": Quantile(0.05, quantile=0.8),
+    "absolute_error": AbsoluteError(smoothing=0.05),
+    "quantile": Quantile(smoothing=0.05, quantile=0.8),
     "huber": Huber(0.7),
     "smoothed huber": Huber(0.7).smoothed(0.1),
 }
 MARGINS = {
-    "hinge": Hinge(0.05),
+    "hinge": Hinge(smoothing=0.05),
     "squared_hinge": SquaredHinge(),
     "smoothed squared hinge": SquaredHinge().smoothed(0.1),
 }
@@ -104,7 +104,7 @@ def test_conjugate_meets_fenchel_with_equality_at_the_gradient(name):
     assert np.all(loss.conjugate(q, y) >= np.sum(q * other, axis=1) - loss.value(other, y) - 1e-12)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "squared_error"])
 def test_gradients_lie_in_the_dual_bounds_and_the_bounds_are_sharp(name):
     loss, f, y = _case(name, np.random.default_rng(3))
     lower, upper = loss.dual_bounds(y)

@@ -18,7 +18,7 @@ from tests.bank import make_program, random_program
 
 @pytest.mark.parametrize("cones", [True, False])
 @pytest.mark.parametrize("k", [1, 3])
-def test_fit_is_kept_penalty_is_not_raised_and_neurons_are_independent(cones, k):
+def test_fit_is_kept_penalty_is_not_raised_and_neurons_stay_in_their_cones(cones, k):
     rng = np.random.default_rng(0)
     program = random_program(0, n=9, d=3, k=k, cones=cones)
     # A neuron inside its cone: the gate of its pattern, at a random size.
@@ -31,9 +31,7 @@ def test_fit_is_kept_penalty_is_not_raised_and_neurons_are_independent(cones, k)
     np.testing.assert_allclose(program.predict(pruned, c), program.predict(blocks, c), atol=1e-8)
     assert program.penalty(pruned) <= program.penalty(blocks) * (1.0 + 1e-10)
     assert program.violation(pruned) <= 1e-12
-    size = np.linalg.norm(pruned, axis=1)
-    for output in range(k):
-        assert np.count_nonzero(size[program.groups.output == output]) <= len(program.X)
+    assert np.count_nonzero(pruned.any(axis=1)) < len(blocks)
 
 
 def test_independent_neurons_stay_as_they_are():
