@@ -34,7 +34,7 @@ _NOISE = 1.0  # standard errors up to which a rise of the squared error may be n
 _NOISE_OF_OTHERS = 0.5  # the same of other losses, which chains that overfit raise most
 _JUDGES = 1000  # rows that are enough to judge by
 _TIMES = 5  # most times that rows are held out, where fewer than that are at a time
-_TIE = 0.25  # standard errors up to which losses hardly tell two choices apart
+_TIE = 0.25  # standard errors up to which losses hardly tell two readings apart
 _EMPTY = 2.0  # times the highest price found: folds have higher ones, and searches find some later
 _FAR = 30.0  # fall of alpha without a gain after which the path ends
 _WORST = 1e100  # largest loss of a row: differences of losses, and their squares, are numbers
@@ -92,7 +92,7 @@ class Tried(NamedTuple):
         return replace(tried, chain=chain, validation_loss=self.losses[: len(chain)])
 
 
-class Trial(NamedTuple):
+class Result(NamedTuple):
     """Mean validation losses at one alpha, by depth and fold, shape (n_grades_tried, n_folds)."""
 
     alpha: float
@@ -104,7 +104,7 @@ class Trial(NamedTuple):
 class Selection(NamedTuple):
     """What cross-validation has tried, in the order of the path, and what it has chosen."""
 
-    trials: tuple[Trial, ...]
+    results: tuple[Result, ...]
     chosen: Tried
 
     @property
@@ -214,6 +214,36 @@ def parts_held_out(labels: NDArray[Any], fraction: float, seed: int) -> list[NDA
     return [np.sort(part) for part in spread[: times * size].reshape(times, size)]
 
 
+def worth_leaving_usual(
+    tried: Sequence[Tried], folds: Sequence[Fold], usual: float, loss: Loss
+) -> Tried:
+    """Return the best on rows held out, if it is by enough better than the usual alpha.
+
+    By a standard error where it is a factor of ten away from that, and in proportion by less where it
+    is nearer: what suits most data is a better guess than what a few rows favour by chance. Unless a
+    constant is better than it: then they are not like most data.
+    """
+
+    def away(one: Tried) -> float:
+        return abs(float(np.log10(one.alpha / usual)))
+
+    weights, by_distance = _weights(folds), sorted(tried, key=away)
+    nearest = by_distance[0]
+    if least_loss(nearest) >= loss_of_constants(folds, loss):
+        return min(tried, key=least_loss)
+
+    def cost(one: Tried) -> float:
+        rise, further = one.rows - nearest.rows, min(away(one) - away(nearest), 1.0)
+        return float(weights @ rise) + further * _standard_error(rise, weights)
+
+    return min(by_distance, key=cost)
+
+
+def least_loss(tried: Tried) -> float:
+    """Return the least mean loss of rows held out after any grade."""
+    return min(tried.losses)
+
+
 def is_better(tried: Tried, other: Tried, folds: Sequence[Fold]) -> bool:
     """Return whether rows held out lose less by one than by the other, and can tell them apart."""
     return not _are_near(other.rows, tried.rows, _weights(folds), _TIE)
@@ -226,7 +256,7 @@ def asks_for_larger(best: Tried, last: Tried, folds: Sequence[Fold], loss: Loss)
     neuron already.
     """
     neurons = any(grade.n_neurons for progress in last.chains for grade in progress.chain.grades)
-    return neurons and (best is last or min(best.losses) > loss_of_constants(folds, loss))
+    return neurons and (best is last or least_loss(best) > loss_of_constants(folds, loss))
 
 
 def loss_of_constants(folds: Sequence[Fold], loss: Loss) -> float:
@@ -310,8 +340,12 @@ def _weights(folds: Sequence[Fold]) -> Array:
 def _are_near(losses: Array, others: Array, weights: Array, noise: float) -> bool:
     """Return whether losses exceed others by at most so many standard errors of the mean difference."""
     rise = losses - others
-    mean = float(weights @ rise)
-    return mean <= noise * float(np.linalg.norm(weights * (rise - mean)))
+    return float(weights @ rise) <= noise * _standard_error(rise, weights)
+
+
+def _standard_error(values: Array, weights: Array) -> float:
+    """Return the standard error of a weighted mean."""
+    return float(np.linalg.norm(weights * (values - weights @ values)))
 
 
 def select(
@@ -324,7 +358,7 @@ def select(
 ) -> Selection:
     """Choose alpha, as tried in decreasing order on all folds, and how deep a chain gets with it.
 
-    Of values of alpha that the rows held out can hardly tell apart, the one nearest to the usual.
+    See `worth_leaving_usual` for what is chosen.
 
     Parameters
     ----------
@@ -349,32 +383,24 @@ def select(
             report(f"alpha={alpha:.3g}:")
             here = replace(rough, alpha=alpha)
             for one in deepen(folds, here, handover, starts=starts, run=run):
-                report(line(one))
+                report(said_of(one))
             return one
 
         for alpha in np.sort(alphas.values)[::-1].tolist():
             one = at(alpha)
             starts = [progress.chain.first_network for progress in one.chains]
             tried.append(one._replace(chains=()))
-            best = min(tried, key=_least)
+            best = min(tried, key=least_loss)
             if alpha * _FAR <= best.alpha:
                 break
-        if alphas.empty is not None and _least(best) > loss_of_constants(folds, plan.loss):
+        if alphas.empty is not None and least_loss(best) > loss_of_constants(folds, plan.loss):
             starts = []
             tried.insert(0, at(alphas.empty)._replace(chains=()))
-            best = min(tried, key=_least)
-    weights = _weights(folds)
-    near = [one for one in tried if _are_near(one.rows, best.rows, weights, _TIE)]
-    chosen = min(near, key=lambda one: abs(np.log(one.alpha / alphas.usual)))
-    trials = tuple(Trial(one.alpha, np.array(one.by_fold)) for one in tried)
-    return Selection(trials, chosen)
+    results = tuple(Result(one.alpha, np.array(one.by_fold)) for one in tried)
+    return Selection(results, worth_leaving_usual(tried, folds, alphas.usual, plan.loss))
 
 
-def _least(tried: Tried) -> float:
-    return min(tried.losses)
-
-
-def line(tried: Tried) -> str:
+def said_of(tried: Tried) -> str:
     """Return what is to be said after a grade of chains that judge."""
     return tried.verdict or f"Grade {len(tried.losses)}: validation loss {tried.losses[-1]:.6g}."
 

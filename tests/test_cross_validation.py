@@ -499,8 +499,8 @@ def fitted():
     return MultigradeRegressorCV(**QUICK).fit(*make_data(20))
 
 
-def selected(losses, alphas, usual, monkeypatch):
-    """Return what is chosen if chains of one grade have these losses of rows held out."""
+def selected(losses, alphas, usual, constant, monkeypatch):
+    """Return what is chosen if chains of one grade, and a constant, have these losses."""
     (X, y), model = make_data(20), fitted()
     rows = Data(X[:4], y[:4, None], np.full(4, 0.25))
     chain = model._progress
@@ -510,6 +510,7 @@ def selected(losses, alphas, usual, monkeypatch):
         yield Tried(plan.alpha, (chain,), (at.mean(),), ((at.mean(),),), at, "Enough.")
 
     monkeypatch.setattr(selection, "deepen", deepen)
+    monkeypatch.setattr(selection, "loss_of_constants", lambda folds, loss: constant)
     folds = [selection.Fold(rows, rows)]
     plan, handover = model._plan(), model._handover()
     tried = selection.Alphas(np.array(alphas), usual)
@@ -517,22 +518,28 @@ def selected(losses, alphas, usual, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("losses", "usual", "alpha"),
+    ("losses", "usual", "constant", "alpha"),
     [
-        ([[5, 5, 5, 5], [4, 4, 4, 4]], 0.1, 0.01),
-        ([[4, 4, 4, 4], [4, 4, 4, 4]], 0.05, 0.1),  # nearest by its factor
-        ([[4, 4, 4, 4], [4, 4, 4, 4]], 0.02, 0.01),
-        ([[4.55, 3.55, 4.55, 3.55], [4, 4, 4, 4]], 0.1, 0.1),  # 0.05 more, standard error 0.25
-        ([[4.55, 3.55, 4.55, 3.55], [4, 4, 4, 4]], 0.01, 0.01),
-        ([[4.6, 3.6, 4.6, 3.6], [4, 4, 4, 4]], 0.1, 0.01),  # 0.1 more
-        ([[4, 4, 4, 4], [4.55, 3.55, 4.55, 3.55]], 0.01, 0.01),
+        ([[5, 5, 5, 5], [4, 4, 4, 4]], 0.1, 9, 0.01),
+        ([[4, 4, 4, 4], [4, 4, 4, 4]], 0.05, 9, 0.1),  # nearest by its factor
+        ([[4, 4, 4, 4], [4, 4, 4, 4]], 0.02, 9, 0.01),
+        ([[4.74, 3.74, 4.74, 3.74], [4, 4, 4, 4]], 0.1, 9, 0.1),  # 0.24 more, standard error 0.25
+        ([[4.74, 3.74, 4.74, 3.74], [4, 4, 4, 4]], 0.1, 4, 0.01),  # the usual is no guess here
+        ([[4.74, 3.74, 4.74, 3.74], [4, 4, 4, 4]], 0.01, 9, 0.01),
+        ([[4.76, 3.76, 4.76, 3.76], [4, 4, 4, 4]], 0.1, 9, 0.01),
+        ([[4.76, 3.76, 4.76, 3.76], [4, 4, 4, 4]], 0.001, 9, 0.01),
+        ([[4, 4, 4, 4], [4.74, 3.74, 4.74, 3.74]], 0.01, 9, 0.01),
+        ([[4, 4, 4, 4], [4.23, 3.73, 4.23, 3.73]], 0.04, 9, 0.1),  # .2 of a factor of ten further
+        ([[4, 4, 4, 4], [4.22, 3.72, 4.22, 3.72]], 0.04, 9, 0.01),  # .2 of the error is 0.0255
     ],
 )
-def test_what_rows_can_hardly_tell_apart_goes_to_the_usual_alpha(losses, usual, alpha, monkeypatch):
-    chosen = selected(losses, [0.1, 0.01], usual, monkeypatch)
+def test_what_rows_can_hardly_tell_apart_goes_to_the_usual_alpha(
+    losses, usual, constant, alpha, monkeypatch
+):
+    chosen = selected(losses, [0.1, 0.01], usual, constant, monkeypatch)
     assert chosen.alpha == alpha
     assert chosen.depth == 1
-    assert [trial.alpha for trial in chosen.trials] == [0.1, 0.01]
+    assert [result.alpha for result in chosen.results] == [0.1, 0.01]
 
 
 def test_a_fold_may_have_classes_whose_rows_have_no_weight():

@@ -1,4 +1,8 @@
-"""The estimators: `shallow` has one grade, `multigrade_...` the chain; `base` is what they share."""
+"""The estimators, and functions of fitted ones.
+
+`shallow` has one grade, `multigrade_...` the chain, `geometric` networks written down for a function;
+`path`, `certify`, `correct` and `convert` are functions of estimators, `base` is what these share.
+"""
 
 from convexgrade.estimators.certify import certify
 from convexgrade.estimators.convert import Conversion, to_relu

@@ -1,7 +1,7 @@
 """What the estimators share: validation, the fit loop, warnings.
 
-One grade is a chain of length one, so every estimator is a `BaseChain`; a mixin of `targets` codes
-its targets.
+One grade is a chain of length one, so every estimator that solves convex programs is a `BaseChain`; a
+mixin of `targets` codes its targets.
 """
 
 from __future__ import annotations
@@ -129,6 +129,8 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
         Raises
         ------
+        TypeError
+            If X or y is sparse.
         ValueError
             If a parameter, X, y or the weights are not as described.
 

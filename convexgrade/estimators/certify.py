@@ -54,6 +54,10 @@ def certify(
         If X or y do not have the columns, outputs or classes of the fit; or if ``patterns="exhaustive"``
         would list many more patterns on these rows than on those of the fit.
 
+    See Also
+    --------
+    ConvexReLURegressor : Has the certificate of its fit in ``certificate_``.
+
     Examples
     --------
     >>> import numpy as np

@@ -103,6 +103,10 @@ def to_relu(
         If it has several grades or no gates, if a gate separates rows that are equal up to rounding, or
         if rows lie on the boundary of a gate without a bias.
 
+    See Also
+    --------
+    ConvexReLURegressor : Fits such networks, with ``activation="gated_relu"``.
+
     Examples
     --------
     >>> from sklearn.datasets import load_iris

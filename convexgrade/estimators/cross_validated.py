@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 from sklearn.base import _fit_context, is_classifier
 from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 from sklearn.utils._param_validation import Interval
@@ -85,6 +86,8 @@ class CrossValidated(DeepChain):
 
         Raises
         ------
+        TypeError
+            If X or y is sparse.
         ValueError
             If a parameter, X, y, the weights or the groups are not as described, or groups are given
             and ``cv`` is none that could read them.
@@ -109,7 +112,7 @@ class CrossValidated(DeepChain):
     def alphas_(self) -> Array:
         """The values of alpha that were tried, decreasing."""
         check_is_fitted(self)
-        return np.array(list(dict.fromkeys(trial.alpha for trial in self._selection.trials)))
+        return np.array(list(dict.fromkeys(result.alpha for result in self._selection.results)))
 
     @property
     def cv_results_(self) -> dict[str, Any]:
@@ -119,14 +122,14 @@ class CrossValidated(DeepChain):
         standardised targets, for a regressor).
         """
         check_is_fitted(self)
-        trials = self._selection.trials
-        scores = -np.vstack([trial.losses for trial in trials])
-        tried = [len(trial.losses) for trial in trials]
+        results = self._selection.results
+        scores = -np.vstack([result.losses for result in results])
+        tried = [len(result.losses) for result in results]
         depths = np.concatenate([np.arange(1, n + 1) for n in tried])
         mean = scores.mean(axis=1)
         parameters = {
             **{
-                name: np.repeat([getattr(trial, name) for trial in trials], tried)
+                name: np.repeat([getattr(result, name) for result in results], tried)
                 for name in ("alpha", "log_tails", "distances")
             },
             "n_grades": depths,
@@ -138,7 +141,7 @@ class CrossValidated(DeepChain):
             **{f"split{i}_test_score": column for i, column in enumerate(scores.T)},
             "mean_test_score": mean,
             "std_test_score": scores.std(axis=1),
-            "rank_test_score": 1 + np.array([(mean > score).sum() for score in mean]),
+            "rank_test_score": rankdata(-mean, method="min").astype(np.intp),
         }
 
     def _choose(self, given: Rows, n_rows: float) -> None:
@@ -152,16 +155,16 @@ class CrossValidated(DeepChain):
         alphas = self._alphas_to_try(given, plan, usual)
         folds = self._folds(parts, self._reading)
         found = self._selected(folds, plan, alphas, self._reading)
-        same, trials = Alphas(np.array([found.alpha]), usual), list(found.trials)
+        same, results = Alphas(np.array([found.alpha]), usual), list(found.results)
 
         def again(others: list[Fold], reading: Reading) -> Tried:
             also = self._selected(others, plan, same, reading)
-            trials.extend(also.trials)
+            results.extend(also.results)
             return also.chosen
 
         better = self._better_read(found.chosen, folds, parts, distinct_rows(given), again)
         chosen = [found.chosen, *(tried for tried, _ in better)][-1]
-        self._selection = Selection(tuple(trials), chosen)
+        self._selection = Selection(tuple(results), chosen)
 
     def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> Iterator[None]:
         yield from super()._grow(given, plan, continues)
@@ -178,8 +181,9 @@ class CrossValidated(DeepChain):
         found = select(folds, plan, self._handover(), alphas, self.n_jobs, report)
         log_tails, distances = reading.tails.draws_in, reading.reads_distances
         return found._replace(
-            trials=tuple(
-                trial._replace(log_tails=log_tails, distances=distances) for trial in found.trials
+            results=tuple(
+                result._replace(log_tails=log_tails, distances=distances)
+                for result in found.results
             )
         )
 

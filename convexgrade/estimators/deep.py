@@ -47,9 +47,11 @@ from convexgrade.selection import (
     deepen,
     is_better,
     lasting,
-    line,
+    least_loss,
     parts_held_out,
+    said_of,
     usual_alpha,
+    worth_leaving_usual,
 )
 from convexgrade.solution import Status
 from convexgrade.wording import counted
@@ -67,13 +69,11 @@ DEPTH: dict[str, list[Any]] = {
     "passthrough": [StrOptions({"hidden", "output", "both"})],
     "keep_inputs": ["boolean"],
     "whiten": ["boolean"],
+    "first_bias": ["boolean"],
     "log_tails": ["boolean", StrOptions({"auto"})],
     "distances": ["boolean", StrOptions({"auto"})],
 }
-CORRECTION: dict[str, list[Any]] = {
-    "correction": [StrOptions({"none", *METHODS})],
-    "first_bias": ["boolean"],
-}
+CORRECTION: dict[str, list[Any]] = {"correction": [StrOptions({"none", *METHODS})]}
 STOPPING: dict[str, list[Any]] = {
     "early_stopping": ["boolean", StrOptions({"auto"})],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -91,6 +91,7 @@ class DeepChain(BaseChain):
     alpha_decay: float
     passthrough: str
     keep_inputs: bool
+    first_bias: bool
     whiten: bool
     log_tails: bool | str
     distances: bool | str
@@ -183,6 +184,7 @@ class DeepChain(BaseChain):
         return replace(
             super()._plan(first_network),
             alpha_decay=float(self.alpha_decay),
+            first_bias=bool(self.first_bias),
             whiten=bool(self.whiten),
         )
 
@@ -196,7 +198,6 @@ class ManyGrades(DeepChain):
     early_stopping: bool | str
     validation_fraction: float
     correction: str
-    first_bias: bool
 
     _alpha: float = 1.0  # what "auto" stands for: any, until `_choose` replaces it
 
@@ -204,9 +205,6 @@ class ManyGrades(DeepChain):
     def alpha_(self) -> float:
         """Penalty of the first grade."""
         return self.grades_[0].alpha
-
-    def _plan(self, first_network: Network | None = None) -> ChainPlan:
-        return replace(super()._plan(first_network), first_bias=bool(self.first_bias))
 
     def _choose(self, given: Rows, n_rows: float) -> None:
         if self.correction != "none":
@@ -266,13 +264,13 @@ class ManyGrades(DeepChain):
     def _best_tried(
         self, folds: list[Fold], plan: ChainPlan, before: Progress | None
     ) -> tuple[Tried, ChainPlan]:
-        """Grow rough chains for each penalty; return those best on the rows held out, and their plan.
+        """Grow rough chains for each penalty; return those chosen by rows held out, and their plan.
 
         Should the fit be interrupted, the first serves so far as it has come, if there is no other.
         """
         least = 0 if before is None else len(before.chain)
         chooses = before is None and isinstance(self.alpha, str)
-        best: Tried | None = None
+        results: list[Tried] = []
         with Parallel(n_jobs=self.n_jobs) as run:
             shares = list(_SHARES if chooses else (1.0,))
             while shares:
@@ -280,21 +278,22 @@ class ManyGrades(DeepChain):
                 here = replace(plan.rough(), alpha=share * plan.alpha)
                 self._reporter(level=1)(f"alpha={here.alpha:.3g}:")
                 for tried in deepen(folds, here, self._handover(), least=least, run=run):
-                    self._reporter(level=1)(line(tried))
-                    if best is None and before is None:
+                    self._reporter(level=1)(said_of(tried))
+                    if not results and before is None:
                         self._progress = tried.first
-                if best is None or min(tried.losses) < min(best.losses):
-                    best, self._alpha = tried, tried.alpha
+                results.append(tried)
+                best = min(results, key=least_loss)
                 if chooses and not shares and asks_for_larger(best, tried, folds, plan.loss):
                     shares.append(_LARGER * share)
-        assert best is not None
-        best = best._replace(losses=lasting(best.losses, least))
-        return best, replace(plan, alpha=self._alpha)
+        chosen = worth_leaving_usual(results, folds, plan.alpha, plan.loss)
+        self._alpha = chosen.alpha
+        chosen = chosen._replace(losses=lasting(chosen.losses, least))
+        return chosen, replace(plan, alpha=self._alpha)
 
     def _tried_again(self, plan: ChainPlan, folds: list[Fold], reading: Reading) -> Tried:
         with Parallel(n_jobs=self.n_jobs) as run:
             for tried in deepen(folds, plan.rough(), self._handover(), run=run):
-                self._reporter(level=1)(line(tried))
+                self._reporter(level=1)(said_of(tried))
         return tried
 
     def _losses_corrected(
@@ -409,8 +408,7 @@ class StagedRegressor(RegressorTargets):
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
             Predictions of the first 1, 2, ... grades; the last are those of `predict`.
         """
-        for output in self._outputs(X):
-            yield self._shaped(output)
+        return map(self._shaped, self._outputs(X))
 
 
 class StagedClassifier(ClassifierTargets):
@@ -429,8 +427,7 @@ class StagedClassifier(ClassifierTargets):
         ndarray of shape (n_samples,)
             Classes predicted by the first 1, 2, ... grades.
         """
-        for output in self._outputs(X):
-            yield self._classes_of(output)
+        return map(self._classes_of, self._outputs(X))
 
     @available_if(knows_probabilities)  # type: ignore[untyped-decorator]
     def staged_predict_proba(self: Any, X: ArrayLike) -> Iterator[Array]:
@@ -446,5 +443,4 @@ class StagedClassifier(ClassifierTargets):
         ndarray of shape (n_samples, n_classes)
             Probabilities by the first 1, 2, ... grades.
         """
-        for output in self._outputs(X):
-            yield probabilities(output)
+        return map(probabilities, self._outputs(X))

@@ -24,9 +24,10 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
 
     Goes along one decreasing path of alpha. At each, the chains of all folds grow together, grade by
     grade, until their mean validation loss rises by more than its noise; the first grade of each starts
-    from its neurons at the alpha before. The alpha of least loss (of those that the rows held out can
-    hardly tell apart, the one nearest to the usual) is then fitted to all rows, as deep as its folds
-    grew. Far cheaper than a grid search, which fits a chain of every depth from nothing.
+    from its neurons at the alpha before. The alpha of least loss (or of those within a standard error of
+    it, the one nearest to the usual) is then fitted to all rows, as deep as its folds grew. Far cheaper
+    than a grid search, which fits a chain of every depth from nothing. What else a chain can do,
+    `MultigradeRegressor` has: a given depth, more grades in a further fit, refinement, correction.
 
     Parameters
     ----------
@@ -52,6 +53,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         both.
     keep_inputs : bool, default=True
         Whether the grades after the first read X as well.
+    first_bias : bool, default=True
+        Whether the neurons of the first grade have biases.
     whiten : bool, default=False
         Whether the grades after the first read uncorrelated columns instead of merely standardised
         ones.
@@ -104,7 +107,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     random_state : int, RandomState instance or None, default=None
         Determines patterns, starts and folds.
     verbose : int, default=0
-        1 prints a line for every alpha and depth and for every grade of the final chain.
+        1 prints a line for every alpha and depth and for every grade of the final chain; 2 one for
+        each round of search and solve as well.
     n_jobs : int or None, default=None
         Processes that the folds are shared out to, and threads of the search for better neurons in
         the fit to all rows. The result does not depend on it.
@@ -112,8 +116,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     Attributes
     ----------
     alpha_ : float
-        The alpha of least mean validation loss; or of those within a quarter of its standard error the
-        one nearest to ``alpha="auto"`` of a chain without rows held out.
+        The alpha of least mean validation loss; or of those within a standard error of it the one
+        nearest to ``alpha="auto"`` of a chain without rows held out.
     alphas_ : ndarray
         The values that were tried, decreasing; the path ends early, once alpha has fallen by a
         factor of 30 without a gain.
@@ -181,6 +185,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         cv: Any = None,
         passthrough: str = "hidden",
         keep_inputs: bool = True,
+        first_bias: bool = True,
         whiten: bool = False,
         activation: str = "relu",
         patterns: str = "adaptive",
@@ -210,6 +215,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         self.cv = cv
         self.passthrough = passthrough
         self.keep_inputs = keep_inputs
+        self.first_bias = first_bias
         self.whiten = whiten
         self.activation = activation
         self.patterns = patterns
@@ -237,9 +243,10 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
 
     Goes along one decreasing path of alpha. At each, the chains of all folds grow together, grade by
     grade, until their mean validation loss rises by more than its noise; the first grade of each starts
-    from its neurons at the alpha before. The alpha of least loss (of those that the rows held out can
-    hardly tell apart, the one nearest to the usual) is then fitted to all rows, as deep as its folds
-    grew. Far cheaper than a grid search, which fits a chain of every depth from nothing.
+    from its neurons at the alpha before. The alpha of least loss (or of those within a standard error of
+    it, the one nearest to the usual) is then fitted to all rows, as deep as its folds grew. Far cheaper
+    than a grid search, which fits a chain of every depth from nothing. What else a chain can do,
+    `MultigradeClassifier` has: a given depth, more grades in a further fit, correction.
 
     Parameters
     ----------
@@ -266,6 +273,8 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         both.
     keep_inputs : bool, default=True
         Whether the grades after the first read X as well.
+    first_bias : bool, default=True
+        Whether the neurons of the first grade have biases.
     whiten : bool, default=False
         Whether the grades after the first read uncorrelated columns instead of merely standardised
         ones.
@@ -309,7 +318,8 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     random_state : int, RandomState instance or None, default=None
         Determines patterns, starts and folds.
     verbose : int, default=0
-        1 prints a line for every alpha and depth and for every grade of the final chain.
+        1 prints a line for every alpha and depth and for every grade of the final chain; 2 one for
+        each round of search and solve as well.
     n_jobs : int or None, default=None
         Processes that the folds are shared out to, and threads of the search for better neurons in
         the fit to all rows. The result does not depend on it.
@@ -317,8 +327,8 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     Attributes
     ----------
     alpha_ : float
-        The alpha of least mean validation loss; or of those within a quarter of its standard error the
-        one nearest to ``alpha="auto"`` of a chain without rows held out.
+        The alpha of least mean validation loss; or of those within a standard error of it the one
+        nearest to ``alpha="auto"`` of a chain without rows held out.
     alphas_ : ndarray
         The values that were tried, decreasing; the path ends early, once alpha has fallen by a
         factor of 30 without a gain.
@@ -383,6 +393,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         cv: Any = None,
         passthrough: str = "hidden",
         keep_inputs: bool = True,
+        first_bias: bool = True,
         whiten: bool = False,
         activation: str = "relu",
         patterns: str = "adaptive",
@@ -410,6 +421,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         self.cv = cv
         self.passthrough = passthrough
         self.keep_inputs = keep_inputs
+        self.first_bias = first_bias
         self.whiten = whiten
         self.activation = activation
         self.patterns = patterns

@@ -27,7 +27,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
 
     Each grade reads the hidden features of the grade before it together with X, fits what the chain
     so far leaves over, and is then frozen; the prediction is the sum of all grades (multigrade deep
-    learning, Xu 2023). Every grade is a convex program, solved and certified as in
+    learning, Xu 2023 [1]_). Every grade is a convex program, solved and certified as in
     `ConvexReLURegressor`; the training loss cannot rise from grade to grade. A certificate speaks of
     one grade, given the grades before it.
 
@@ -37,8 +37,9 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Penalty of the first grade, positive; unitless, since targets are standardised. ``"auto"`` is
         min(0.01, 0.1 sqrt(d / n)) for d columns and n rows (see ``sample_weight``): a tenth of the
         price that noise alone would give to a neuron, where that is less than 0.01. Where rows are held
-        out, it is the one of 0.3, 1, 3 and 10 times that which does best on them; or a larger one, each
-        three times the last, while the last is the best or a constant is better than all.
+        out, 0.3, 3 and 10 times that are tried on them as well; and larger ones, each three times the
+        last, while the last is the best or a constant is better than all. Of the best, and those within
+        a standard error of it, the one nearest to the first is taken.
     n_grades : int, default=4
         Largest number of grades.
     alpha_decay : float, default=0.3
@@ -126,7 +127,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     random_state : int, RandomState instance or None, default=None
         Determines patterns, starts and the validation split.
     verbose : int, default=0
-        1 prints one line for each grade, 2 one for each round.
+        1 prints what rows held out say of each alpha and depth, then a line for each grade; 2 one for
+        each round as well, and for each sweep of a correction.
     n_jobs : int or None, default=None
         Processes that chains on rows held out are shared out to, and threads of the search for better
         neurons. The result does not depend on it.
@@ -165,6 +167,13 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         Number of columns of X.
     feature_names_in_ : ndarray of shape (``n_features_in_``,)
         Their names, if X had names.
+
+    See Also
+    --------
+    MultigradeRegressorCV : Tries more penalties.
+    ConvexReLURegressor : One grade.
+    certify : Recompute the certificates, on these or other rows.
+    correct : Move the grades of a fitted chain, all together.
 
     References
     ----------

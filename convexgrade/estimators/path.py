@@ -75,9 +75,13 @@ def alpha_path(
     Raises
     ------
     TypeError
-        If the estimator has not one grade.
+        If the estimator has not one grade, or ``n_alphas`` or ``eps`` is no number of its kind.
     ValueError
         If a parameter is not as described.
+
+    See Also
+    --------
+    MultigradeRegressorCV : Chooses alpha and depth of a chain.
 
     Examples
     --------

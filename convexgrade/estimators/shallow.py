@@ -41,7 +41,7 @@ class OneGrade(BaseChain):
 class ConvexReLURegressor(RegressorTargets, OneGrade):
     """One-hidden-layer ReLU network for regression, trained to certified optimality.
 
-    Solves the convex reformulation of the network over activation patterns (Pilanci & Ergen 2020)::
+    Solves the convex reformulation of the network over activation patterns [1]_::
 
         min  mean loss + alpha * sum_j ||u_j||_2 |a_j|,    f(x) = sum_j a_j max(0, u_j . x) + c,
 

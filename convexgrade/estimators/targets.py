@@ -249,7 +249,7 @@ class ClassifierTargets(ClassifierMixin):
         Returns
         -------
         ndarray of shape (n_samples,)
-            The most probable class of each row.
+            The class of each row: the most probable one, or that of the largest margin.
         """
         return self._classes_of(self._last_output(X))
 
