@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import is_classifier
 from sklearn.metrics import (
     mean_absolute_error,
     mean_pinball_loss,
@@ -138,7 +138,7 @@ class GradesDisplay:
             `sklearn.model_selection.GridSearchCV`, whose ``best_estimator_`` is one of these.
         X : array-like of shape (n_samples, n_features)
             Rows.
-        y : array-like of shape (n_samples,)
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Their targets.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows in the error.
@@ -159,7 +159,7 @@ class GradesDisplay:
             If the estimator is no chain.
         """
         estimator, X = unwrapped(estimator, X)
-        if not (isinstance(estimator, BaseEstimator) and hasattr(estimator, "staged_predict")):
+        if not (hasattr(type(estimator), "grades_") and hasattr(estimator, "staged_predict")):
             raise TypeError(
                 f"{type(estimator).__name__} has no grades to show one after the other; GradesDisplay "
                 f"needs a fitted chain, such as MultigradeRegressor, or a Pipeline or search that ends "

@@ -14,7 +14,8 @@ _WIDTH_TO_JUDGE, _TOL_TO_JUDGE = 100, 1e-2  # patterns and tolerance of grades t
 class Settings:
     """How a grade is fitted: the estimators' parameters of the same names.
 
-    ``patterns="sketched"``, which is no parameter of theirs, is one descent that no solver sees.
+    But for ``hidden_bias``, whether its neurons have biases: for the first grade, ``first_bias``. And
+    ``patterns="sketched"``, which they do not offer, is one descent that no solver sees.
     """
 
     activation: str = "relu"

@@ -71,8 +71,9 @@ def solve_over(
     patterns : Patterns
         Patterns to minimise over.
     start : Point or None
-        A point over ``patterns`` from which a solver sets out, and whose groups are the first working
-        set; None, or one without neurons, begins with the groups of highest price.
+        A point over ``patterns`` to set out from; None begins without neurons. For solvers that do not
+        select groups themselves, its groups are the first working set as well; without any, those of
+        highest price are.
     solver : str
         Name of a solver.
     tol : float
