@@ -27,6 +27,8 @@ Index = NDArray[np.intp]
 _MISPLACED = 1e-12
 _ROUNDING = 4e-16
 _DEPENDENT = 1e-14  # ridge of normal equations, whose diagonal is 1
+_REFINEMENTS = 4  # of their solution, at most
+_HALF = 1e-8  # response of tight rows, for a point of length 1, that one more leaves nothing of
 _LARGEST = 1e150  # length whose square is a number
 _ROUNDS = 10  # rounds in which constraints join projections, for each dimension, at most
 _MANY = 16  # dimensions from which on several constraints join at a time
@@ -208,7 +210,7 @@ class _Projections:
 
     def __init__(self, cones: Cones, cone: Index, points: Array, tight: Tight) -> None:
         self._cones, self._cone, self._points = cones, cone, points
-        self._rounding = _ROUNDING * np.linalg.norm(points, axis=1)
+        self._lengths = np.linalg.norm(points, axis=1)
         self.tight = tight._replace(rho=np.zeros_like(tight.rho))  # another point's
         self.result = np.array(points, dtype=float)
 
@@ -221,7 +223,7 @@ class _Projections:
             known = self.tight.used[which]
             response[np.nonzero(known)[0], self.tight.rows[which][known]] = 0.0
             length = np.linalg.norm(self.result[which], axis=1)
-            limit = -(_MISPLACED * length + self._rounding[which])
+            limit = -(_MISPLACED * length + _ROUNDING * self._lengths[which])
             outside = response.min(axis=1) < limit
             joined.append(which[outside])
             self._append(joined[-1], response[outside], limit[outside], few)
@@ -282,9 +284,13 @@ class _Projections:
         gram = T @ transposed
         np.einsum("gii->gi", gram)[...] += np.where(tight.used, _DEPENDENT, 1.0)
         inverse = np.linalg.inv(gram)
-        rho = -(inverse @ (T @ points))
-        # Once more, for the digits that the normal equations lose: they can decide a sign.
-        rho -= inverse @ (T @ (points + transposed @ rho))
+        rho, most = -(inverse @ (T @ points)), _HALF * self._lengths[todo, None]
+        for _ in range(_REFINEMENTS):  # for the digits that the normal equations lose
+            point = points + transposed @ rho
+            left = T @ point
+            rho -= inverse @ left
+            if np.all(np.abs(left[:, :, 0]) <= most):
+                break
         point = points + transposed @ rho
         return np.asarray(rho[:, :, 0]), np.asarray(point[:, :, 0])
 
