@@ -172,21 +172,31 @@ def extended(
 ) -> Progress:
     """Return a chain with one grade more; the chain as it is, with a verdict, if that has no neuron.
 
-    Only the first grade may have none and stay. It ends the chain as well, but where it is constraints
-    that leave it without: under the lower penalty of the next, some may be worth it.
+    Only the first grade may have none and stay. It ends the chain as well, in a later fit too unless
+    that has a lower penalty for it; but not where it is constraints that leave it without: under the
+    lower penalty of the next, some may be worth it.
     """
+    depth = len(progress.chain)
+    if depth == 1 and progress.chain.grades[0].alpha <= plan.alpha_of(0):
+        ended = _why_over(progress.chain)
+        if ended:
+            return replace(progress, verdict=ended)
     if not _n_features(progress.chain, data):
-        return replace(progress, verdict=_NOTHING_TO_READ.format(index=len(progress.chain) + 1))
+        return replace(progress, verdict=_NOTHING_TO_READ.format(index=depth + 1))
     chain = _add_grade(progress.chain, data, plan, report)
-    grade, first, verdict = chain.grades[-1], len(chain) == 1, ""
-    status = grade.certificate.status
-    goes_on = grade.n_neurons > 0 or (first and status is Status.POINTWISE)
-    if not goes_on:
-        why = _WITHOUT_NEURONS.get(status, _UNSOLVED)
-        verdict = why.format(index=len(chain), alpha=grade.alpha, status=status.value)
-        if not first:
-            return replace(progress, verdict=verdict)
+    verdict = _why_over(chain)
+    if verdict and depth > 0:
+        return replace(progress, verdict=verdict)
     return replace(_measured(progress, chain, data, plan), verdict=verdict)
+
+
+def _why_over(chain: Chain) -> str:
+    """Return why a chain ends with its last grade, empty if it goes on."""
+    grade, status = chain.grades[-1], chain.grades[-1].certificate.status
+    if grade.n_neurons > 0 or (len(chain) == 1 and status is Status.POINTWISE):
+        return ""
+    why = _WITHOUT_NEURONS.get(status, _UNSOLVED)
+    return why.format(index=len(chain), alpha=grade.alpha, status=status.value)
 
 
 _NOTHING_TO_READ = (

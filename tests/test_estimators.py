@@ -463,6 +463,21 @@ def test_a_trivial_grade_ends_the_chain_and_says_so(estimator):
     assert "Grade 1 is trivial" in model.stop_reason_
 
 
+def test_a_trivial_first_grade_ends_a_chain_in_later_fits_too_unless_alpha_is_lower():
+    """Under the lower penalty of a second grade, neurons would be worth it here."""
+    X, y = make_data(40)
+    model = small(MultigradeRegressor, alpha=1.0, n_grades=3, alpha_decay=0.01, patterns="sampled")
+    model.set_params(early_stopping=False, warm_start=True)
+    at_once = clone(model).fit(X, y)
+    model.set_params(n_grades=1).fit(X, y)
+    model.set_params(n_grades=3).fit(X, y)
+    for chain in (at_once, model):
+        assert [grade.n_neurons for grade in chain.grades_] == [0]
+        assert chain.stop_reason_.startswith("Grade 1 is trivial")
+    assert model.set_params(alpha=0.5).fit(X, y).n_grades_ == 3
+    assert model.train_loss_[-1] < 0.5 * model.train_loss_[0]
+
+
 def test_a_tolerance_of_few_digits_is_the_same_tolerance():
     X, y = make_data()
     single = small(ConvexReLURegressor, tol=np.float32(0.25)).fit(X, y)
