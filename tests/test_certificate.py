@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from convexgrade import dual
 from convexgrade.certificate import certify_network, relative_gap
 from convexgrade.cones import Cones, Tight
 from convexgrade.dual import SolverDual, best_bound, dual_point, lower_bound
@@ -504,3 +505,53 @@ def test_multipliers_of_patterns_that_are_not_certified_are_left_alone():
     assert without.price > 1.001 * program.alpha
     assert found.dual == pytest.approx(without.dual, rel=1e-5)
     assert found.price == pytest.approx(without.price, rel=1e-5)
+
+
+def _one_neuron(hidden, output):
+    return Network(
+        hidden_coef=np.array([[hidden]]),
+        hidden_intercept=np.zeros(1),
+        output_coef=np.array([[output]]),
+        linear_coef=np.zeros((1, 1)),
+        intercept=np.zeros(1),
+    )
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0, 5.0])
+def test_a_violation_is_in_units_of_the_prediction(size):
+    """The row at 0.1 is active, though the pattern, the only one of the list, says that it is not."""
+    X = np.array([[-1.0, 1.0], [0.1, 1.0], [3.0, 1.0]])
+    only = Patterns(np.array([[1.0], [-1.0]]), np.array([[0], [0], [1]]) > 0, exhaustive=True)
+    program = make_program(X, [0.0, 0.0, 3.0], alpha=0.1, patterns=only)
+    certificate = certify_network(
+        program, _one_neuron(size, 1.0 / size), only, status=Status.OPTIMAL
+    )
+    assert certificate.violation == pytest.approx(0.1)
+
+
+def test_a_certificate_says_of_which_patterns_it_speaks():
+    program = random_program(0, n=6)
+    few = Patterns(program.patterns.gates[:, :3], program.patterns.masks[:, :3])
+    for patterns, words in ((program.patterns, "over all "), (few, "over its ")):
+        certificate = certify_network(
+            program, _one_neuron(1.0, 1.0), patterns, status=Status.INACCURATE
+        )
+        assert words in str(certificate)
+
+
+def test_a_gate_that_no_pattern_holds_brings_its_own():
+    program = random_program(0, n=10, cones=False)
+    few = Patterns(program.patterns.gates[:, :2], program.patterns.masks[:, :2])
+    other = program.patterns.gates[:, 5:6]
+    assert few.find(program.patterns.masks[:, 5:6]).tolist() == [-1]
+    neuron = replace(_one_neuron(1.0, 1.0), gate_coef=other[:1], gate_intercept=other[1])
+    certificate = certify_network(program, neuron, few, status=Status.INACCURATE)
+    assert certificate.n_patterns == 3
+
+
+def test_of_two_ways_back_into_the_domain_the_one_that_gets_further_is_taken():
+    """From 0, where the other anchor is at an end beyond which the point is."""
+    program = make_program([[1.0], [2.0]], [0.0, 0.0], alpha=1.0, loss=AbsoluteError())
+    q, anchor = np.array([[2.0], [0.0]]), np.array([[1.0], [1.0]])
+    found = dual._between(program, dual._unpenalised_basis(program), q, anchor)
+    np.testing.assert_allclose(found, [[1.0], [0.0]])

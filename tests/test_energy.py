@@ -229,3 +229,29 @@ def test_conversion_measures_energies_anew():
     assert energy.penalty == pytest.approx(2.0 * grade.alpha * grade.network.path_norm)
     total = energy.after + energy.output + energy.penalty + energy.defect
     assert energy.before == pytest.approx(total)
+
+
+def test_a_gated_grade_that_points_the_wrong_way_becomes_the_zero_grade():
+    rng = np.random.default_rng(0)
+    u, g = rng.standard_normal((2, 3, 5))
+    zero = np.zeros((2, 1))
+    network = Network(u[:2], u[2], rng.standard_normal((5, 1)), zero, np.zeros(1), g[:2], g[2])
+    H = rng.standard_normal((30, 2))
+    settings, weights = Settings(activation="gated_relu"), np.full(30, 1 / 30)
+    y = -network.forward(H)
+    program = state_program(H, y, np.zeros_like(y), weights, SquaredError(), 0.1, settings)
+    found = rescale(program, network)
+    assert found.n_neurons == found.gates.shape[1] == 0
+    np.testing.assert_array_equal(found.forward(H), 0.0)
+
+
+def test_unpenalised_coefficients_of_every_output_are_refitted():
+    rng = np.random.default_rng(0)
+    H, weights = rng.standard_normal((40, 2)), np.full(40, 1 / 40)
+    u, a = rng.standard_normal((3, 4)), np.abs(rng.standard_normal((4, 2)))
+    network = Network(u[:2], u[2], a, np.zeros((2, 2)), np.zeros(2))
+    y = network.forward(H) + [5.0, -3.0] + 0.1 * rng.standard_normal((40, 2))
+    settings = Settings(fit_intercept=True)
+    program = state_program(H, y, np.zeros_like(y), weights, SquaredError(), 1e-3, settings)
+    left = y - rescale(program, network).forward(H)
+    np.testing.assert_allclose(weights @ left, 0.0, atol=1e-10)

@@ -368,3 +368,15 @@ def test_columns_of_other_scales_than_the_response_are_no_failure():
     ).fit(np.column_stack([age, income]), y)  # no warning
     assert model.certificate_.relative_gap < 1e-6
     assert model.certificate_.primal < 0.42  # .432 where good points were thrown away
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_probabilities_are_those_of_the_loss_that_was_fitted():
+    X = np.linspace(-1.0, 1.0, 20)[:, None]
+    y = (X[:, 0] > 0.2).astype(int)
+    margins = ConvexReLUClassifier(0.1, loss="hinge", n_patterns=5, random_state=0).fit(X, y)
+    margins.set_params(loss="log_loss")
+    assert not hasattr(margins, "predict_proba")
+    logits = ConvexReLUClassifier(0.1, n_patterns=5, random_state=0).fit(X, y)
+    expected = logits.predict_proba(X)
+    np.testing.assert_array_equal(logits.set_params(loss="hinge").predict_proba(X), expected)

@@ -10,6 +10,7 @@ from joblib import parallel_config
 from sklearn.base import RegressorMixin, clone
 
 from convexgrade import (
+    ConvexReLURegressor,
     MultigradeClassifier,
     MultigradeClassifierCV,
     MultigradeRegressor,
@@ -20,6 +21,7 @@ from convexgrade import (
 )
 from convexgrade.chain import Data, staged_loss
 from convexgrade.estimators.rows import Rows, distinct_rows, drawn_rows
+from convexgrade.kinks import AbsoluteError
 from convexgrade.losses import BinaryLogLoss, SquaredError
 from convexgrade.selection import parts_held_out, usual_alpha
 from convexgrade.solution import Status
@@ -549,3 +551,26 @@ def test_holding_out_all_rows_is_an_error(estimator, n, fraction):
     named = f"early_stopping=True and validation_fraction={fraction} hold out all of {n} rows"
     with pytest.raises(ValueError, match=named):
         model.fit(X, targets(estimator, y))
+
+
+def test_a_larger_alpha_is_asked_for_where_a_constant_is_better():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((2, 20, 1))
+    model = ConvexReLURegressor(0.01, n_patterns=5, random_state=0).fit(X, y[:, 0])
+    rows = Data(X, y, np.full(20, 0.05))
+    folds, chain = [selection.Fold(rows, rows)], model._progress
+    constant = selection.loss_of_constants(folds, SquaredError())
+    assert model.certificate_.n_patterns > 0
+    for loss, expected in ((0.9 * constant, False), (1.1 * constant, True)):
+        best = selection.Tried(0.01, (chain,), (loss,))
+        last = selection.Tried(0.1, (chain,), (2.0 * constant,))
+        assert selection.asks_for_larger(best, last, folds, SquaredError()) == expected
+        assert selection.asks_for_larger(last, last, folds, SquaredError())
+
+
+def test_the_loss_of_constants_is_of_those_that_suit_weighted_rows():
+    train = Data(np.zeros((2, 1)), np.array([[0.0], [4.0]]), np.array([0.75, 0.25]))
+    held_out = Data(np.zeros((1, 1)), np.array([[3.0]]), np.ones(1))
+    folds = [selection.Fold(train, held_out)]
+    assert selection.loss_of_constants(folds, SquaredError()) == pytest.approx(2.0)  # (3 - 1)^2 / 2
+    assert selection.loss_of_constants(folds, AbsoluteError()) == pytest.approx(3.0, rel=1e-3)

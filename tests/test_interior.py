@@ -16,7 +16,7 @@ from convexgrade.solvers import _kkt, cvx, interior
 from convexgrade.solvers import _second_order as soc
 from convexgrade.solvers._operator import Operator
 from convexgrade.solvers._symmetric import square
-from tests.bank import assert_optimal, make_program
+from tests.bank import assert_optimal, make_program, random_program
 
 LOSSES = ["squared_error", "two_outputs", "binary", "softmax"]
 FREE = {"none": [], "intercept": [-1], "all": slice(None)}
@@ -554,3 +554,12 @@ def test_accuracy_is_met_and_saves_iterations(solver, loss):
         assert -1e-9 * scale(program) <= rise <= 1.1 * accuracy * scale(program)
         assert found.iterations < last
         last = found.iterations
+
+
+@pytest.mark.parametrize("name", ["stationarity", "unpenalised", "slack"])
+def test_every_residual_of_an_interior_point_adds_to_its_error(name):
+    problem = interior._Problem.of(random_program(0, n=12))
+    point = problem.start()
+    none = problem.residuals(point).none()
+    some = replace(none, **{name: 1e-3 + getattr(none, name)})
+    assert problem.error(point, some) > problem.error(point, none) * (1.0 + 1e-9)

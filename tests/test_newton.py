@@ -38,6 +38,7 @@ from tests.bank import (
     counted_newton_steps,
     make_program,
     projection,
+    random_program,
 )
 from tests.benchmarks.datasets import load
 from tests.test_interior import (
@@ -785,3 +786,26 @@ def test_groups_of_no_program_are_left_out_of_no_answer():
     empty = Groups.every(0, 1, signed=True)
     solution = solvers.solve(program.over(program.patterns, empty))
     assert solution.blocks.shape == (0, 3)
+
+
+def test_a_theta_that_is_off_balance_proves_no_higher_bound():
+    """That of the offset, where an intercept is all that is missing: above the optimum by itself."""
+    program = random_program(0, n=12, cones=False)
+    program = replace(program, alpha=10.0, offset=program.offset + 3.0)
+    problem = newton._Problem.of(program)
+    blocks = np.zeros((len(program.groups), 2))
+    best = _proximal.Unknowns(blocks, program.null_coefficients)
+    theta = -program.mean_loss.gradient(program.offset)
+    pricing = problem.price(best, np.arange(0), theta, Tight.none(*blocks.shape))
+    assert pricing.prices.max() < program.alpha
+    assert pricing.gap > 0.0
+
+
+def test_a_point_outside_the_cones_is_a_failure_however_small_its_gap():
+    program = random_program(0, n=12)
+    v = -program.patterns.gates[:, program.groups.pattern].T
+    assert program.violation(v) > 0.01
+    point = _proximal.Unknowns(v, program.null_coefficients)
+    best = newton._Best(point, 0.0, 1, Tight.none(*v.shape))
+    solution = newton._solution(newton._Problem.of(program), best, 1e-9, 1, 60)
+    assert (solution.status, solution.gap) == (Status.FAILED, np.inf)

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from convexgrade import MultigradeRegressor, certify
+from convexgrade import MultigradeRegressor, certify, pointwise
 from convexgrade.datasets import load_concrete
 from convexgrade.energy import rescale_within
 from convexgrade.grade import fit_grade, state_program
@@ -261,3 +261,28 @@ def test_a_correction_would_undo_it():
         ValueError, match="refinement='pointwise' and correction='backward' exclude"
     ):
         model.fit([[0.0], [1.0], [2.0]], [0.0, 1.0, 0.0])
+
+
+def test_a_grade_whose_constrained_solves_fail_says_so(monkeypatch):
+    rng = np.random.default_rng(0)
+    X, y = np.column_stack([rng.standard_normal((12, 2)), np.ones(12)]), rng.standard_normal(12)
+    program = make_program(X, y, alpha=0.01, free=[2])
+    point = solve_over(program, program.patterns, None, solver="auto", tol=1e-6)
+    assert len(point.groups) > 0
+    caps = []
+
+    def failing(program, point, groups, cap, *, solver):
+        caps.append(cap.max())
+        return replace(null_point(program, point.patterns), status=Status.FAILED)
+
+    monkeypatch.setattr(pointwise, "solve_groups_within", failing)
+    found, network = pointwise.refine_pointwise(program, point, solver="auto", fixed=True)
+    assert found.status is Status.FAILED
+    assert caps[0] < caps[1] == np.abs(y).max()  # with a margin, then without
+    assert network.n_neurons == 0
+
+
+def test_rows_that_differ_by_rounding_pin_each_other():
+    X = np.array([[1.0, 1.0], [1.0 + 1e-10, 1.0], [1.1, 1.0]])
+    left = np.array([[1.0], [-1.0], [-1.0]])
+    assert pointwise._pinned(X, left, 1e-6)[:, 0].tolist() == [True, True, False]

@@ -448,3 +448,17 @@ def test_files_hold_the_distances(tmp_path):
 def test_distances_are_chosen_or_given():
     with pytest.raises(ValueError, match="'distances' parameter of MultigradeClassifier must be"):
         MultigradeClassifier(distances="yes").fit(*ring())
+
+
+def test_placeholders_of_little_weight_leave_the_other_values_their_scale():
+    """More than half of the rows, but a fifth of the weight: less than a quarter."""
+    x = np.concatenate([np.linspace(-1.0, 1.0, 41), np.full(60, -1e6)])[:, None]
+    tails = heavy_tails(x, np.where(x[:, 0] < -10.0, 0.17, 1.0))
+    assert tails.low[0] == 1.0  # read from its other end on
+    assert tails.unit[0] < 20.0
+
+
+def test_a_column_that_differs_by_rounding_alone_has_no_tails():
+    x = 1e9 + 1e-7 * np.array([0.0] * 50 + [1.0, -1.0, 30.0])
+    X = x[:, None]
+    assert heavy_tails(X, np.ones(len(X))).apply(X) is X

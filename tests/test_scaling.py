@@ -234,3 +234,9 @@ def test_a_chain_ends_where_the_next_grade_would_have_nothing_to_read():
     ).fit(X, y)
     assert [grade.n_neurons for grade in model.grades_] == [0]
     assert model.stop_reason_.startswith("Grade 2 has nothing to read: the grade before it has no")
+
+
+def test_hidden_features_of_narrow_grades_are_not_scaled_up():
+    H = np.random.default_rng(0).standard_normal((50, 9))
+    scaling = scaling_between(H, np.full(50, 0.02), HIDDEN_AND_INPUTS, n_hidden=1, n_inputs=8)
+    np.testing.assert_allclose(scaling.apply(H).std(axis=0), 1.0)

@@ -9,6 +9,7 @@ from convexgrade.grade import fit_grade, state_program
 from convexgrade.losses import SquaredError
 from convexgrade.neurons import Neurons, merged
 from convexgrade.point import null_point, point_of
+from convexgrade.search import ascend, price, random_neurons
 from convexgrade.settings import Settings
 from tests.bank import make_program, random_program
 
@@ -188,3 +189,20 @@ def test_many_rows_begin_on_a_sample(monkeypatch):
     assert set(rows_seen[1:]) == {600}
     assert sampled.certificate.primal == pytest.approx(whole.certificate.primal, rel=2e-3)
     assert sampled.certificate.relative_gap < 1e-6
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2, 3])
+def test_random_neurons_have_both_signs_on_every_output(n_outputs):
+    program = random_program(0, n=20, k=n_outputs)
+    neurons = random_neurons(program, 4 * n_outputs, np.random.default_rng(0))
+    for k in range(n_outputs):
+        assert sorted(neurons.sign[neurons.output == k]) == [-1.0, -1.0, 1.0, 1.0]
+
+
+def test_neurons_that_an_ascent_reaches_belong_to_the_output_whose_price_they_climbed():
+    program = random_program(0, n=40, d=3, k=2)
+    theta = np.column_stack([np.sin(np.arange(40.0)), 0.1 * np.cos(3.0 * np.arange(40.0))])
+    found = ascend(program, theta, np.random.default_rng(0).standard_normal((3, 20)))
+    prices = found.sign * price(program, theta, found.vectors)[found.output, np.arange(80)]
+    assert np.all(np.diff(prices) <= 1e-6 * prices.max())
+    assert np.bincount(found.output).tolist() == [40, 40]

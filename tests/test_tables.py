@@ -15,11 +15,13 @@ from convexgrade.tables import (
     guess_task,
     holds_numbers,
     kind_of,
+    may_be_classes,
     read_table,
     tell_constant,
     tell_counts,
     tell_dates,
     tell_names,
+    what_is_odd,
 )
 
 LARGE = pytest.approx(1e20, rel=1e-15)  # pandas 2 reads the next number
@@ -374,3 +376,13 @@ def test_a_column_of_truth_values_names_what_is_none(read):
 
 def test_space_of_any_kind_around_numbers_does_not_matter(read):
     assert list(read(column("1\N{NO-BREAK SPACE}", " 2", "3 ", "-4"))["x"]) == [1, 2, 3, -4]
+
+
+def test_what_is_odd_about_marked_numbers_is_one_of_them():
+    cells = pd.Series(["free", *(f"${i}" for i in range(9))], dtype="string")
+    assert what_is_odd(cells) == "has numbers written as '$0'"
+
+
+def test_fractions_are_no_names_of_classes():
+    assert may_be_classes(pd.Series([1.0, 2.0] * 5))
+    assert not may_be_classes(pd.Series([1.0, 2.5] * 5))

@@ -563,3 +563,13 @@ def test_a_second_solver_is_not_asked_about_what_is_proved(monkeypatch):
     monkeypatch.setitem(solvers._SOLVERS, "clarabel", None)  # which is not called
     point = solve_over(program, program.patterns, None, solver="auto", tol=1e-4)
     assert point.objective == pytest.approx(reference_optimum(program), abs=1e-6)
+
+
+def test_a_solution_at_once_that_is_not_proved_optimal_is_not_taken(monkeypatch):
+    program = random_program(0, n=10)
+    monkeypatch.setattr(working_set, "_FEW", 0)
+    monkeypatch.setattr(
+        solvers, "solve_at_once", lambda program, *, solver: solvers._without_neurons(program)
+    )
+    found = solve_over(program, program.patterns, None, solver="auto", tol=1e-6)
+    assert found.objective < 0.9 * null_point(program, program.patterns).objective
