@@ -220,8 +220,9 @@ def worth_leaving_usual(
     """Return the best on rows held out, if it is by enough better than the usual alpha.
 
     By a standard error where it is a factor of ten away from that, and in proportion by less where it
-    is nearer: what suits most data is a better guess than what a few rows favour by chance. Unless a
-    constant is better than it: then they are not like most data.
+    is nearer: what suits most data is a better guess than what a few rows favour by chance. But the
+    best in any case where a constant is better than the usual one, which then is no guess; and under
+    other losses than the squared error, whose standard errors a few rows can make up all but alone.
     """
 
     def away(one: Tried) -> float:
@@ -229,7 +230,7 @@ def worth_leaving_usual(
 
     weights, by_distance = _weights(folds), sorted(tried, key=away)
     nearest = by_distance[0]
-    if least_loss(nearest) >= loss_of_constants(folds, loss):
+    if not loss.quadratic or least_loss(nearest) >= loss_of_constants(folds, loss):
         return min(tried, key=least_loss)
 
     def cost(one: Tried) -> float:

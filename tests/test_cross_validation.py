@@ -1,5 +1,6 @@
 """Alpha and depth by cross-validation, paths of alpha, class weights."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -27,9 +28,12 @@ from convexgrade import (
 )
 from convexgrade.chain import Data
 from convexgrade.estimators import cross_validated
+from convexgrade.kinks import AbsoluteError
+from convexgrade.losses import SquaredError
 from convexgrade.selection import Tried, usual_alpha
 from tests.test_estimators import make_data, targets
 
+SQUARED = SquaredError()
 CROSS_VALIDATED = [MultigradeRegressorCV, MultigradeClassifierCV]
 SMALL = {"n_patterns": 5, "cv": 2, "tol": 0.5, "random_state": 0, "distances": False}
 # The contract is about the interface: the cheapest chain will do.
@@ -499,7 +503,7 @@ def fitted():
     return MultigradeRegressorCV(**QUICK).fit(*make_data(20))
 
 
-def selected(losses, alphas, usual, constant, monkeypatch):
+def selected(losses, alphas, usual, constant, monkeypatch, loss=SQUARED):
     """Return what is chosen if chains of one grade, and a constant, have these losses."""
     (X, y), model = make_data(20), fitted()
     rows = Data(X[:4], y[:4, None], np.full(4, 0.25))
@@ -512,7 +516,7 @@ def selected(losses, alphas, usual, constant, monkeypatch):
     monkeypatch.setattr(selection, "deepen", deepen)
     monkeypatch.setattr(selection, "loss_of_constants", lambda folds, loss: constant)
     folds = [selection.Fold(rows, rows)]
-    plan, handover = model._plan(), model._handover()
+    plan, handover = replace(model._plan(), loss=loss), model._handover()
     tried = selection.Alphas(np.array(alphas), usual)
     return selection.select(folds, plan, handover, tried, None, lambda line: None)
 
@@ -540,6 +544,11 @@ def test_what_rows_can_hardly_tell_apart_goes_to_the_usual_alpha(
     assert chosen.alpha == alpha
     assert chosen.depth == 1
     assert [result.alpha for result in chosen.results] == [0.1, 0.01]
+
+
+def test_the_best_alpha_is_taken_under_other_losses(monkeypatch):
+    losses = [[4.74, 3.74, 4.74, 3.74], [4, 4, 4, 4]]
+    assert selected(losses, [0.1, 0.01], 0.1, 9, monkeypatch, AbsoluteError()).alpha == 0.01
 
 
 def test_a_fold_may_have_classes_whose_rows_have_no_weight():

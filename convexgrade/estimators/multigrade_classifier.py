@@ -29,10 +29,9 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     alpha : float or "auto", default="auto"
         Penalty of the first grade, positive. ``"auto"`` is min(0.01, 0.1 sqrt(d / n)) for d columns and
         n rows (see ``sample_weight``): a tenth of the price that noise alone would give to a
-        neuron, where that is less than 0.01. Where rows are held out, 0.3, 3 and 10 times that are
-        tried on them as well; and larger ones, each three times the last, while the last is the best or
-        a constant is better than all. Of the best, and those within a standard error of it, the one
-        nearest to the first is taken.
+        neuron, where that is less than 0.01. Where rows are held out, it is the one of 0.3, 1, 3 and 10
+        times that which does best on them; or a larger one, each three times the last, while the last
+        is the best or a constant is better than all.
     n_grades : int, default=3
         Largest number of grades.
     alpha_decay : float, default=0.3

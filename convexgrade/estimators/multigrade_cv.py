@@ -24,9 +24,10 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
 
     Goes along one decreasing path of alpha. At each, the chains of all folds grow together, grade by
     grade, until their mean validation loss rises by more than its noise; the first grade of each starts
-    from its neurons at the alpha before. The alpha of least loss (or of those within a standard error of
-    it, the one nearest to the usual) is then fitted to all rows, as deep as its folds grew. Far cheaper
-    than a grid search, which fits a chain of every depth from nothing. What else a chain can do,
+    from its neurons at the alpha before. The alpha of least loss is then fitted to all rows, as deep as
+    its folds grew. Under the squared error, one that is a factor of ten from the usual alpha has to be
+    better than that by a standard error, nearer ones by less. Far cheaper than a grid search, which fits
+    a chain of every depth from nothing. What else a chain can do,
     `MultigradeRegressor` has: a given depth, more grades in a further fit, refinement, correction.
 
     Parameters
@@ -116,8 +117,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     Attributes
     ----------
     alpha_ : float
-        The alpha of least mean validation loss; or of those within a standard error of it the one
-        nearest to ``alpha="auto"`` of a chain without rows held out.
+        The alpha of the first grade that was chosen.
     alphas_ : ndarray
         The values that were tried, decreasing; the path ends early, once alpha has fallen by a
         factor of 30 without a gain.
@@ -243,9 +243,9 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
 
     Goes along one decreasing path of alpha. At each, the chains of all folds grow together, grade by
     grade, until their mean validation loss rises by more than its noise; the first grade of each starts
-    from its neurons at the alpha before. The alpha of least loss (or of those within a standard error of
-    it, the one nearest to the usual) is then fitted to all rows, as deep as its folds grew. Far cheaper
-    than a grid search, which fits a chain of every depth from nothing. What else a chain can do,
+    from its neurons at the alpha before. The alpha of least loss is then fitted to all rows, as deep as
+    its folds grew. Far cheaper than a grid search, which fits a chain of every depth from nothing. What
+    else a chain can do,
     `MultigradeClassifier` has: a given depth, more grades in a further fit, correction.
 
     Parameters
@@ -327,8 +327,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     Attributes
     ----------
     alpha_ : float
-        The alpha of least mean validation loss; or of those within a standard error of it the one
-        nearest to ``alpha="auto"`` of a chain without rows held out.
+        The alpha of the first grade that was chosen: that of least mean validation loss.
     alphas_ : ndarray
         The values that were tried, decreasing; the path ends early, once alpha has fallen by a
         factor of 30 without a gain.
