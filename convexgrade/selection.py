@@ -222,7 +222,7 @@ def worth_leaving_usual(
     By a standard error where it is a factor of ten away from that, and in proportion by less where it
     is nearer: what suits most data is a better guess than what a few rows favour by chance. But the
     best in any case where a constant is better than the usual one, which then is no guess; and under
-    other losses than the squared error, whose standard errors a few rows can make up all but alone.
+    other losses than the squared error, where this was found to do more harm than good.
     """
 
     def away(one: Tried) -> float:
