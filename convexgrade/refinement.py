@@ -269,14 +269,12 @@ def _shrunk(nodes: Array, oscillation: float, sup_norm: float, bound: float) -> 
 def _check_modulus(residual: Residual, nodes: Array, sampled: float, between: float) -> None:
     """Refuse a modulus that the residual contradicts on the grid with these nodes.
 
-    With omega a modulus of f, e is within omega(diameter) of its interpolant, hence at most that above
-    its largest node. Before the first stage e is f, of which vertices of a simplex are values at most a
-    diameter apart.
+    With omega a modulus of f, e is within omega(diameter) of its interpolant. Before the first stage e
+    is f, of which vertices of a simplex are values at most a diameter apart.
     """
     largest = float(np.abs(nodes).max())
     scale = max(residual.scale, largest, float(np.abs(residual.left).max()))
     found = sampled if residual.stages else max(sampled, _vertex_oscillation(nodes))
-    found = max(found, float(np.abs(residual.left).max()) - largest)
     if found > between + _CONTRADICTION * scale:
         d, n_cells = nodes.ndim, nodes.shape[0] - 1
         raise ValueError(

@@ -166,7 +166,7 @@ def path_of_alphas(data: Data, plan: ChainPlan, n_alphas: int, eps: float, usual
     nearest = off[np.argmin(np.abs(off))]
     if abs(nearest) <= -0.5 * np.log(eps) / n_alphas:
         path *= np.exp(nearest)
-    return Alphas(path, usual, empty=_EMPTY * max(largest, path[0]))
+    return Alphas(path, usual, empty=_EMPTY * largest)
 
 
 def given_alphas(alphas: ArrayLike) -> Array:
