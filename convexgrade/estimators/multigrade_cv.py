@@ -27,8 +27,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     from its neurons at the alpha before. The alpha of least loss is then fitted to all rows, as deep as
     its folds grew. Under the squared error, one that is a factor of ten from the usual alpha has to be
     better than that by a standard error, nearer ones by less. Far cheaper than a grid search, which fits
-    a chain of every depth from nothing. What else a chain can do,
-    `MultigradeRegressor` has: a given depth, more grades in a further fit, refinement, correction.
+    a chain of every depth from nothing. A given depth, more grades in a further fit, refinement and
+    correction are left to `MultigradeRegressor` and `correct`.
 
     Parameters
     ----------
@@ -244,9 +244,9 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     Goes along one decreasing path of alpha. At each, the chains of all folds grow together, grade by
     grade, until their mean validation loss rises by more than its noise; the first grade of each starts
     from its neurons at the alpha before. The alpha of least loss is then fitted to all rows, as deep as
-    its folds grew. Far cheaper than a grid search, which fits a chain of every depth from nothing. What
-    else a chain can do,
-    `MultigradeClassifier` has: a given depth, more grades in a further fit, correction.
+    its folds grew. Far cheaper than a grid search, which fits a chain of every depth from nothing. A
+    given depth, more grades in a further fit and correction are left to `MultigradeClassifier` and
+    `correct`.
 
     Parameters
     ----------
