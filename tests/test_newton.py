@@ -788,6 +788,16 @@ def test_groups_of_no_program_are_left_out_of_no_answer():
     assert solution.blocks.shape == (0, 3)
 
 
+@pytest.mark.parametrize("angle", [1e-3, 1e-5])
+def test_projections_between_rows_that_are_nearly_parallel_have_their_digits(angle):
+    """In the plane of the rows, the cone is a wedge of that angle away from the points: its tip."""
+    X, masks = np.array([[1.0, 0.0, 0.0], [1.0, angle, 0.0]]), np.array([[True], [False]])
+    points = np.abs(np.random.default_rng(0).standard_normal((200, 3)))
+    found, tight = Cones.of(X, masks).project(np.zeros(200, dtype=np.intp), points)
+    np.testing.assert_array_equal(tight.number, 2)
+    np.testing.assert_allclose(found, points * [0.0, 0.0, 1.0], atol=1e-9)
+
+
 def test_a_theta_that_is_off_balance_proves_no_higher_bound():
     """That of the offset, where an intercept is all that is missing: above the optimum by itself."""
     program = random_program(0, n=12, cones=False)
