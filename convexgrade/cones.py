@@ -285,7 +285,8 @@ class _Projections:
         np.einsum("gii->gi", gram)[...] += np.where(tight.used, _DEPENDENT, 1.0)
         inverse = np.linalg.inv(gram)
         rho, most = -(inverse @ (T @ points)), _HALF * self._lengths[todo, None]
-        for _ in range(_REFINEMENTS):  # for the digits that the normal equations lose
+        # For the digits that the normal equations lose: they can decide a sign.
+        for _ in range(_REFINEMENTS):
             point = points + transposed @ rho
             left = T @ point
             rho -= inverse @ left

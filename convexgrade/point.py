@@ -80,10 +80,10 @@ class Point:
         """Return the point as an explicit network."""
         used = np.ones(program.X.shape[1])
         used[-1] = program.X[:, -1].any()  # without biases, what stands for them has no effect
-        gates = None if program.cones else (self.patterns.gates.T * used).T[:, self.groups.pattern]
+        groups = self.groups
+        gates = None if program.cones else self.patterns.gates[:, groups.pattern] * used[:, None]
         coefficients = np.zeros((program.X.shape[1], program.n_outputs))
         coefficients[program.free] = self.unpenalised
-        groups = self.groups
         return from_blocks(self.blocks * used, groups.sign, groups.output, coefficients, gates)
 
 

@@ -290,6 +290,7 @@ class Factorisation:
         scale = 1.0 / np.sqrt(_PROXIMAL * np.maximum(own, 0.01 * own.max(initial=1e-100)))
         systems: dict[Outputs, _ColumnSystem | _RowSystem] = {}
         every = tuple(range(len(op.spans)))
+        R = hessian.rooted(np.broadcast_to(np.eye(len(every)), curvature.shape))
         for outputs in [every] if hessian.coupled else [(k,) for k in every]:
             rows, columns = len(op.X) * len(outputs), op.columns(outputs)
             if columns == 0:
@@ -301,7 +302,6 @@ class Factorisation:
                 for k in outputs
             ]
             if columns > min(_COLUMNS_A_ROW * rows, MAX_FLOATS**0.5):
-                R = hessian.rooted(np.broadcast_to(np.eye(len(every)), curvature.shape))
                 systems[outputs] = _RowSystem.build(parts, R[:, outputs][:, :, outputs])
             else:
                 systems[outputs] = _ColumnSystem.build(parts, grams.at(curvature, outputs))
