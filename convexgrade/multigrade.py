@@ -242,10 +242,10 @@ def _next_program(chain: Chain, data: Data, plan: ChainPlan) -> _Next:
     """State the program of the grade after a chain."""
     *_, (features, offset) = chain.walk(data.X)
     if chain.links:
-        n_hidden, n_inputs = chain.grades[-1].n_neurons, data.X.shape[1]
-        scaling = scaling_between(features, data.weights, chain.handover, n_hidden, n_inputs)
+        n_hidden = chain.grades[-1].n_neurons
+        scaling = scaling_between(features, data.weights, chain.handover, n_hidden, data.X)
         if plan.whiten:
-            scaling = whitened(scaling, features, data.weights, n_inputs)
+            scaling = whitened(scaling, features, data.weights, data.X)
     elif plan.standardize:
         scaling = standard_scaling(features, data.weights)
     else:

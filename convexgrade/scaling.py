@@ -72,6 +72,11 @@ def standard_scaling(features: Array, weights: Array) -> Scaling:
     )
 
 
+def n_varying(columns: Array, weights: Array) -> int:
+    """Return how many columns are not constant, at least 1: the mean of |x|^2 once they are scaled."""
+    return max(1, int(np.isfinite(standard_scaling(columns, weights).scale).sum()))
+
+
 def target_scaling(targets: Array, weights: Array) -> Scaling:
     """Return the scaling to weighted mean 0 and variance 1; constant targets are only centred."""
     scaling = standard_scaling(targets, weights)
@@ -79,13 +84,13 @@ def target_scaling(targets: Array, weights: Array) -> Scaling:
 
 
 def scaling_between(
-    features: Array, weights: Array, handover: Handover, n_hidden: int, n_inputs: int
+    features: Array, weights: Array, handover: Handover, n_hidden: int, X: Array
 ) -> Scaling:
     """Return the scaling of what a grade hands on: standard, hidden features over sqrt(width / d).
 
-    A wide grade would otherwise hand on rows of large norm, for which the same alpha is weaker. What is
-    the same on all rows, but for what a solver misses by, becomes 0: in units of that, it would be a
-    column of noise.
+    A wide grade would otherwise hand on rows of large norm, for which the same alpha is weaker; d counts
+    the columns of X that vary, as constant ones have no norm. What is the same on all rows, but for what
+    a solver misses by, becomes 0: in units of that, it would be a column of noise.
 
     Parameters
     ----------
@@ -95,19 +100,21 @@ def scaling_between(
         Weights of the rows.
     handover : Handover
         What of it is what.
-    n_hidden, n_inputs : int
-        Neurons of the grade, and columns of X.
+    n_hidden : int
+        Neurons of the grade.
+    X : ndarray of shape (n_samples, n_inputs)
+        Input of the chain.
     """
     scaling = standard_scaling(features, weights)
     width = n_hidden if handover.hands_hidden else 0
     shrink = np.ones(features.shape[1])
-    shrink[:width] = np.sqrt(max(1.0, width / n_inputs))
+    shrink[:width] = np.sqrt(max(1.0, width / n_varying(X, weights)))
     extent = np.ptp(features, axis=0)
     same = extent <= _SAME * np.abs(features).max(axis=0)
     if handover.hands_output:
         same[width:] |= extent[width:] <= _FAINT
     if handover.keep_inputs:
-        same[-n_inputs:] = False
+        same[-X.shape[1] :] = False
     return replace(scaling, scale=np.where(same, np.inf, scaling.scale * shrink))
 
 
@@ -129,18 +136,18 @@ def within_row_space(scaling: Scaling, features: Array, least: float) -> Scaling
     return replace(scaling, mix=directions[kept].T)
 
 
-def whitened(scaling: Scaling, features: Array, weights: Array, n_inputs: int) -> Scaling:
+def whitened(scaling: Scaling, features: Array, weights: Array, X: Array) -> Scaling:
     """Turn a scaling into one to uncorrelated columns of equal variance, as many as the rank.
 
     Patterns do not change under linear maps of the input, but a search for them does, and so does the
     penalty. Hidden features of few inputs are all but dependent: in their coordinates, functions that
     vary fast are long vectors, out of a search's sight and dear; in these they are like any other. The
-    variances sum up to the number of inputs, as those of X do.
+    variances sum up to the number of inputs that vary, as those of X do.
     """
     root = np.sqrt(weights / weights.sum())[:, None]
     _, size, directions = np.linalg.svd(root * scaling.apply(features), full_matrices=False)
     kept = size > DEPENDENT * size.max(initial=0.0)
-    spread = np.sqrt(n_inputs / max(1, kept.sum()))
+    spread = np.sqrt(n_varying(X, weights) / max(1, kept.sum()))
     return replace(scaling, mix=spread * directions[kept].T / size[kept])
 
 

@@ -122,7 +122,7 @@ def usual_alpha(n_rows: float, n_columns: int) -> float:
     """Return an alpha of the first grade that suits most data: min(0.01, 0.1 sqrt(d / n)).
 
     The highest price that noise alone gives to a neuron falls with the rows: with independent e_i of
-    mean 0 and variance 1, and columns of X of variance 1,
+    mean 0 and variance 1, and columns of X of variance 1 (constant ones do not count),
 
         E max_{||u|| = 1} |1/n sum_i e_i (x_i . u)| <= (1/n^2 sum_i ||x_i||^2)^1/2 = (d / n)^1/2,
 

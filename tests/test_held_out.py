@@ -76,6 +76,8 @@ def test_alpha_auto_takes_the_effective_number_of_rows(estimator):
     for unit in (1e-200, 1.0 / 300, 3.0, 4.5):
         weighted = clone(model).fit(X, y, np.full(300, unit))
         assert weighted.alpha_ == pytest.approx(model.alpha_, rel=1e-12)
+    with_constant = np.column_stack([X, np.full(300, 0.1)])
+    assert clone(model).fit(with_constant, y).alpha_ == model.alpha_
     repeated = clone(model).fit(np.tile(X, (3, 1)), np.tile(y, 3))
     assert repeated.alpha_ == model.alpha_
     np.testing.assert_allclose(

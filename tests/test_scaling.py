@@ -30,11 +30,11 @@ def test_what_is_the_same_on_all_rows_but_for_errors_becomes_zero(error):
     H = features()
     H[:, 1] = 0.7 + error * H[:, 1]
     H[:, 5] = 0.7 + 1e-9 * H[:, 5]  # an input: as people have them
-    scaling = scaling_between(H, WEIGHTS, HIDDEN_AND_INPUTS, n_hidden=3, n_inputs=3)
+    scaling = scaling_between(H, WEIGHTS, HIDDEN_AND_INPUTS, n_hidden=3, X=H[:, 3:])
     scaled = scaling.apply(H)
     np.testing.assert_array_equal(scaled[:, 1], 0.0)
     np.testing.assert_allclose(scaled.std(axis=0)[[0, 2, 3, 4, 5]], 1.0, rtol=1e-6)
-    assert np.isfinite(whitened(scaling, H, WEIGHTS, 3).apply(H)).all()
+    assert np.isfinite(whitened(scaling, H, WEIGHTS, H[:, 3:]).apply(H)).all()
 
 
 @pytest.mark.parametrize("passthrough", ["output", "both"])
@@ -45,7 +45,7 @@ def test_an_output_that_hardly_moves_is_no_column_but_a_feature_or_an_input_that
     width, small = 2 * (passthrough == "both"), 1e-7 * features()
     H = np.column_stack([small[:, :width], small[:, 2], features()[:, 3], small[:, 4:]])
     handover = Handover(passthrough, True)
-    scaled = scaling_between(H, WEIGHTS, handover, n_hidden=2, n_inputs=2).apply(H)
+    scaled = scaling_between(H, WEIGHTS, handover, n_hidden=2, X=H[:, -2:]).apply(H)
     np.testing.assert_array_equal(scaled[:, width], 0.0)
     np.testing.assert_allclose(np.delete(scaled, width, axis=1).std(axis=0), 1.0, rtol=1e-6)
 
@@ -57,11 +57,15 @@ def test_wide_grades_are_scaled_down_as_a_block(passthrough, keep_inputs):
     n_hidden, n_inputs = 18, 2
     n_features = handover.width(n_hidden, 1, n_inputs)
     H = np.random.default_rng(0).standard_normal((50, n_features))
-    scaling = scaling_between(H, WEIGHTS, handover, n_hidden, n_inputs)
+    X = np.column_stack([features()[:, :n_inputs], np.full(50, 7.0)])  # of which two vary
+    if keep_inputs:
+        H = np.column_stack([H, X[:, -1]])
+    scaling = scaling_between(H, WEIGHTS, handover, n_hidden, X)
     spread = scaling.apply(H).std(axis=0)
     width = n_hidden if handover.hands_hidden else 0
     np.testing.assert_allclose(spread[:width], 1.0 / 3.0)
-    np.testing.assert_allclose(spread[width:], 1.0)
+    np.testing.assert_allclose(spread[width:n_features], 1.0)
+    assert not spread[n_features:].any()
 
 
 def test_standard_scaling_makes_constant_columns_0_on_all_rows():
@@ -238,5 +242,5 @@ def test_a_chain_ends_where_the_next_grade_would_have_nothing_to_read():
 
 def test_hidden_features_of_narrow_grades_are_not_scaled_up():
     H = np.random.default_rng(0).standard_normal((50, 9))
-    scaling = scaling_between(H, np.full(50, 0.02), HIDDEN_AND_INPUTS, n_hidden=1, n_inputs=8)
+    scaling = scaling_between(H, np.full(50, 0.02), HIDDEN_AND_INPUTS, n_hidden=1, X=H[:, 1:])
     np.testing.assert_allclose(scaling.apply(H).std(axis=0), 1.0)

@@ -21,6 +21,7 @@ from convexgrade.estimators.rows import Rows, distinct_rows, drawn_rows
 from convexgrade.multigrade import ChainPlan
 from convexgrade.network import Network
 from convexgrade.reading import Reading
+from convexgrade.scaling import n_varying
 from convexgrade.selection import (
     Alphas,
     Fold,
@@ -146,7 +147,8 @@ class CrossValidated(DeepChain):
 
     def _choose(self, given: Rows, n_rows: float) -> None:
         plan = replace(super()._plan(), n_grades=int(self.n_grades))
-        usual = usual_alpha(n_rows, self._reading.width(self.n_features_in_))
+        varying = n_varying(self._reading.apply(given.X), given.weights)
+        usual = usual_alpha(n_rows, varying)
         parts = list(self._parts(given))
         if not parts:
             raise ValueError(

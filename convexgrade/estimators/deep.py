@@ -40,6 +40,7 @@ from convexgrade.handover import Handover
 from convexgrade.multigrade import ChainPlan, Progress
 from convexgrade.network import Network
 from convexgrade.reading import AS_IT_IS, Reading, heavy_tails
+from convexgrade.scaling import n_varying
 from convexgrade.selection import (
     Fold,
     Tried,
@@ -209,7 +210,8 @@ class ManyGrades(DeepChain):
     def _choose(self, given: Rows, n_rows: float) -> None:
         if self.correction != "none":
             check_curved(self._coding.loss, f"correction={self.correction!r}")
-        self._alpha = usual_alpha(n_rows, self._reading.width(self.n_features_in_))
+        varying = n_varying(self._reading.apply(given.X), given.weights)
+        self._alpha = usual_alpha(n_rows, varying)
 
     def _first_alpha(self) -> float:
         return self._alpha if isinstance(self.alpha, str) else float(self.alpha)

@@ -27,8 +27,8 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     Parameters
     ----------
     alpha : float or "auto", default="auto"
-        Penalty of the first grade, positive. ``"auto"`` is min(0.01, 0.1 sqrt(d / n)) for d columns and
-        n rows (see ``sample_weight``): a tenth of the price that noise alone would give to a
+        Penalty of the first grade, positive. ``"auto"`` is min(0.01, 0.1 sqrt(d / n)) for d columns that
+        vary and n rows (see ``sample_weight``): a tenth of the price that noise alone would give to a
         neuron, where that is less than 0.01. Where rows are held out, it is the one of 0.3, 1, 3 and 10
         times that which does best on them; or a larger one, each three times the last, while the last
         is the best or a constant is better than all.

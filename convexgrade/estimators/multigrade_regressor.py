@@ -35,11 +35,12 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     ----------
     alpha : float or "auto", default="auto"
         Penalty of the first grade, positive; unitless, since targets are standardised. ``"auto"`` is
-        min(0.01, 0.1 sqrt(d / n)) for d columns and n rows (see ``sample_weight``): a tenth of the
-        price that noise alone would give to a neuron, where that is less than 0.01. Where rows are held
-        out, 0.3, 3 and 10 times that are tried on them as well; and larger ones, each three times the
-        last, while the last is the best or a constant is better than all. The best is taken; under the
-        squared error only if it is better by up to a standard error (see `MultigradeRegressorCV`).
+        min(0.01, 0.1 sqrt(d / n)) for d columns that vary and n rows (see ``sample_weight``): a tenth
+        of the price that noise alone would give to a neuron, where that is less than 0.01. Where rows
+        are held out, 0.3, 3 and 10 times that are tried on them as well; and larger ones, each
+        three times the last, while the last is the best or a constant is better than all. The best
+        is taken; under the squared error only if it is better by up to a standard error (see
+        `MultigradeRegressorCV`).
     n_grades : int, default=4
         Largest number of grades.
     alpha_decay : float, default=0.3
