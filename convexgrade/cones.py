@@ -3,7 +3,8 @@
 The neurons that realise a pattern D = diag(mask) on the rows of X are exactly the vectors of K. Two
 facts make projections on K the common currency of programs and certificates:
 
-* the largest inner product of b with a unit vector of K is ||Proj_K(b)||, zero if b is in the polar;
+* the largest inner product of b with a vector of K of length 1 at most is ||Proj_K(b)||, zero if b is
+  in the polar;
 * Proj_K(b) = b + (E X)^T rho for the rho >= 0 of least ||b + (E X)^T rho|| (Moreau), so *every*
   rho >= 0 gives an upper bound on that inner product, however inexact the minimisation was.
 """

@@ -42,7 +42,8 @@ class RefinementCheck(NamedTuple):
     sup_norms : ndarray of shape (n_stages + 1,)
         Largest size of the residual before the first stage and after each.
     ratios : ndarray of shape (n_stages,)
-        Each over the one before.
+        ``sup_norms[k + 1] / sup_norms[k]``, and over 1 where that is 0: 1/2 at most where the guarantee
+        holds.
     increase : float
         Largest growth of the residual's size at any point in any stage; 0 up to rounding.
     """
@@ -55,10 +56,10 @@ class RefinementCheck(NamedTuple):
 class ConstructiveMultigrade:
     """Approximate a function on [0, 1]^d, d <= 3, by a multigrade ReLU network with proved refinement.
 
-    No data and no training: the weights follow from values of the function. The network has width
-    d + 2 throughout. No grade raises the size of the residual at any point of the cube, and every stage
-    (many grades) at least halves its largest value [1]_: with a modulus of continuity; without one,
-    what the values at the nodes do not show can rise.
+    No data and no training: the weights follow from values of the function. The network has width d + 2
+    throughout. No grade raises the size of the residual at any point of the cube, and every stage (many
+    grades) at least halves its largest value [1]_. With a modulus of continuity this is proved; without
+    one, the residual can rise where the points evaluated do not show it.
 
     The construction also ends where the residual is zero, up to rounding, at all points evaluated. With
     a modulus, grids get finer first, until this is proved of the whole cube. Where ``max_nodes`` does
@@ -72,9 +73,9 @@ class ConstructiveMultigrade:
     modulus : float, tuple (constant, exponent) or callable, default=None
         What is known of the function's continuity: a Lipschitz constant in the Euclidean norm, a Hölder
         pair (C, a) with 0 < a <= 1, for ``C t**a``, or ``omega(t)``, a bound on ``|f(x) - f(y)|`` for
-        ``|x - y| <= t``. With it the guarantee is a
-        proof; that it is true of the function is checked at the points evaluated alone. None takes
-        the oscillation from samples: then the guarantee holds as far as those have seen.
+        ``|x - y| <= t``. With it the guarantee is a proof; that f has this modulus is checked at the
+        points evaluated alone. None takes the oscillation from samples: then the guarantee holds as far
+        as those have seen.
     max_nodes : int, default=300_000
         Largest grid of a stage. The number of nodes grows as h to the power -d.
     n_samples : int, default=4096
@@ -87,7 +88,7 @@ class ConstructiveMultigrade:
     n_stages_ : int
         Number of stages.
     n_grades_ : int
-        Number of grades: one a vertex with a coefficient.
+        Number of grades: one for each node whose coefficient is not 0.
     width_ : int
         Width of the network, d + 2.
     sup_norms_ : ndarray of shape (``n_stages_`` + 1,)
@@ -256,6 +257,8 @@ class ConstructiveMultigrade:
 
     def staged_predict(self, X: ArrayLike) -> Iterator[Array]:
         """Yield the approximation at points of the cube after each stage.
+
+        (`RefinementNetwork.staged` does so after each grade.)
 
         Parameters
         ----------

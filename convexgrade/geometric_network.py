@@ -121,7 +121,7 @@ def encode_tables(tables: Tables, n_features: int, p: float) -> tuple[Code, ...]
     Returns
     -------
     tuple of Code
-        One a layer. Earlier ones do not depend on later ones.
+        One for each layer. Earlier ones do not depend on later ones.
 
     Raises
     ------
@@ -179,7 +179,7 @@ class HiddenLayer:
     bias : ndarray of shape (width,)
         The same.
     activations : tuple of str
-        ``"relu"`` or ``"sine"``, one a channel.
+        ``"relu"`` or ``"sine"``, one for each channel.
     """
 
     weight: Exact
@@ -271,9 +271,9 @@ class GeometricNetwork:
         )
 
     def ramp_measure(self, layer: int) -> float:
-        """Return a bound for the fraction of the box on which readout ``layer`` may be off.
+        """Return a bound for the share of the box on which a readout may be off.
 
-        Each of ``layer`` digits of each coordinate has N - 1 ramps.
+        ``layer`` counts from 1. Each of ``layer`` digits of each coordinate has N - 1 ramps.
         """
         return float(layer * self.n_features * (self.base - 1) * self.ramp)
 

@@ -11,7 +11,7 @@ solvers smooth it, first widely, then less and less:
 
 which is z = r / sqrt(r^2 + smoothing^2) without a width. In the dual, where q is the variable, that adds
 a term which is steep at the bounds. A Newton step there is a straight line, on which q goes most of the
-way to a bound at most; as a path of predictions, by (*), it is curved. Along it a tenth of the
+way to a bound at most; as a path of predictions, by (*), it is curved. Along such paths, a tenth of the
 smoothing takes about a dozen steps. (Along straight lines of predictions, rows far from their kink
 would be carried across it and back.)
 
@@ -239,7 +239,7 @@ class _SmoothedHuber(_Smoothed):
         return (1.0 - short) * np.abs(f - y) + self._below(short * (2.0 - short))
 
     def dual_costs(self, q: Array, y: Array) -> Array:
-        """Return ``q y`` less what the loss falls short of ``q r``, between -1 and 1."""
+        """Return ``q y`` less what the loss exceeds ``q r`` by, for q between -1 and 1."""
         inside = np.abs(q) <= 1.0 + _OUTSIDE
         below = self._below(np.maximum((1.0 - q) * (1.0 + q), 0.0))
         return np.where(inside, q * y - below, np.inf)

@@ -33,7 +33,7 @@ _GUARD_BITS = 64
 class _Basis(NamedTuple):
     """A reduced basis, in floating point and, of its last column, the integers v behind it."""
 
-    vectors: Array  # (m + 1, m + 1), one a row
+    vectors: Array  # (m + 1, m + 1), one in each row
     multiples: list[int]
     directions: Array  # Gram-Schmidt directions, one a column
     lengths: Array  # (m + 1,), signed

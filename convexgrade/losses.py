@@ -162,7 +162,10 @@ class Loss(Protocol):
         """Return the constant prediction of least weighted loss, shape (n_outputs,)."""
 
     def smoothed(self, smoothing: float) -> Loss:
-        """Return a loss near this one whose kinks are smoothed within ``smoothing``."""
+        """Return a loss of about the same gradient, with kinks smoothed within ``smoothing``.
+
+        Its value may differ by a constant.
+        """
 
     def carried(self, f: Array, y: Array, to: Loss) -> Array:
         """Return where ``to``, this loss smoothed by more or less, has the gradient of this at ``f``."""
@@ -203,8 +206,8 @@ class MeanLoss(NamedTuple):
     def distance(self, f: Array) -> float:
         """Return how far, typically, predictions are from where their loss is least.
 
-        That is the mean loss by the mean slope: the mean distance for the absolute error, half of its
-        square mean by its mean for the squared error.
+        That is the mean loss over the mean slope: for the absolute error the mean distance, for the
+        squared error half the mean of its square over its mean.
         """
         slope = np.linalg.norm(self.loss.gradient(f, self.y), axis=1)
         return self(f) / max(float(self.weights @ slope), 1e-300)

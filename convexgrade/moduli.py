@@ -84,7 +84,7 @@ def compare_readouts(
     Returns
     -------
     list of ReadoutCheck
-        One a layer.
+        One for each layer.
 
     Raises
     ------

@@ -65,7 +65,7 @@ class Tried(NamedTuple):
     chains : tuple of Progress
         The chains.
     losses : tuple of float
-        Mean loss of the rows held out after each grade.
+        Mean loss, after each grade, of the rows held out.
     by_fold : tuple of tuple of float
         Their means of each fold; after a grade that was dropped, too.
     rows : ndarray of shape (n_held_out,)

@@ -12,10 +12,18 @@ _WIDTH_TO_JUDGE, _TOL_TO_JUDGE = 100, 1e-2  # patterns and tolerance of grades t
 
 @dataclass(frozen=True)
 class Settings:
-    """How a grade is fitted: the estimators' parameters of the same names.
+    """How a grade is fitted.
 
-    But for ``hidden_bias``, whether its neurons have biases: for the first grade, ``first_bias``. And
-    ``patterns="sketched"``, which they do not offer, is one descent that no solver sees.
+    Attributes
+    ----------
+    activation, n_patterns, max_neurons, solver, tol, max_iter, fit_intercept, linear_term, n_jobs
+        As the parameters of `ConvexReLURegressor`.
+    patterns : {"adaptive", "sampled", "exhaustive", "sketched"}, default="adaptive"
+        As there; ``"sketched"`` is one descent that no solver sees.
+    hidden_bias : bool, default=True
+        Whether neurons have biases.
+    refinement : {"none", "pointwise"}, default="none"
+        As the parameter of `MultigradeRegressor`.
     """
 
     activation: str = "relu"

@@ -46,6 +46,11 @@ def load_concrete(*, return_X_y: bool = False, as_frame: bool = False) -> Any:
     --------
     load_energy : Heating load of buildings.
 
+    References
+    ----------
+    I-C. Yeh, "Modeling of strength of high-performance concrete using artificial neural networks",
+    Cement and Concrete Research 28(12), 1998; UCI, doi 10.24432/C5PK67, CC BY 4.0.
+
     Examples
     --------
     >>> from convexgrade.datasets import load_concrete
@@ -81,6 +86,12 @@ def load_energy(*, return_X_y: bool = False, as_frame: bool = False) -> Any:
     See Also
     --------
     load_concrete : Compressive strength of concrete.
+
+    References
+    ----------
+    A. Tsanas, A. Xifara, "Accurate quantitative estimation of energy performance of residential
+    buildings using statistical machine learning tools", Energy and Buildings 49, 2012; UCI, doi
+    10.24432/C51307, CC BY 4.0.
 
     Examples
     --------
@@ -120,9 +131,10 @@ def make_depth_separation(
     n_features : int, default=10
         Dimension d.
     truncate : float, default=3.0
-        Largest ``||x||``. The tail of t is about ``d / (pi t^2)``, so heavy that ``||x||`` has no
-        mean: the law is conditioned on ``||x|| <= truncate``. 3 keeps 93% to 97% of it. Values for
-        which the table would be too large are refused, from about 5000 for d = 5 and 30 for d = 1000.
+        Largest ``||x||``. The density of t falls off as ``d / (pi t^2)`` does, so slowly that ``||x||``
+        has no mean: the law is conditioned on ``||x|| <= truncate``. 3 keeps 93% to 97% of it. Values
+        for which the table would be too large are refused, from about 5000 for d = 5 and 30 for d =
+        1000.
     random_state : int, RandomState instance or None, default=None
         Determines the sample.
 

@@ -41,8 +41,8 @@ def certify(
     Returns
     -------
     list of Certificate
-        One a grade. Each bounds the distance of that grade from its optimum over the patterns which
-        its gates (and neurons) have on X, given the grades before it.
+        One for each grade: it bounds the distance of that grade from its optimum over the patterns
+        which its gates (and neurons) have on X, given the grades before it.
 
     Raises
     ------

@@ -41,12 +41,13 @@ def correct(
     """Return a corrected copy of a fitted chain: earlier grades give the later ones what they need.
 
     A chain is greedy; this corrects it backward [1]_. Each grade is moved in turn, given the others:
-    with the activation patterns frozen, the output is linear in its weights, and a trust-region step
-    is a convex least-squares program. A step counts only if the true objective falls: the mean loss of
-    the whole chain plus the penalties of all grades. After each sweep over the grades all readouts are
-    fitted jointly, which is a convex program too; and after the first one, all weights go downhill
-    together, by quasi-Newton steps. So the objective cannot rise; it need not reach the optimum of the
-    deep network, and no bound on the distance to it is claimed.
+    with the activation patterns frozen, the output is linear in its weights, and a trust-region step is
+    a convex least-squares program. A step counts only if the true objective falls: the mean loss of the
+    whole chain plus the penalties of all grades. After each sweep over the grades all readouts are
+    fitted jointly, which is a convex program too (where grades read the output of the chain so far,
+    that of the last one is); and after the first one, all weights go downhill together, by quasi-Newton
+    steps. So the objective cannot rise; it need not reach the optimum of the deep network, and no bound
+    on the distance to it is claimed.
 
     Parameters
     ----------

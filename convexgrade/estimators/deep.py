@@ -108,7 +108,7 @@ class DeepChain(BaseChain):
 
     @property
     def validation_loss_(self) -> Array:
-        """Mean loss of the rows held out after each grade; empty if there were none."""
+        """Mean loss, after each grade, of rows held out; empty if there were none."""
         check_is_fitted(self)
         return np.array(self._progress.validation_loss)
 
@@ -301,7 +301,7 @@ class ManyGrades(DeepChain):
     def _losses_corrected(
         self, tried: Tried, folds: list[Fold], plan: ChainPlan
     ) -> tuple[float, ...]:
-        """Return the mean loss of the rows held out after each grade of the chains, once corrected."""
+        """Return the mean loss, after each grade of the corrected chains, of the rows held out."""
         losses, loss = [], plan.loss
         for progress, fold in zip(tried.chains, folds, strict=True):
             corrected = correct_chain(progress.chain, fold.train, loss, self.correction, Limits())

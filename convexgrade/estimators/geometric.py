@@ -52,10 +52,11 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
     Xu [1]_; the proof for averages is in `convexgrade.moduli`). Layers are nested: one more changes
     none of those before it. `to_network` writes the readouts as a network of fixed width.
 
-    For rows in place of a function: if ``y = f(x)`` without noise, f changes by at most w(t) over a
-    distance t, and no row lies outside the box, as it can of a given ``domain``, then the error at
-    every point of the box with effective level l (see `staged_predict`) is at most ``w(sqrt(d) h) <=
-    (2 d + 1) w(h)``, h the side of the cells, with ``decoder="table"``. Otherwise, nothing is promised.
+    For rows in place of a function: if ``y = f(x)`` without noise, f has the modulus of continuity w,
+    and no row lies outside the box, as it can of a given ``domain``, then the error at every point of
+    the box with effective level l (see `staged_predict`) is at most ``w(sqrt(d) h) <= (2 d + 1) w(h)``,
+    h the longest side of the cells of that level, with ``decoder="table"``. Otherwise, nothing is
+    promised.
 
     Parameters
     ----------
@@ -287,7 +288,7 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
         return (2 * self.box_.n_features + 1) * moduli
 
     def levels_for(self, eps: float, modulus: Modulus = 1.0) -> int:
-        """Return how many layers make the bound at most ``eps``.
+        """Return how many layers make the bound at most ``eps`` (effective levels are another thing).
 
         Parameters
         ----------
@@ -405,7 +406,7 @@ def check_readout_bound(
     Returns
     -------
     list of ReadoutCheck
-        One a layer: ``layer``, ``error``, ``modulus``, ``bound``, ``ratio``.
+        One for each layer: ``layer``, ``error``, ``modulus``, ``bound``, ``ratio``.
 
     Raises
     ------

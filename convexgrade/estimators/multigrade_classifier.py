@@ -37,7 +37,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     alpha_decay : float, default=0.3
         Factor of alpha from each grade to the next, positive.
     passthrough : {"hidden", "output", "both"}, default="hidden"
-        What a grade passes on to the next: its hidden features, the output of the chain so far, or
+        What a grade hands on to the next: its hidden features, the output of the chain so far, or
         both.
     keep_inputs : bool, default=True
         Whether the grades after the first read X as well.
@@ -45,10 +45,10 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         Whether the neurons of the first grade have biases. Without, its output is a constant plus a
         function that grows in proportion to the scaled X.
     correction : {"none", "readouts", "backward"}, default="none"
-        What happens once all grades are fitted: nothing; all readouts are fitted again, jointly; or
-        the grades are moved as well, sweep by sweep, so that earlier ones give the later ones what
-        they need (see `correct`). Certificates then no longer show optimal grades. For
-        ``loss="log_loss"`` alone.
+        What happens once all grades are fitted: nothing; all readouts are fitted again, jointly (with
+        ``passthrough`` "output" or "both", that of the last grade alone); or the grades are moved as
+        well, sweep by sweep, so that earlier ones give the later ones what they need (see `correct`).
+        Certificates then no longer show optimal grades. For ``loss="log_loss"`` alone.
     whiten : bool, default=False
         Whether the grades after the first read uncorrelated columns instead of merely standardised
         ones. It opens functions that vary fast to the search and the penalty: much better where y
@@ -58,8 +58,8 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
         Where activation patterns come from. Later grades mostly read too many features to list all.
     n_patterns : int, default=300
-        Patterns to sample, or neurons of the first search: fewer where rows times columns of what
-        a grade reads are more than a few hundred thousand.
+        Patterns to sample, or neurons of the first search: no more than rows times outputs, and fewer
+        where rows times columns of what a grade reads are more than a few hundred thousand.
     max_neurons : int, default=None
         Width limit of a grade; None sets none.
     loss : {"log_loss", "squared_hinge", "hinge"}, default="log_loss"
@@ -99,7 +99,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         Largest number of rounds of search and solve in a grade.
     warm_start : bool, default=False
         Keep the fitted grades and add the missing ones when ``n_grades`` has grown, with the loss, what
-        grades pass on and how they read X as they were. (A ``correction`` then moves all of them.)
+        grades hand on and how they read X as they were. (A ``correction`` then moves all of them.)
     random_state : int, RandomState instance or None, default=None
         Determines patterns, starts and the validation split.
     verbose : int, default=0
@@ -128,7 +128,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     train_loss_ : ndarray of shape (``n_grades_``,)
         Mean training loss after each grade.
     validation_loss_ : ndarray of shape (``n_grades_``,)
-        Mean loss of the rows held out after each grade of the chains that had not seen them; empty if
+        Mean loss, after each grade, of rows held out, by the chains that had not seen them; empty if
         none were, and after `correct`.
     objective_path_ : ndarray
         Mean loss plus the penalties of all grades: before correction, with readouts refitted, and

@@ -41,7 +41,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     n_alphas : int, default=6
         Number of values, without ``alphas``.
     eps : float, default=1e-3
-        Length of the path, in (0, 1), without ``alphas``.
+        Smallest alpha, without ``alphas``, as a fraction of the one at which the first grade has no
+        neuron, about; in (0, 1).
     n_grades : int, default=4
         Largest number of grades to try.
     alpha_decay : float, default=0.3
@@ -50,7 +51,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         Folds: shuffled; None is 5, of which from 5000 rows on the first 2 are tried. Generators and
         iterables of (train, test) rows are taken as they are; generators get the ``groups`` of `fit`.
     passthrough : {"hidden", "output", "both"}, default="hidden"
-        What a grade passes on to the next: its hidden features, the output of the chain so far, or
+        What a grade hands on to the next: its hidden features, the output of the chain so far, or
         both.
     keep_inputs : bool, default=True
         Whether the grades after the first read X as well.
@@ -64,8 +65,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
         Where activation patterns come from.
     n_patterns : int, default=300
-        Patterns to sample, or neurons of the first search: fewer where rows times columns of what
-        a grade reads are more than a few hundred thousand.
+        Patterns to sample, or neurons of the first search: no more than rows times outputs, and fewer
+        where rows times columns of what a grade reads are more than a few hundred thousand.
     max_neurons : int, default=None
         Width limit of a grade; None sets none.
     loss : {"squared_error", "absolute_error", "huber", "quantile", "poisson"}, default="squared_error"
@@ -138,7 +139,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     train_loss_ : ndarray of shape (``n_grades_``,)
         Mean training loss after each grade.
     validation_loss_ : ndarray of shape (``n_grades_``,)
-        Mean loss of the rows held out after each grade, over the folds at ``alpha_``; empty after
+        Mean loss, after each grade, of the rows held out, over the folds at ``alpha_``; empty after
         `correct`.
     energy_ : list of Energy
         For each grade, where the squared error before it went.
@@ -259,7 +260,8 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     n_alphas : int, default=6
         Number of values, without ``alphas``.
     eps : float, default=1e-3
-        Length of the path, in (0, 1), without ``alphas``.
+        Smallest alpha, without ``alphas``, as a fraction of the one at which the first grade has no
+        neuron, about; in (0, 1).
     n_grades : int, default=3
         Largest number of grades to try.
     alpha_decay : float, default=0.3
@@ -269,7 +271,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         Generators and iterables of (train, test) rows are taken as they are; generators get the
         ``groups`` of `fit`.
     passthrough : {"hidden", "output", "both"}, default="hidden"
-        What a grade passes on to the next: its hidden features, the output of the chain so far, or
+        What a grade hands on to the next: its hidden features, the output of the chain so far, or
         both.
     keep_inputs : bool, default=True
         Whether the grades after the first read X as well.
@@ -283,8 +285,8 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
         Where activation patterns come from.
     n_patterns : int, default=300
-        Patterns to sample, or neurons of the first search: fewer where rows times columns of what
-        a grade reads are more than a few hundred thousand.
+        Patterns to sample, or neurons of the first search: no more than rows times outputs, and fewer
+        where rows times columns of what a grade reads are more than a few hundred thousand.
     max_neurons : int, default=None
         Width limit of a grade; None sets none.
     loss : {"log_loss", "squared_hinge", "hinge"}, default="log_loss"
@@ -346,7 +348,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     train_loss_ : ndarray of shape (``n_grades_``,)
         Mean training loss after each grade.
     validation_loss_ : ndarray of shape (``n_grades_``,)
-        Mean loss of the rows held out after each grade, over the folds at ``alpha_``; empty after
+        Mean loss, after each grade, of the rows held out, over the folds at ``alpha_``; empty after
         `correct`.
     classes_ : ndarray of shape (n_classes,)
         Class labels.

@@ -46,7 +46,8 @@ def alpha_path(
 ) -> list[PathPoint]:
     """Fit one grade at each alpha of a decreasing path, each from the neurons of the one before.
 
-    That is where its search starts as well; sampled and listed patterns are not searched for.
+    The search of each starts from these neurons as well as from random ones; sampled and listed
+    patterns need no search, and no start.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def alpha_path(
     n_alphas : int, default=10
         Number of values, without ``alphas``; at least 2.
     eps : float, default=1e-3
-        Length of the path, in (0, 1), without ``alphas``.
+        Last alpha as a fraction of the first, in (0, 1), without ``alphas``.
 
     Returns
     -------

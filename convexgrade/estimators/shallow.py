@@ -45,8 +45,9 @@ class ConvexReLURegressor(RegressorTargets, OneGrade):
 
         min  mean loss + alpha * sum_j ||u_j||_2 |a_j|,    f(x) = sum_j a_j max(0, u_j . x) + c,
 
-    which has the same optimum as weight decay alpha / 2 on all weights, and certifies the result by a
-    lower bound recomputed from the data. No learning rate, no epochs.
+    which for one output has the same optimum as weight decay alpha / 2 on all weights but the intercept
+    c (of several, each has its own neurons), and certifies the result by a lower bound recomputed from
+    the data. No learning rate, no epochs.
 
     Parameters
     ----------
@@ -59,8 +60,8 @@ class ConvexReLURegressor(RegressorTargets, OneGrade):
         gates; or all of them, at most 20,000 (of 141 rows and two columns), which makes the
         certificate a statement about every network.
     n_patterns : int, default=300
-        Patterns to sample, or neurons of the first search: fewer where rows times columns of what
-        a grade reads are more than a few hundred thousand.
+        Patterns to sample, or neurons of the first search: no more than rows times outputs, and fewer
+        where rows times columns of what a grade reads are more than a few hundred thousand.
     max_neurons : int, default=None
         Width limit; None sets none.
     loss : {"squared_error", "absolute_error", "huber", "quantile", "poisson"}, default="squared_error"
@@ -212,8 +213,8 @@ class ConvexReLUClassifier(ClassifierTargets, OneGrade):
     patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
         Where activation patterns come from.
     n_patterns : int, default=300
-        Patterns to sample, or neurons of the first search: fewer where rows times columns of what
-        a grade reads are more than a few hundred thousand.
+        Patterns to sample, or neurons of the first search: no more than rows times outputs, and fewer
+        where rows times columns of what a grade reads are more than a few hundred thousand.
     max_neurons : int, default=None
         Width limit; None sets none.
     loss : {"log_loss", "squared_hinge", "hinge"}, default="log_loss"

@@ -31,7 +31,7 @@ from convexgrade.scaling import Scaling, target_scaling
 Array = NDArray[np.float64]
 
 
-_NORMAL = 1.4826  # standard deviations of a normal distribution in its median deviation
+_NORMAL = 1.4826  # median absolute deviations in the standard deviation of a normal distribution
 _FARTHEST = 1e4  # spreads from the median that a target is away, at most, for a robust loss
 _LARGEST = 700.0  # exponent of a predicted mean: e to the power of more is no number
 _LARGEST_CODED = 1e150  # size of a coded target whose square is a number
@@ -264,7 +264,7 @@ class ClassifierTargets(ClassifierMixin):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_classes)
-            For two classes the logit or margin of ``classes_[1]``, otherwise one a class.
+            For two classes the logit or margin of ``classes_[1]``, otherwise one for each class.
         """
         output = self._last_output(X)
         return output[:, 0] if output.shape[1] == 1 else output
@@ -361,9 +361,10 @@ class ClassifierTargets(ClassifierMixin):
 
 
 def robust_scaling(y: Array, weights: Array) -> Scaling:
-    """Return the scaling by median and spread: 1.4826 median deviations, a normal one's deviation.
+    """Return the scaling by median and spread: 1.4826 median absolute deviations.
 
-    Where half of the targets are equal, by standard deviations from the median.
+    Of normal targets, that is the standard deviation. Where half of the targets are equal, standard
+    deviations are used instead.
     """
     center = _median(y, weights)
     spread = _NORMAL * _median(np.abs(y - center), weights)
@@ -426,7 +427,7 @@ def class_weights(
 
 
 def probabilities(output: Array) -> Array:
-    """Return class probabilities of logits: one column for two classes, else one a class."""
+    """Return class probabilities of logits: one column for two classes, else one for each class."""
     if output.shape[1] == 1:
         return np.column_stack([expit(-output[:, 0]), expit(output[:, 0])])
     return np.asarray(softmax(output, axis=1))

@@ -27,7 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "alpha 0.0003 in every grade": {"alpha": 3e-4, **EVERY},
     "alpha 0.0001 in every grade": {"alpha": 1e-4, **EVERY},
     "alpha 0.001 in every grade, three rounds": {"alpha": 1e-3, **EVERY, "max_iter": 3},
-    "alpha 0.0003 in every grade, passes on its output": {
+    "alpha 0.0003 in every grade, hands on its output": {
         "alpha": 3e-4,
         **EVERY,
         "passthrough": "output",
@@ -38,7 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "max_neurons": 50,
         "n_patterns": 60,
     },
-    "passes on both": {"passthrough": "both"},
+    "hands on both": {"passthrough": "both"},
     "without inputs": {"keep_inputs": False},
     "whitened": {"whiten": True},
     "linear term": {"linear_term": True},
