@@ -37,6 +37,7 @@ _LEAST = 1e-12  # and that smoothed ones of others have, in units of their width
 _SHARE = 0.95  # of the way to a bound that a path goes
 _HALVINGS = 100  # of the interval in which the best constant lies
 _ROUNDING = 4e-16  # of the terms of a cost
+_FLATTEST = 1e-6  # k^2 of a kink whose least is where its gradient is 0; hinges have none
 _OUTSIDE = 1e-12  # by how much rounding may leave the bounds of q
 
 
@@ -108,12 +109,19 @@ class _Smoothed(_Separable):
         raise NotImplementedError
 
     def costs(self, f: Array, y: Array) -> Array:
-        """Return the loss of each number, 0 at its least: what is left there is rounding."""
+        """Return the loss of each number, 0 at its least: what is left there is rounding.
+
+        With a = mid / half and k^2 + a^2 = 1, over half: ``(r^2 + s^2)^1/2 - (s k - a r)`` at the
+        distance r from the kink. Where that cancels, it is ``(k r + a s)^2`` over their sum. Where the
+        gradient is 0 up to rounding, k r + a s is up to that times s / k^2.
+        """
         at, mid, half = self.kink(y)
-        least = half * self.smoothing * np.sqrt(1.0 - (mid / half) ** 2)
-        slope = mid * (f - at)
-        costs = slope + half * np.hypot(f - at, self.smoothing) - least
-        return np.where(costs > _ROUNDING * np.maximum(least, np.abs(slope)), costs, 0.0)
+        r, a, s = f - at, mid / half, self.smoothing
+        k = np.sqrt(1.0 - a**2)
+        root, less, off = np.hypot(r, s), s * k - a * r, k * r + a * s
+        rounding = _ROUNDING * (k * (np.abs(at) + np.abs(r)) + s / np.maximum(k**2, _FLATTEST))
+        off = np.where(np.abs(off) <= rounding, 0.0, off)
+        return half * np.where(less > 0.0, off * (off / (root + np.abs(less))), root - less)
 
     def gradient(self, f: Array, y: Array) -> Array:
         """Return the derivative, between the bounds."""
@@ -128,9 +136,12 @@ class _Smoothed(_Separable):
     def dual_costs(self, q: Array, y: Array) -> Array:
         """Return the conjugate: ``q at``, and what smoothing adds."""
         at, mid, half = self.kink(y)
-        z = (q - mid) / half
+        a, share = mid / half, q / half
+        z = share - a
         inside = np.abs(z) <= 1.0 + _OUTSIDE
-        added = np.sqrt(1.0 - (mid / half) ** 2) - np.sqrt(np.maximum(1.0 - z**2, 0.0))
+        roots = np.sqrt(1.0 - a**2) + np.sqrt(np.maximum(1.0 - z**2, 0.0))
+        # The difference of the roots, of which a small q would leave no digit.
+        added = share * (share - 2.0 * a) / np.where(roots > 0.0, roots, 1.0)
         return np.where(inside, q * at + half * self.smoothing * added, np.inf)
 
     def dual_bounds(self, y: Array) -> tuple[Array, Array]:

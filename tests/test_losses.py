@@ -104,6 +104,36 @@ def test_conjugate_meets_fenchel_with_equality_at_the_gradient(name):
     assert np.all(loss.conjugate(q, y) >= np.sum(q * other, axis=1) - loss.value(other, y) - 1e-12)
 
 
+@pytest.mark.parametrize("margin", [5.0, 20.0, 36.0, 50.0, 300.0])
+@pytest.mark.parametrize("n_classes", [2, 3, 4])
+def test_fenchel_is_met_to_many_digits_however_certain_predictions_are(n_classes, margin):
+    """Or a certificate of rows that are nearly fitted claims bounds above what is attained."""
+    if n_classes == 2:
+        loss, y = BinaryLogLoss(), np.array([[0.0], [1.0]])
+        f = margin * (2.0 * y - 1.0)
+    else:
+        loss, y = SoftmaxLogLoss(), np.eye(n_classes)
+        f = margin * y + np.linspace(0.0, 1.0, n_classes)
+    q, value = loss.gradient(f, y), loss.value(f, y)
+    margins = np.vecdot(q, f) if n_classes == 2 else np.vecdot(q, f - np.vecdot(y, f)[:, None])
+    np.testing.assert_allclose(loss.conjugate(q, y), margins - value, rtol=1e-13)
+
+
+@pytest.mark.parametrize("r", [-1e-3, -1e-6, 1e-8, 1e-10])
+@pytest.mark.parametrize("quantile", [0.5, 0.9])
+def test_smoothed_kinks_have_all_digits_however_near_predictions_are(quantile, r):
+    loss, y = Quantile(smoothing=1e-3, quantile=quantile), np.zeros((1, 1))
+    f = loss.baseline(y, np.ones(1)) + np.array([[r]])
+    mid, t = np.longdouble(loss.kink(y).mid), np.longdouble(f[0, 0])
+    least = np.longdouble(1e-3) * np.sqrt(1 - mid**2)
+    expected = mid * t + np.sqrt(t**2 + np.longdouble(1e-3) ** 2) - least
+    assert loss.value(f, y)[0] == pytest.approx(float(expected), rel=1e-3, abs=0)
+    if quantile == 0.5:
+        q = loss.gradient(f, y)
+        bound = q[0, 0] * f[0, 0] - loss.conjugate(q, y)[0]
+        assert bound == pytest.approx(loss.value(f, y)[0], rel=1e-9, abs=0)
+
+
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "squared_error"])
 def test_gradients_lie_in_the_dual_bounds_and_the_bounds_are_sharp(name):
     loss, f, y = _case(name, np.random.default_rng(3))
