@@ -134,8 +134,9 @@ class GradesDisplay:
         Parameters
         ----------
         estimator : estimator, Pipeline or search
-            A fitted chain, or a fitted pipeline that ends in one; or a fitted search, such as
-            `sklearn.model_selection.GridSearchCV`, whose ``best_estimator_`` is one of these.
+            A fitted chain; or a fitted pipeline, search (such as
+            `sklearn.model_selection.GridSearchCV`) or `sklearn.frozen.FrozenEstimator` that ends in
+            one, however nested.
         X : array-like of shape (n_samples, n_features)
             Rows.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)

@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import Ridge
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -225,6 +226,22 @@ def test_certify_finds_the_chain_in_a_pipeline_and_in_a_search():
         assert found.primal == pytest.approx(expected, rel=1e-12)
     with pytest.raises(TypeError, match="that ends in one; got Ridge"):
         certify(make_pipeline(StandardScaler(), Ridge()).fit(X, y), X, y)
+
+
+def test_certify_finds_the_chain_however_it_is_nested():
+    X, y = make_data()
+    grade = small(ConvexReLURegressor, patterns="sampled")
+    search = GridSearchCV(grade, {"alpha": [0.05]}, cv=2)
+    nested = make_pipeline(StandardScaler(), make_pipeline(StandardScaler(), search)).fit(X, y)
+    chain = nested[-1][-1].best_estimator_
+    expected = certify(chain, StandardScaler().fit_transform(X), y)[0].primal
+    for estimator in (nested, FrozenEstimator(nested)):
+        assert certify(estimator, X, y)[0].primal == pytest.approx(expected, rel=1e-9)
+    for unfitted in (search, make_pipeline(StandardScaler(), search)):
+        with pytest.raises(NotFittedError):
+            certify(clone(unfitted), X, y)
+    with pytest.raises(ValueError, match="refit=False keeps no estimator: with True, GridSearchCV"):
+        certify(clone(search).set_params(refit=False).fit(X, y), X, y)
 
 
 def test_certify_needs_a_fitted_estimator_of_this_package():

@@ -29,8 +29,9 @@ def certify(
     Parameters
     ----------
     estimator : estimator, Pipeline or search
-        A fitted estimator of this package, or a fitted pipeline that ends in one; or a fitted search,
-        such as `sklearn.model_selection.GridSearchCV`, whose ``best_estimator_`` is one of these.
+        A fitted estimator of this package; or a fitted pipeline, search (such as
+        `sklearn.model_selection.GridSearchCV`) or `sklearn.frozen.FrozenEstimator` that ends in one,
+        however nested.
     X : array-like of shape (n_samples, n_features)
         Rows, as the pipeline or search reads them.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
@@ -51,8 +52,9 @@ def certify(
     sklearn.exceptions.NotFittedError
         If it is not fitted.
     ValueError
-        If X or y do not have the columns, outputs or classes of the fit; or if ``patterns="exhaustive"``
-        would list many more patterns on these rows than on those of the fit.
+        If a search has kept no estimator (``refit=False``); if X or y do not have the columns, outputs
+        or classes of the fit; or if ``patterns="exhaustive"`` would list many more patterns on these
+        rows than on those of the fit.
 
     See Also
     --------
