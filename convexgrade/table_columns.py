@@ -170,7 +170,8 @@ def _encoder(columns: Sequence[Column], categories: Any) -> ColumnTransformer:
         ("numeric", SimpleImputer(strategy="median"), numbers),
         ("categorical", categorical, others),
     ]
-    return ColumnTransformer([part for part in parts if part[-1]])
+    encoder = ColumnTransformer([part for part in parts if part[-1]])
+    return encoder.set_output(transform="default")  # whatever scikit-learn is configured to return
 
 
 def _cleaned(columns: Sequence[Column], frame: Any) -> Any:

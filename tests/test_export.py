@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import polars
 import pytest
+from sklearn import config_context
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
 
@@ -56,6 +57,14 @@ def _fitted(estimator, frame, y, target="price"):
     columns = learn_columns(frame)
     estimator.fit(encode(columns, frame), y)
     return TableModel.from_estimator(estimator, columns, target)
+
+
+@pytest.mark.parametrize("library", ["default", "pandas", "polars"])
+def test_columns_are_encoded_as_arrays_whatever_scikit_learn_is_configured_to_return(library):
+    frame = pd.DataFrame({"k_a": ["b", "c"] * 2, "k": ["a_b", "x"] * 2})  # two indicators, "k_a_b"
+    with config_context(transform_output=library):
+        encoded = encode(learn_columns(frame), frame)
+    np.testing.assert_array_equal(encoded, [[1, 0, 1, 0], [0, 1, 0, 1]] * 2)
 
 
 @pytest.fixture(scope="module")
