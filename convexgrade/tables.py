@@ -33,6 +33,7 @@ _DATE = re.compile(  # and times of the day
     r"|\d{1,2}:\d{2}(:\d{2}\S*)?( ?[AaPp][Mm])?"
 )
 _TOO_MANY_CELLS = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")  # pandas' words
+_FOR_EXCEL = "sep="  # and a separator, a line that some programs put before the names
 _OPEN_QUOTE = re.compile(r"EOF inside string starting at row (\d+)")
 STANDARD_STREAM = Path("-")
 _PADDED = r"0\d+"  # a code in digits
@@ -108,8 +109,8 @@ def _explained(error: Exception) -> str:
     if cells:
         expected, line, found = map(int, cells.groups())
         return (
-            f"line {line} has {counted(found, 'cell')}, but the line of names has {expected}. A cell "
-            "that holds the separator must stand in double quotes."
+            f"line {line} has {counted(found, 'cell')}, but the first line, which must hold the column "
+            f"names, has {expected}. A cell that holds the separator must stand in double quotes."
         )
     if quote:
         return f"a double quote in line {int(quote[1]) + 1} is never closed. Close or remove it."
@@ -127,10 +128,10 @@ def refuse_other_separator(names: Sequence[str], wanted: Collection[str]) -> Non
 
 
 def _names(first_row: Any) -> list[str]:
-    """Return the names in a row of cells; columns without are named as pandas does it."""
+    """Return the names in a row of cells, less space around them; those without as pandas has them."""
     known = first_row.notna()
     return [
-        name if has else f"{_UNNAMED}{i}"
+        name.strip() if has else f"{_UNNAMED}{i}"
         for i, (name, has) in enumerate(zip(first_row, known, strict=True))
     ]
 
@@ -154,7 +155,10 @@ def _rows(path: Path) -> Any:
             source, header=None, dtype="string", keep_default_na=False, na_values=[""], **options
         )
 
-    separator = _separator(rows(nrows=1))
+    first = rows(nrows=1)
+    if str(first.iloc[0, 0]).startswith(_FOR_EXCEL):
+        raise ValueError(f"its first line, {_FOR_EXCEL!r}, must hold the column names.")
+    separator = _separator(first)
     found = rows(sep=separator)
     if len(found.columns) == 1:  # then an empty line is a row with a missing value
         found = rows(sep=separator, skip_blank_lines=False, names=[0])
@@ -173,10 +177,14 @@ def _separator(first_row: Any) -> str:
 
 
 def _typed(column: Any, *, keep_codes: bool) -> Any:
-    """Return a column of texts as the numbers or truth values that they are written for, if they are."""
+    """Return a column of texts as the numbers or truth values that they are written for, if they are.
+
+    Whatever space is around them.
+    """
     import pandas as pd
 
-    known = column.mask(column.isin(NO_NUMBER))
+    bare = column.str.strip()
+    known = bare.mask(bare.isin([*NO_NUMBER, ""]))
     written = known.dropna()
     if written.empty:
         return known
@@ -191,7 +199,7 @@ def _typed(column: Any, *, keep_codes: bool) -> Any:
         )
     if keep_codes and _are_codes(written):
         return column
-    numbers = pd.to_numeric(written.str.strip(), errors="coerce")
+    numbers = pd.to_numeric(written, errors="coerce")
     strange = written[numbers.isna()]
     if strange.empty:
         return numbers.reindex(known.index)
@@ -199,7 +207,8 @@ def _typed(column: Any, *, keep_codes: bool) -> Any:
     without = pd.to_numeric(_without_marks(written, unit), errors="coerce")
     if keep_codes and not _are_numbers(written, without):
         return column
-    cell, row = strange.iloc[0], strange.index[0]
+    row = strange.index[0]
+    cell = column[row]
     first = f"{cell!r} in data row {row + 1}"
     if pd.notna(without[row]):
         raise ValueError(
@@ -310,7 +319,7 @@ def may_be_classes(numbers: Any) -> bool:
 
 
 def what_is_odd(cells: Any) -> str | None:
-    """Return what is odd about texts most of which are numbers; None if they are none, or all plain."""
+    """Return what is odd about texts: that most are numbers, or some a word for no value; or None."""
     import pandas as pd
 
     if cells.dtype != "string" or cells.empty:
@@ -321,7 +330,8 @@ def what_is_odd(cells: Any) -> str | None:
     marked = pd.to_numeric(_without_marks(cells, _unit(cells)), errors="coerce").notna()
     if marked.mean() > 0.5:
         return f"has numbers written as {cells[marked & ~plain].iloc[0]!r}"
-    return None
+    empty = cells[cells.str.strip().isin(NO_NUMBER)]
+    return None if empty.empty else f"has {empty.iloc[0]!r} among its texts"
 
 
 def are_too_many(values: Any) -> bool:

@@ -278,10 +278,11 @@ def test_what_a_column_holds_has_a_name(cells, kind, read):
     [
         (
             "x,y\n1,2\n\n1,2,3\n",
-            "t.csv: line 4 has 3 cells, but the line of names has 2. A cell that holds the separator "
-            "must stand in double quotes.",
+            "t.csv: line 4 has 3 cells, but the first line, which must hold the column names, has 2. A "
+            "cell that holds the separator must stand in double quotes.",
         ),
-        ("x\n1\n1,2\n", "t.csv: line 3 has 2 cells, but the line of names has 1. A cell"),
+        ("sep=;\nx;y\n1;2\n", "t.csv: its first line, 'sep=', must hold the column names."),
+        ("x\n1\n1,2\n", "t.csv: line 3 has 2 cells, but the first line,"),
         (
             'x,y\n1,2\n"1,2\n3,4\n',
             "t.csv: a double quote in line 3 is never closed. Close or remove it.",
@@ -378,9 +379,26 @@ def test_space_of_any_kind_around_numbers_does_not_matter(read):
     assert list(read(column("1\N{NO-BREAK SPACE}", " 2", "3 ", "-4"))["x"]) == [1, 2, 3, -4]
 
 
+def test_space_around_names_truth_values_and_what_stands_for_no_value_does_not_matter(read):
+    table = read("a , b,y\n NA, True,1\n 0.5,False , \n2, ,2\n")
+    assert list(table.columns) == ["a", "b", "y"]
+    np.testing.assert_array_equal(table["a"], [np.nan, 0.5, 2.0])
+    assert table["b"].tolist() == [True, False, pd.NA]
+    np.testing.assert_array_equal(table["y"], [1.0, np.nan, 2.0])
+    texts = read("k,y\n NA,1\n 01003,2\n 01004,3\n")
+    assert texts["k"].tolist() == [" NA", " 01003", " 01004"]  # codes stay as they are written
+    assert "more than once" in refused(read, "a, a\n1,2\n")
+
+
 def test_what_is_odd_about_marked_numbers_is_one_of_them():
     cells = pd.Series(["free", *(f"${i}" for i in range(9))], dtype="string")
     assert what_is_odd(cells) == "has numbers written as '$0'"
+
+
+def test_words_for_no_value_among_texts_are_told():
+    cells = pd.Series(["yes", "no", "NA", "yes"], dtype="string")
+    assert what_is_odd(cells) == "has 'NA' among its texts"
+    assert what_is_odd(cells[cells != "NA"]) is None
 
 
 def test_fractions_are_no_names_of_classes():
