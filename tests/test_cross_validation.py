@@ -91,6 +91,11 @@ def test_groups_are_asked_for_and_routed():
         ValueError, match="fold 1 of cv has training or validation rows without weight"
     ):
         MultigradeRegressorCV(**QUICK | {"cv": [([0, 1], [2]), (np.arange(40), [])]}).fit(X, y)
+    classes = MultigradeClassifierCV(**QUICK | {"cv": [(np.arange(20), np.arange(20, 40))]})
+    with pytest.warns(
+        UserWarning, match=r"fold 0 of cv has .* that its training rows lack, \['b'\]"
+    ):
+        classes.fit(X[:40], np.repeat(["a", "b"], 20))
     with config_context(enable_metadata_routing=True):
         asking = model.set_fit_request(groups=True)
         pipeline = make_pipeline(StandardScaler(), asking).fit(X, y, groups=groups)
@@ -384,7 +389,8 @@ def test_a_class_that_a_fold_lacks_does_not_decide(loss):
     parameters = {**SMALL, "alphas": [0.1], "n_grades": 1, "loss": loss, "cv": KFold(2)}
     without = MultigradeClassifierCV(**parameters).fit(X, y).cv_results_["mean_test_score"]
     y[4] = 2
-    found = MultigradeClassifierCV(**parameters).fit(X, y).cv_results_["mean_test_score"]
+    with pytest.warns(UserWarning, match=r"fold 0 of cv .* that its training rows lack, \[2\]"):
+        found = MultigradeClassifierCV(**parameters).fit(X, y).cv_results_["mean_test_score"]
     assert np.abs(found - without).max() < 3.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -217,6 +218,8 @@ class CrossValidated(DeepChain):
                     f"fold {fold} of cv has training or validation rows without weight; at least one "
                     f"row of each must have a positive one."
                 )
+            if not self._draws_folds and is_classifier(self):
+                _warn_unseen_classes(rows, others, fold)
             yield distinct_rows(rows), others.take(others.weights > 0.0)
 
     @property
@@ -255,6 +258,18 @@ class CrossValidated(DeepChain):
     def _plan(self, first_network: Network | None = None) -> ChainPlan:
         chosen = self._selection
         return replace(super()._plan(first_network), alpha=chosen.alpha, n_grades=chosen.depth)
+
+
+def _warn_unseen_classes(rows: Rows, others: Rows, fold: int) -> None:
+    """Warn of classes that are judged, but not learnt, in a fold that was given."""
+    seen = np.unique(rows.y[rows.weights > 0.0])
+    unseen = np.setdiff1d(others.y[others.weights > 0.0], seen).tolist()
+    if unseen:
+        warnings.warn(
+            f"fold {fold} of cv has validation rows of classes that its training rows lack, {unseen}: "
+            f"its losses say little of alpha and depth.",
+            stacklevel=2,
+        )
 
 
 def _index(rows: ArrayLike, n_rows: int, fold: int) -> NDArray[Any]:
