@@ -54,9 +54,8 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
 
     For rows in place of a function: if ``y = f(x)`` without noise, f has the modulus of continuity w,
     and no row lies outside the box, as it can of a given ``domain``, then the error at every point of
-    the box with effective level l (see `staged_predict`) is at most ``w(sqrt(d) h) <= (2 d + 1) w(h)``,
-    h the longest side of the cells of that level, with ``decoder="table"``. Otherwise, nothing is
-    promised.
+    the box with effective level l (see `staged_predict`) is at most ``w(sqrt(d) h) <= (2 d + 1) w(h)``
+    with ``decoder="table"``, h the longest side of that level's cells. Else, nothing is promised.
 
     Parameters
     ----------
