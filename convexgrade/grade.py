@@ -231,12 +231,12 @@ def _verdict(certificate: Certificate, network: Network, alpha: float, tol: floa
     if certificate.relative_gap > tol:
         claimed = certificate.status.converged
         return Status.INACCURATE if claimed else certificate.status
-    excess = min(tol, _NO_BETTER)
-    if not certificate.price_is_exact and certificate.price > (1.0 + excess) * alpha:
-        return Status.OPTIMAL
-    if network.n_neurons == 0:
+    none_better = certificate.price <= (1.0 + min(tol, _NO_BETTER)) * alpha
+    if none_better and network.n_neurons == 0:
         return Status.TRIVIAL
-    return Status.GLOBALLY_OPTIMAL if certificate.price_is_exact else Status.NO_BETTER_NEURON
+    if certificate.price_is_exact:
+        return Status.GLOBALLY_OPTIMAL
+    return Status.NO_BETTER_NEURON if none_better else Status.OPTIMAL
 
 
 def _least_objective(program: Program, point: Point, settings: Settings) -> tuple[Point, Network]:

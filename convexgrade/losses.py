@@ -212,6 +212,15 @@ class MeanLoss(NamedTuple):
         slope = np.linalg.norm(self.loss.gradient(f, self.y), axis=1)
         return self(f) / max(float(self.weights @ slope), 1e-300)
 
+    @property
+    def baseline(self) -> Array:
+        """The best constant prediction, shape (n_outputs,)."""
+        return self.loss.baseline(self.y, self.weights)
+
+    def of_baseline(self) -> float:
+        """Return the mean loss of the best constant."""
+        return self(np.broadcast_to(self.baseline, self.y.shape))
+
     def smoothed(self, smoothing: float) -> MeanLoss:
         """Return the mean of the loss with its kinks smoothed within ``smoothing``."""
         return self._replace(loss=self.loss.smoothed(smoothing))
@@ -293,11 +302,14 @@ class BinaryLogLoss(Smooth):
         return Hessian(expit(f) * expit(-f))
 
     def conjugate(self, q: Array, y: Array) -> Array:
-        """Return ``p log p + (1 - p) log(1 - p)`` at ``p = q + y`` in [0, 1]."""
-        p = q + y
+        """Return ``p log p + (1 - p) log(1 - p)`` at ``p = |q|``, of the other class, in [0, 1].
+
+        It is the same at ``q + y``, which would round a small q away.
+        """
+        p = (1.0 - 2.0 * y) * q
         inside = np.all((p >= 0.0) & (p <= 1.0), axis=1)
         p = np.clip(p, 0.0, 1.0)
-        entropy = np.sum(xlogy(p, p) + xlogy(1.0 - p, 1.0 - p), axis=1)
+        entropy = np.sum(xlogy(p, p) + xlog1py(1.0 - p, -p), axis=1)
         return np.where(inside, entropy, np.inf)
 
     def dual_bounds(self, y: Array) -> tuple[Array, Array]:
@@ -331,8 +343,9 @@ class SoftmaxLogLoss(Smooth):
         return np.log1p(others.sum(axis=1)) - np.vecdot(y, f)
 
     def gradient(self, f: Array, y: Array) -> Array:
-        """Return ``softmax(f) - y``."""
-        return softmax(f, axis=1) - y
+        """Return ``softmax(f) - y``; of a row's own class, minus the sum of the others."""
+        others = (1.0 - y) * softmax(f, axis=1)
+        return others - y * np.minimum(others.sum(axis=1, keepdims=True), 1.0)
 
     def hessian(self, f: Array, y: Array) -> Hessian:
         """Return ``diag(p) - p p^T`` for each row, where p sums up to 1."""
@@ -342,12 +355,16 @@ class SoftmaxLogLoss(Smooth):
         """Return ``sum p log p`` at ``p = q + y`` on the probability simplex, inf off it.
 
         The condition ``sum q = 0`` is met by every gradient and by every combination of gradients,
-        up to rounding; a row is off the simplex when its sum differs from 1 by more than that.
+        up to rounding; a row is off the simplex when its sum differs from that by more. The p of the
+        row's own class is 1 less all others, of which a small one would be lost in ``q + y``.
         """
-        p = q + y
-        inside = np.all(p >= 0.0, axis=1) & (np.abs(p.sum(axis=1) - 1.0) <= 1e-9)
-        p = np.clip(p, 0.0, None)
-        return np.where(inside, np.sum(xlogy(p, p), axis=1), np.inf)
+        p = np.where(y > 0.0, 0.0, q)
+        others = p.sum(axis=1)
+        off = np.maximum(np.abs(q.sum(axis=1)), others - 1.0)
+        inside = np.all(p >= 0.0, axis=1) & (off <= 1e-9)
+        p, others = np.maximum(p, 0.0), np.clip(others, 0.0, 1.0)
+        value = np.sum(xlogy(p, p), axis=1) + xlog1py(1.0 - others, -others)
+        return np.where(inside, value, np.inf)
 
     def dual_bounds(self, y: Array) -> tuple[Array, Array]:
         """Return ``-y <= q``; the upper bound follows from ``sum q = 0``."""

@@ -210,8 +210,13 @@ _WITHOUT_NEURONS = {
         "what is left by more than alpha={alpha:g}."
     ),
     Status.OPTIMAL: (
-        "Grade {index} has no neuron: none of its patterns has one that correlates with what is left "
-        "by more than alpha={alpha:g}, though others have. More patterns or rounds may help."
+        "Grade {index} has no neuron: none of its patterns has one that lowers the objective by more "
+        "than the tolerance, though some neuron correlates with what is left by more than "
+        "alpha={alpha:g}. More patterns or rounds may help."
+    ),
+    Status.GLOBALLY_OPTIMAL: (
+        "Grade {index} has no neuron: none lowers the objective by more than the tolerance, though some "
+        "correlate with what is left by more than alpha={alpha:g}."
     ),
     Status.POINTWISE: (
         "Grade {index} has no neuron: at alpha={alpha:g}, none over the patterns tried lowers the "

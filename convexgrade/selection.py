@@ -262,7 +262,7 @@ def asks_for_larger(best: Tried, last: Tried, folds: Sequence[Fold], loss: Loss)
 
 def loss_of_constants(folds: Sequence[Fold], loss: Loss) -> float:
     """Return the mean loss, of rows held out, of the best constant of the other rows."""
-    constants = (loss.baseline(train.y, train.weights) for train, _ in folds)
+    constants = (train.under(loss).baseline for train, _ in folds)
     losses = [
         held_out.under(loss)(np.broadcast_to(constant, held_out.y.shape))
         for constant, (_, held_out) in zip(constants, folds, strict=True)

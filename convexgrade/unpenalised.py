@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import qr
+from scipy.linalg import lstsq, qr
 
 from convexgrade.losses import Hessian, MeanLoss
 from convexgrade.quadratics import least_squares
@@ -15,6 +15,7 @@ Index = NDArray[np.intp]
 _NO_NUMBER = 1e290  # loss from which on sums of its curvature may be none
 _STEPS = 60  # steps of Newton's method, at most
 _DEPENDENT = 1e-6  # share of a column that others leave, below which Newton steps do not see it
+_FAR_LESS = 0.5  # share of the loss of the offset below which another start is better
 _FAR = 3.0  # size of responses, in units of the targets, that is larger than need be
 _FLAT = 1e-12  # rise of the loss, relative, that is none
 _FLAT_SMOOTHED = 1e-7  # the same while kinks are smoothed
@@ -44,8 +45,24 @@ def fit_unpenalised(mean_loss: MeanLoss, Z: Array, offset: Array) -> Array:
             q, q_smoothed = (each.loss.gradient(f, each.y) for each in (mean_loss, smoothed))
             if np.abs(q_smoothed - q).max() <= _AS_IT_IS * np.abs(q).max():
                 break
+    elif not mean_loss.loss.quadratic:
+        constant = mean_loss.of_baseline()
+        if constant < _FAR_LESS * before:
+            c, before = _towards_baseline(mean_loss, Z, offset), constant
     c = _descended(mean_loss, Z, offset, c)
     return c if mean_loss.loss.quadratic else shortened(mean_loss, Z, offset, c, before)
+
+
+def _towards_baseline(mean_loss: MeanLoss, Z: Array, offset: Array) -> Array:
+    """Return the c whose predictions are nearest to the best constant; 0 if these are no better.
+
+    From an offset that is far off, Newton's method finds no way back where losses are exponentials:
+    their curvature is next to none there, or falls as fast as they do.
+    """
+    root = np.sqrt(mean_loss.weights)[:, None]
+    near = np.asarray(lstsq(root * Z, root * (mean_loss.baseline - offset))[0])
+    better = mean_loss(offset + Z @ near) < mean_loss(offset)
+    return near if better else np.zeros_like(near)
 
 
 def shortened(mean_loss: MeanLoss, Z: Array, offset: Array, c: Array, before: float) -> Array:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from convexgrade import ConvexReLURegressor, MultigradeRegressor, certify, multigrade
-from convexgrade.chain import Data
+from convexgrade.chain import Chain, Data
 from convexgrade.cutting import cut, select
 from convexgrade.grade import fit_grade, state_program
 from convexgrade.handover import HIDDEN_AND_INPUTS
-from convexgrade.losses import SquaredError
+from convexgrade.losses import Poisson, SquaredError
 from convexgrade.multigrade import ChainPlan, Progress, grow
 from convexgrade.network import Network
 from convexgrade.neurons import neurons_of
@@ -28,6 +28,26 @@ def small_problem(seed, *, d=2, n=30):
     H = rng.standard_normal((n, d))
     y = np.abs(H[:, 0]) + np.maximum(H @ rng.standard_normal(d), 0.0) + 0.1 * rng.standard_normal(n)
     return H, ((y - y.mean()) / y.std())[:, None]
+
+
+@pytest.mark.parametrize(("patterns", "end"), [("exhaustive", "GLOBALLY_"), ("adaptive", "")])
+def test_no_grade_is_called_trivial_in_which_a_neuron_has_a_price_above_alpha(patterns, end):
+    """What such neurons gain is nothing next to the loss of a chain that is far off."""
+    H, settings = np.linspace(-1.0, 1.0, 6)[:, None], Settings(patterns=patterns, n_patterns=20)
+    y = np.array([[0.0], [1.0], [0.0], [2.0], [5.0], [1.0]])
+    offset, weights = 40.0 + 0.3 * H, np.full(6, 1.0 / 6.0)
+    program = state_program(H, y, offset, weights, Poisson(), 0.01, settings)
+    grade = fit_grade(program, settings, (0,))
+    assert program.null_loss == pytest.approx(0.805411, rel=1e-5)
+    assert grade.certificate.primal <= program.null_loss
+    assert grade.certificate.price > 10.0 * program.alpha
+    assert grade.n_neurons == 0
+    assert grade.certificate.status is Status[f"{end}OPTIMAL"]
+    data = Data(H, y, weights)
+    plan = ChainPlan(2, 0.01, Poisson(), False, settings, 0)
+    *_, last = grow(Progress(Chain(np.array([40.0]))), data, plan)
+    assert last.verdict.startswith("Grade 1 has no neuron: none ")
+    assert "lowers the objective by more than the tolerance" in last.verdict
 
 
 def fit(H, y, *, alpha=0.01, seed=0, **settings):

@@ -508,6 +508,16 @@ def test_unpenalised_columns_of_any_size_are_fitted(size, loss):
     assert np.abs(Z.T @ mean_loss.gradient(Z @ c)).max() < 1e-9
 
 
+@pytest.mark.parametrize("far", [-100.0, -30.0, 40.0, 60.0, 300.0])
+@pytest.mark.parametrize(("loss", "best"), [(Poisson(), np.log(2.0)), (BinaryLogLoss(), 0.0)])
+def test_unpenalised_columns_find_back_from_far_off(loss, best, far):
+    """Newton's steps from there are next to nothing, or overflow."""
+    y = np.array([[1.0], [2.0], [3.0]]) if loss.name == "poisson" else np.array([[0.0], [1.0]])
+    mean_loss = MeanLoss(loss, y, np.full(len(y), 1.0 / len(y)))
+    c = unpenalised.fit_unpenalised(mean_loss, np.ones_like(y), np.full_like(y, far))
+    assert far + c[0, 0] == pytest.approx(best, abs=1e-8)
+
+
 @pytest.mark.parametrize(
     "loss", [SquaredError(), AbsoluteError(), AbsoluteError(smoothing=0.8), Huber(0.5)]
 )
