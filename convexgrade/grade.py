@@ -90,7 +90,7 @@ class Grade:
         """
         if self.exhaustive:
             most = max(MOST_PATTERNS, 10 * self.gates.shape[1])
-            return enumerate_patterns(program.X, limit=most)
+            return enumerate_patterns(program.X, limit=most, faces=not program.cones)
         return Patterns.from_gates(program.X, self.gates)
 
     def __repr__(self) -> str:
@@ -218,7 +218,7 @@ def null_price(program: Program, settings: Settings, seed: Seed) -> float:
     """Return the highest price at the grade without neurons, its ``alpha_max``, as far as found."""
     point = dual_point(program, null_point(program, program.patterns).prediction(program))
     if settings.patterns == "exhaustive":
-        every = enumerate_patterns(program.X, limit=MOST_PATTERNS)
+        every = enumerate_patterns(program.X, limit=MOST_PATTERNS, faces=not program.cones)
         full = program.over(every, program.every_group(every))
         return full.largest_dual_norm(full.adjoint(point.theta))
     none, rng = np.empty((program.X.shape[1], 0)), np.random.default_rng([*seed, 2])

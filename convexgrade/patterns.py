@@ -149,14 +149,14 @@ def count_patterns(n_hyperplanes: int, rank: int) -> int:
     return 2 * sum(comb(n_hyperplanes - 1, k) for k in range(rank))
 
 
-def enumerate_patterns(X: Array, *, limit: int) -> Patterns:
+def enumerate_patterns(X: Array, *, limit: int, faces: bool = True) -> Patterns:
     """List every pattern ``1[X h >= 0]`` of the rows of X.
 
     Those of the cells (where no ``x_i . h`` is 0) are all there are if some h has ``x_i . h > 0`` in
     every row, as where X has a constant column: a step along that h leads from a face into a cell with
     the same pattern. Without (neurons without bias, as a rule) faces have patterns of their own, of
-    which h = 0 with every row active is one. Those are listed as well. ReLU neurons do not need them,
-    since a neuron on a face has the same output under the pattern of any cell next to it; gates do.
+    which h = 0 with every row active is one. Gates need those as well. ReLU neurons do not, since a
+    neuron on a face has the same output under the pattern of any cell next to it.
 
     Hyperplanes are found in coordinates in which columns are centred (by the constant one), scaled and
     orthogonal. Where three or more of them meet up to 1e-12 there, they are taken to meet.
@@ -167,6 +167,8 @@ def enumerate_patterns(X: Array, *, limit: int) -> Patterns:
         Rows.
     limit : int
         Most patterns to list.
+    faces : bool, default=True
+        Whether patterns of faces that no cell has are listed, too.
 
     Returns
     -------
@@ -197,11 +199,11 @@ def enumerate_patterns(X: Array, *, limit: int) -> Patterns:
     cells = _cells(frame.rows, frame.tolerance)
     patterns = Patterns.from_gates(X, frame.gates @ cells)
     complete = frame.tells_rows_apart and not _missing(patterns, _clear_masks(frame, cells)).any()
-    if not patterns.masks.all(axis=0).any():
-        faces = np.column_stack([_faces(frame.rows, frame.tolerance), np.zeros(rank)])
-        masks = _face_masks(frame, faces)
+    if faces and not patterns.masks.all(axis=0).any():
+        points = np.column_stack([_faces(frame.rows, frame.tolerance), np.zeros(rank)])
+        masks = _face_masks(frame, points)
         new = _missing(patterns, masks)  # in general position, that of the origin alone
-        patterns = patterns.extend(X, frame.gates @ faces[:, new])
+        patterns = patterns.extend(X, frame.gates @ points[:, new])
         complete = complete and not _missing(patterns, masks[:, new]).any()
     return replace(patterns, exhaustive=complete)
 

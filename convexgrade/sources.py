@@ -74,7 +74,7 @@ def _sampled(program: Program, task: Task) -> Found:
 
 
 def _exhaustive(program: Program, task: Task) -> Found:
-    patterns = enumerate_patterns(program.X, limit=MOST_PATTERNS)
+    patterns = enumerate_patterns(program.X, limit=MOST_PATTERNS, faces=not program.cones)
     return Found(_solved(program, patterns, None, task.settings), 1)
 
 

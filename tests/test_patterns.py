@@ -16,6 +16,7 @@ from convexgrade.patterns import (
     enumerate_patterns,
     sample_patterns,
 )
+from convexgrade.solution import Status
 from tests.bank import make_program
 
 
@@ -194,6 +195,23 @@ def test_faces_without_a_gate_in_double_precision_are_not_claimed():
     patterns = enumerate_patterns(whole, limit=100)
     assert patterns.exhaustive
     assert len(patterns) == 4 + 4 + 1  # cells, rays, origin
+    cells = enumerate_patterns(np.vstack([Z, -Z]), limit=100, faces=False)
+    assert cells.exhaustive  # of neurons
+    assert len(cells) == 8
+
+
+def test_neurons_without_biases_need_no_patterns_of_faces():
+    """On the face of two opposite rows no gate can be; a neuron is as good in a cell next to it."""
+    X = np.stack(np.meshgrid([-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0]), axis=-1).reshape(9, 2)
+    y = np.random.default_rng(5).standard_normal(9)
+    parameters = {"first_bias": False, "n_grades": 1, "early_stopping": False}
+    chain = MultigradeRegressor(0.01, patterns="exhaustive", **parameters).fit(X, y)
+    (certificate,) = chain.certificates_
+    assert certificate.status is Status.GLOBALLY_OPTIMAL
+    assert certificate.n_patterns == 8
+    searched = MultigradeRegressor(0.01, random_state=0, **parameters).fit(X, y)
+    assert certificate.dual <= searched.certificates_[0].primal + 1e-12
+    assert certificate.primal == pytest.approx(searched.certificates_[0].primal, rel=1e-6)
 
 
 def test_sampled_patterns_are_distinct_reproducible_and_stop_when_there_are_no_more():
