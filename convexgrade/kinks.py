@@ -124,9 +124,15 @@ class _Smoothed(_Separable):
         return half * np.where(less > 0.0, off * (off / (root + np.abs(less))), root - less)
 
     def gradient(self, f: Array, y: Array) -> Array:
-        """Return the derivative, between the bounds."""
+        """Return the derivative, between the bounds: z by (*), of which no small one is lost.
+
+        z = (R+ - R-) / (2 width) with R+- = ((r +- width)^2 + smoothing^2)^1/2, whose squares differ by
+        4 r width.
+        """
         at, mid, half = self.kink(y)
-        return mid + half * np.copysign(1.0 - self._short(f - at), f - at)
+        r = f - at
+        roots = (np.hypot(r + side * self.width, self.smoothing) for side in (-1.0, 1.0))
+        return mid + half * (2.0 * r / sum(roots))
 
     def bends(self, f: Array, y: Array) -> Array:
         """Return the second derivative, which is positive."""
