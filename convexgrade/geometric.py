@@ -173,16 +173,18 @@ class Tables:
 
         Time and memory grow with the rows and layers, never with the number of cells there could be.
         """
-        baseline = weights @ y / weights.sum()
+        largest = weights.max()  # of which products with y may be none that have digits
+        shares = weights / largest
+        baseline = shares @ y / shares.sum()
         value = np.broadcast_to(baseline, y.shape)
         cells = np.zeros(len(y), dtype=np.int64)
         layers = []
         for cell_digits in digits(unit, base, n_layers):
             keys, cells = _number(cells, cell_digits, base)
-            weight = np.bincount(cells, weights).astype(np.float64)
-            left = weights[:, None] * (y - value)
+            share = np.bincount(cells, shares).astype(np.float64)
+            left = shares[:, None] * (y - value)
             terms = np.column_stack([np.bincount(cells, column) for column in left.T])
-            layers.append(Layer(keys, terms / weight[:, None], weight))
+            layers.append(Layer(keys, terms / share[:, None], largest * share))
             value = value + layers[-1].terms[cells]
         return cls(base, baseline, tuple(layers))
 

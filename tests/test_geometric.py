@@ -527,6 +527,15 @@ def test_tables_know_only_what_they_are_given():
     assert tables.layers[0].weight.tolist() == [3.0, 1.0]
 
 
+@pytest.mark.parametrize(
+    ("weight", "unit"), [(1e-290, 1e-40), (1e-290, 1e-30), (1e10, 1e299), (1e200, 1e200)]
+)
+def test_units_of_weights_do_not_count(weight, unit):
+    X, y = np.arange(4.0)[:, None], np.arange(1.0, 5.0)
+    model = GeometricLayerwiseRegressor(2, 2).fit(X, unit * y, sample_weight=np.full(4, weight))
+    np.testing.assert_allclose(model.predict(X), unit * y, rtol=1e-14)
+
+
 def test_a_modulus_of_waves_is_none_of_its_periods():
     modulus = empirical_modulus(lambda X: np.sin(40.0 * np.pi * X[:, 0]), 1)
     found = [modulus(t) for t in (0.025, 0.1, 0.2, 0.4, 0.8)]
