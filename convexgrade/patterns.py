@@ -149,6 +149,10 @@ def count_patterns(n_hyperplanes: int, rank: int) -> int:
     return 2 * sum(comb(n_hyperplanes - 1, k) for k in range(rank))
 
 
+class TooManyPatterns(ValueError):
+    """Rows have more patterns than may be listed."""
+
+
 def enumerate_patterns(X: Array, *, limit: int, faces: bool = True) -> Patterns:
     """List every pattern ``1[X h >= 0]`` of the rows of X.
 
@@ -180,7 +184,7 @@ def enumerate_patterns(X: Array, *, limit: int, faces: bool = True) -> Patterns:
 
     Raises
     ------
-    ValueError
+    TooManyPatterns
         If X can have more than ``limit`` patterns; the message gives the count.
     """
     frame = _Frame.of(X)
@@ -190,7 +194,7 @@ def enumerate_patterns(X: Array, *, limit: int, faces: bool = True) -> Patterns:
         return replace(Patterns.none(*X.shape), exhaustive=True)
     count = count_patterns(n_planes, rank)
     if count > limit:
-        raise ValueError(
+        raise TooManyPatterns(
             f"patterns='exhaustive' would list up to {count} patterns "
             f"({n_planes} distinct rows of rank {rank}, counting the constant column); at most "
             f"{limit} are allowed. Use patterns='adaptive', fewer rows, fewer features or, in a chain, "

@@ -5,6 +5,7 @@ import warnings
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
+from unittest.mock import Mock
 
 import cvxpy as cp
 import numpy as np
@@ -535,6 +536,33 @@ def test_certificates_of_a_corrected_chain_say_so_and_stay_true():
     # The bound is the one of the grade's own program: the grade as fitted cannot lie below it.
     assert certificates[0].dual <= model.certificates_[0].primal + 1e-9
     assert all(c.gap >= -1e-12 for c in certificates)
+
+
+def test_grades_of_more_patterns_than_can_be_listed_once_corrected_keep_those_of_the_fit():
+    """Two neurons shared a kink, and what the second grade reads had one dimension less."""
+    X = np.linspace(-1.0, 1.0, 60)[:, None]
+    y = np.abs(X[:, 0] - X[33, 0]) + 0.15 * np.sin(9.0 * X[:, 0])
+    parameters = {**SMALL, "alpha": 0.1, "patterns": "exhaustive", "max_neurons": 3}
+    model = MultigradeRegressor(**parameters).fit(X, y)
+    corrected = correct(model, X, y, max_sweeps=3)
+    assert corrected.objective_path_[-1] < corrected.objective_path_[0]
+    certificates = certify(corrected, X, y)
+    assert certificates == corrected.certificates_
+    for certificate, grade in zip(certificates, corrected.grades_, strict=True):
+        assert not certificate.price_is_exact
+        assert not grade.exhaustive
+        assert -1e-12 <= certificate.gap < np.inf
+
+
+def test_an_interrupted_correction_leaves_no_chain_that_claims_to_be_complete(monkeypatch):
+    X, y = make_data("one")
+    model = MultigradeRegressor(**SMALL, correction="backward")
+    monkeypatch.setattr(correction, "refit_readouts", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, y)
+    assert model.n_grades_ == 2
+    assert model.stop_reason_ == ""
+    assert np.isfinite(model.predict(X)).all()
 
 
 def test_early_stopping_keeps_a_correction_only_where_held_out_rows_agree():

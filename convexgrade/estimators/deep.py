@@ -223,8 +223,9 @@ class ManyGrades(DeepChain):
             return
         yield from super()._grow(given, plan, continues)
         if self.correction != "none":
-            data = self._data(distinct_rows(given))
-            self._progress = self._corrected(self._progress, data, self.correction, Limits())
+            data, grown = self._data(distinct_rows(given)), self._progress
+            self._progress = replace(grown, verdict="")  # an interruption leaves it unfinished
+            self._progress = self._corrected(grown, data, self.correction, Limits())
 
     def _grow_as_deep_as_tried(
         self, rows: Rows, plan: ChainPlan, continues: bool
