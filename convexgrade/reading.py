@@ -24,9 +24,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 _STRAIGHT = 2.0  # deviations around the mean within which a column with two tails is read as it is
-_HEAVY = (
-    6.0  # those a value must be away for a column to have heavy tails: one in 10^8 normal values is
-)
+_HEAVY = 6.0  # those a value must be away for a tail to be heavy: one in 10^8 normal values is
 _SHORT = 3.0  # and within which a side has no tail at all
 _QUARTER = 0.25
 _FAR = 20.0  # distances of the quartiles from one another at which the first fence stands

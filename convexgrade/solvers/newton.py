@@ -46,9 +46,7 @@ _WARM = 0.1  # first sigma from a warm start, in units of ||v||^2 / gap
 _NEAREST = 1e-12  # gap below which no start is any nearer
 _TAU = 1e4  # first tau, in units of the inverse curvature of an unpenalised column
 _STEPS = 60  # proximal steps, at most
-_VIOLATED = (
-    1e-8  # violation of the cones, in units of targets or of |x| |v|, of a point that is none
-)
+_VIOLATED = 1e-8  # violation of the cones, over targets or |x| |v|, of a point that is none
 _LOST = 1.0  # gap from which on a start has misled the method, for smooth losses: it begins anew
 _ROBUST = 0.25  # exponent of means in which a few large numbers count little
 _RARE = 1e-4  # least typical loss, in units of the mean, which a few outliers can raise
