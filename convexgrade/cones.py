@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from convexgrade.pieces import chunks
+
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Index = NDArray[np.intp]
@@ -198,9 +200,8 @@ class Cones:
 
     def responses(self, cone: Index, points: Array) -> Iterator[tuple[slice, Array]]:
         """Yield E x . v of all rows, for a few points at a time."""
-        step = max(_TOGETHER, _IN_CACHE // len(self.rows))
-        for first in range(0, cone.size, step):
-            some = slice(first, first + step)
+        n = len(self.rows)
+        for some in chunks(cone.size, n, most=max(_IN_CACHE, _TOGETHER * n)):
             response = points[some] @ self.rows.T
             response *= self.signs[cone[some]]
             yield some, response

@@ -53,12 +53,19 @@ class Patterns:
     @classmethod
     def from_gates(cls, X: Array, gates: Array, *, exhaustive: bool = False) -> Patterns:
         """Read patterns off gates; the first gate of each distinct, non-empty pattern is kept."""
+        patterns, _ = cls.read(X, gates)
+        return replace(patterns, exhaustive=exhaustive)
+
+    @classmethod
+    def read(cls, X: Array, gates: Array) -> tuple[Patterns, NDArray[np.intp]]:
+        """Read patterns off gates, as `from_gates`; and which of them each gate has, or -1."""
         masks = activation(X, gates)
-        keep = distinct_columns(masks)
-        keep = np.setdiff1d(keep, np.flatnonzero(~np.any(masks, axis=0)))
+        first, which = _numbered(masks)
+        active = np.any(masks[:, first], axis=0)
+        keep, position = first[active], np.where(active, np.cumsum(active) - 1, -1)
         if keep.size < gates.shape[1]:
             gates, masks = gates[:, keep], masks[:, keep]
-        return cls(gates, masks, exhaustive)
+        return cls(gates, masks), position[which]
 
     def extend(self, X: Array, gates: Array) -> Patterns:
         """Append the patterns of further gates; those already listed keep their position."""
@@ -96,17 +103,23 @@ def masked_sums(masks: Mask | Array, X: Array, u: Array) -> Array:
 
 def masked_adjoint(masks: Mask | Array, X: Array, theta: Array) -> Array:
     """Return masks.T @ (theta * X), the adjoint of `masked_sums`, in the same way."""
+    numbers = masks.astype(float, copy=False)
     if masks.shape[1] < X.shape[1]:
-        return np.asarray((masks * theta[:, None]).T @ X)
-    return np.asarray(masks.T @ (theta[:, None] * X))
+        return np.asarray((numbers * theta[:, None]).T @ X)
+    return np.asarray(numbers.T @ (theta[:, None] * X))
 
 
 def distinct_columns(masks: Mask) -> NDArray[np.intp]:
     """Return the positions of the first of each distinct column, in order."""
-    first: dict[bytes, int] = {}
-    for g, key in enumerate(_keys(masks)):
-        first.setdefault(key, g)
-    return np.fromiter(first.values(), dtype=np.intp, count=len(first))
+    return _numbered(masks)[0]
+
+
+def _numbered(masks: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the positions of the first of each distinct column, and which of these each column is."""
+    number: dict[bytes, int] = {}
+    which = [number.setdefault(key, len(number)) for key in _keys(masks)]
+    _, first = np.unique(np.array(which, dtype=np.intp), return_index=True)
+    return first, np.array(which, dtype=np.intp)
 
 
 def _keys(masks: Mask) -> list[bytes]:

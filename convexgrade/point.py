@@ -16,7 +16,7 @@ from convexgrade.dual import SolverDual, own_bound
 from convexgrade.groups import Groups
 from convexgrade.network import Network, from_blocks
 from convexgrade.neurons import Neurons
-from convexgrade.patterns import Patterns, activation
+from convexgrade.patterns import Patterns
 from convexgrade.program import Program
 from convexgrade.pruning import prune
 from convexgrade.solution import Solution, Status
@@ -133,8 +133,7 @@ def point_of(
     up inside it: the prediction stays, and the penalty does not rise.
     """
     gates = neurons.vectors if gates is None else gates
-    patterns = Patterns.from_gates(program.X, gates)
-    pattern = patterns.find(activation(program.X, gates))
+    patterns, pattern = Patterns.read(program.X, gates)
     active = pattern >= 0
     full = program.over(patterns, program.every_group(patterns))
     position = full.groups.locate(Groups(pattern, neurons.sign, neurons.output).take(active))

@@ -10,6 +10,7 @@ an element has the eigenvalues x_0 +- ||x_1||, and the cone is where both are no
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +104,7 @@ class NesterovTodd:
         flipped = join(self.w[:, 0], -self.w[:, 1:])
         return _apply(flipped, x) / self.eta[:, None]
 
-    @property
+    @cached_property
     def rho(self) -> Array:
         """Return rho, shape (n_cones,)."""
         return 2.0 / (1.0 + 2.0 * np.vecdot(self.w[:, 1:], self.w[:, 1:]))

@@ -161,6 +161,7 @@ class System:
 
     def __init__(self, operator: Operator, pattern: Index, masks: Mask, memory: Memory) -> None:
         self._operator, self._pattern, self._masks, self._memory = operator, pattern, masks, memory
+        self._n_columns = np.unique(pattern).size * operator.X.shape[1]
 
     def solve(self, face: Face, H: Hessian, tau: Array, right: Array) -> Array:
         """Return (I + K K^T H)^-1 right, shape (n_samples, n_outputs)."""
@@ -195,8 +196,7 @@ class System:
 
     def _keeps_gram(self, output: int, h: Array) -> bool:
         """Return whether products of patterns' columns serve in many steps: where H stays."""
-        columns = np.unique(self._pattern).size * self._operator.X.shape[1]
-        if columns > _GRAM:
+        if self._n_columns > _GRAM:
             return False
         grams = self._memory.grams.get(output)
         return grams is None or np.array_equal(grams.curvature, h[:, 0])

@@ -303,13 +303,13 @@ class _Newton:
         the flat part of a log loss are free; moves out of it are not, as the model overshoots there
         by an exponential.
         """
+        mean_loss = self.problem.program.mean_loss
         change = self.problem.operator.forward(step.v, step.unpenalised)
-        gradient = self.problem.program.mean_loss.gradient(self.f)
+        gradient = mean_loss.gradient(self.f)
         model = float(np.vdot(change, self.curvature.times(change)))
         noise = 1e-13 * self.problem.null_loss
         for _ in range(120):
-            moved = self.problem.program.mean_loss.gradient(self.f + length * change)
-            rise = float(np.vdot(change, moved - gradient))
+            rise = float(np.vdot(change, mean_loss.gradient(self.f + length * change) - gradient))
             if length * rise <= _TRUST * length**2 * model + noise:
                 break
             length *= 0.7
@@ -330,18 +330,19 @@ def _next(newton: _Newton, residuals: _Residuals, floor: float) -> _Point:
     centre = soc.join(np.full(len(cone), target), np.zeros_like(point.v))
     cone_rest, slack_rest = newton.products(predictor)
     step = newton.direction(centre - cone - cone_rest, target - slack - slack_rest, residuals)
-    step = _centred(newton, step, target, residuals.none())
-    return point.plus(step, newton.trusted(step, point.reach(step)))
+    step, length = _centred(newton, step, target, residuals.none())
+    return point.plus(step, newton.trusted(step, length))
 
 
-def _centred(newton: _Newton, step: _Point, target: float, none: _Residuals) -> _Point:
-    """Lengthen a step by correcting the products that stop it (Gondzio 1996).
+def _centred(
+    newton: _Newton, step: _Point, target: float, none: _Residuals
+) -> tuple[_Point, float]:
+    """Lengthen a step by correcting the products that stop it (Gondzio 1996); return how far it goes.
 
     Those are, of the products after a longer step than possible, the ones far from the target.
     """
-    point = newton.point
+    point, low, high = newton.point, _NEAR * target, _FAR * target
     length = point.reach(step)
-    low, high = _NEAR * target, _FAR * target
     for _ in range(_CORRECTIONS):
         if length > _LONG:
             break
@@ -353,10 +354,10 @@ def _centred(newton: _Newton, step: _Point, target: float, none: _Residuals) -> 
             soc.clip_eigenvalues(cone_change, -high, np.inf), np.maximum(slack_change, -high), none
         )
         corrected = step.plus(correction, 1.0)
-        if point.reach(corrected) < length + 0.1 * (wanted - length):
+        if (reached := point.reach(corrected)) < length + 0.1 * (wanted - length):
             break
-        step, length = corrected, point.reach(corrected)
-    return step
+        step, length = corrected, reached
+    return step, length
 
 
 class _Record(NamedTuple):
