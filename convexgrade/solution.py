@@ -68,6 +68,13 @@ _CONVERGED = frozenset(
 )
 
 
+def status_of(gap: float, tol: float, otherwise: Status) -> Status:
+    """Return how a solve ended by the gap of its point: ``otherwise`` where that is above ``tol``."""
+    if not np.isfinite(gap):
+        return Status.FAILED
+    return Status.OPTIMAL if gap <= tol else otherwise
+
+
 class Start(NamedTuple):
     """A point of a program from which a solver may set out.
 

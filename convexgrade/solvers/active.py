@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from convexgrade.dual import dual_point, lower_bound
 from convexgrade.program import Program
-from convexgrade.solution import Solution, Start, Status
+from convexgrade.solution import Solution, Start, Status, status_of
 from convexgrade.solvers._symmetric import solved
 from convexgrade.solvers._systems import PatternGrams
 
@@ -317,8 +317,5 @@ def _follow(problem: _Problem, start: Start | None, tol: float, max_iter: int) -
             break
     else:
         otherwise = Status.ITERATION_LIMIT
-    if not np.isfinite(best.gap):
-        status = Status.FAILED
-    else:
-        status = Status.OPTIMAL if best.gap <= tol else otherwise
+    status = status_of(best.gap, tol, otherwise)
     return Solution(best.point.v, best.point.c, None, status, step, best.gap)

@@ -30,7 +30,7 @@ from convexgrade.cones import Cones, Tight
 from convexgrade.dual import lower_bound
 from convexgrade.losses import Loss
 from convexgrade.program import Program
-from convexgrade.solution import Solution, Start, Status
+from convexgrade.solution import Solution, Start, Status, status_of
 from convexgrade.solvers._operator import Operator
 from convexgrade.solvers._proximal import Pace, PaceLimits, Step, Unknowns, limits_of
 from convexgrade.solvers._systems import Memory, System
@@ -300,12 +300,8 @@ def _solution(problem: _Problem, best: _Best, tol: float, steps: int, max_iter: 
     response = float(np.linalg.norm(p.X, axis=1).max()) * longest  # at most
     if p.violation(best.point.v) > _VIOLATED * max(1.0 + np.abs(p.y).max(), response):
         gap = np.inf  # features of such scales that projections lose all digits
-    if gap <= tol:
-        status = Status.OPTIMAL
-    elif not np.isfinite(gap):
-        status = Status.FAILED
-    else:
-        status = Status.ITERATION_LIMIT if steps == max_iter else Status.INACCURATE
+    short = Status.ITERATION_LIMIT if steps == max_iter else Status.INACCURATE
+    status = status_of(gap, tol, short)
     rho = problem.multipliers(best.tight) if np.isfinite(gap) else None
     theta = best.theta if p.loss.kinked and np.isfinite(gap) else None
     return Solution(best.point.v, best.point.c, rho, status, steps, gap, theta)
