@@ -88,8 +88,10 @@ def compare_readouts(
 
     Raises
     ------
+    TypeError
+        If f is no function.
     ValueError
-        If f does not return one finite number a row.
+        If it does not return one finite number a row.
     """
     check_least("n_points", n_points, Integral, 1)
     points = spread_points(box, n_points)
@@ -108,6 +110,8 @@ def compare_readouts(
 
 def values_of(f: Callable[[Array], ArrayLike], points: Array, *, most: int = 1) -> Array:
     """Return the values of f, checked, at points (n_points, n_features): of ``most`` dimensions."""
+    if not callable(f):
+        raise TypeError(f"f={f!r} must be a function of rows, shape (n_samples, n_features).")
     values = np.asarray(f(points.copy()), dtype=np.float64)  # f may write on what it gets
     if not 1 <= values.ndim <= most or len(values) != len(points) or values.size == 0:
         raise ValueError(
@@ -279,6 +283,8 @@ def empirical_modulus(
 
     Raises
     ------
+    TypeError
+        If f is no function.
     ValueError
         If a parameter is not as described, or f does not return one finite number a row.
 

@@ -517,6 +517,12 @@ def test_check_readout_bound_wants_this_estimator():
     two = GeometricLayerwiseRegressor().fit(noise()[0], noise()[0])
     with pytest.raises(ValueError, match="one output; this estimator has 2"):
         check_readout_bound(two, cone, 1.0)
+    one = GeometricLayerwiseRegressor().fit(*noise())
+    for modulus in (None, 1.0):
+        with pytest.raises(TypeError, match="f=3 must be a function of rows"):
+            check_readout_bound(one, 3, modulus)
+    with pytest.raises(TypeError, match="f=None must be a function of rows"):
+        GeometricLayerwiseRegressor().fit_function(None, 1)
 
 
 def test_tables_know_only_what_they_are_given():

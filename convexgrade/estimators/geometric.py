@@ -199,9 +199,9 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
 
         Raises
         ------
-        ValueError
-            If a parameter or a value of f is not as described, or there would be more than 20 million
-            points.
+        ValueError, TypeError
+            If a parameter, f or a value of f is not as described, or there would be more than 20
+            million points.
         """
         self._validate_params()
         check_scalar(n_features, "n_features", Integral, min_val=1)
@@ -410,7 +410,7 @@ def check_readout_bound(
     Raises
     ------
     ValueError, TypeError
-        If the estimator, p, the modulus or what f returns is not as described.
+        If the estimator, p, the modulus, f or what it returns is not as described.
 
     Examples
     --------
