@@ -46,7 +46,7 @@ from convexgrade.multigrade import Progress
 from convexgrade.network import Network
 from convexgrade.patterns import TooManyPatterns
 from convexgrade.readouts import refit_readouts
-from convexgrade.settings import Report
+from convexgrade.settings import Report, silent
 from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
@@ -161,7 +161,7 @@ def correct_chain(
     loss: Loss,
     method: str,
     limits: Limits,
-    report: Report = lambda line: None,
+    report: Report = silent,
 ) -> Correction:
     """Correct a finished chain.
 
@@ -260,7 +260,7 @@ def correct_progress(
     seed: int,
     method: str,
     limits: Limits,
-    report: Report = lambda line: None,
+    report: Report = silent,
 ) -> Progress:
     """Correct a chain, measure it again and certify what its grades still are."""
     correction = correct_chain(progress.chain, data, loss, method, limits, report)

@@ -26,7 +26,7 @@ from convexgrade.point import Point, drawn_in, no_worse_than_null, null_point
 from convexgrade.pointwise import refine_pointwise
 from convexgrade.program import Program
 from convexgrade.proposals import highest_price
-from convexgrade.settings import Report, Settings
+from convexgrade.settings import Report, Settings, silent
 from convexgrade.solution import Status
 from convexgrade.sources import MOST_PATTERNS, Task, budget_of, find
 from convexgrade.unpenalised import independent_columns
@@ -135,7 +135,7 @@ def fit_grade(
     settings: Settings,
     seed: Seed,
     first: Network | None = None,
-    report: Report = lambda line: None,
+    report: Report = silent,
 ) -> Grade:
     """Fit one grade.
 

@@ -43,7 +43,7 @@ from convexgrade.scaling import (
     whitened,
     within_row_space,
 )
-from convexgrade.settings import Report, Settings
+from convexgrade.settings import Report, Settings, silent
 from convexgrade.solution import Status
 
 _LEAST_ALPHA = 1e-100  # of smaller ones, the square of the reciprocal may be no number
@@ -148,7 +148,7 @@ def grow(
     start: Progress,
     data: Data,
     plan: ChainPlan,
-    report: Report = lambda line: None,
+    report: Report = silent,
 ) -> Iterator[Progress]:
     """Add grades one by one, yielding the chain after each; the last yield has a verdict.
 
@@ -168,7 +168,7 @@ def extended(
     progress: Progress,
     data: Data,
     plan: ChainPlan,
-    report: Report = lambda line: None,
+    report: Report = silent,
 ) -> Progress:
     """Return a chain with one grade more; the chain as it is, with a verdict, if that has no neuron.
 

@@ -10,6 +10,10 @@ Report = Callable[[str], None]  # takes a line of text
 _WIDTH_TO_JUDGE, _TOL_TO_JUDGE = 100, 1e-2  # patterns and tolerance of grades that only judge
 
 
+def silent(line: str) -> None:
+    """Report nothing."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How a grade is fitted.

@@ -7,7 +7,7 @@ mixin of `targets` codes its targets.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -45,7 +45,7 @@ from convexgrade.losses import Loss
 from convexgrade.multigrade import ChainPlan, Progress, first_price, grow
 from convexgrade.network import Network
 from convexgrade.reading import AS_IT_IS, Reading
-from convexgrade.settings import Settings
+from convexgrade.settings import Report, Settings, silent
 from convexgrade.solvers import SOLVERS
 
 Array = NDArray[np.float64]
@@ -403,8 +403,8 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         self._learn_from(rows)
         return first_price(self._data(rows), self._plan())
 
-    def _reporter(self, level: int) -> Callable[[str], None]:
-        return print if self.verbose >= level else lambda line: None
+    def _reporter(self, level: int) -> Report:
+        return print if self.verbose >= level else silent
 
     def _warn_unconverged(self) -> None:
         remedies = "A larger max_iter or tol, or another solver, may help."
