@@ -124,15 +124,14 @@ class _Smoothed(_Separable):
         return half * np.where(less > 0.0, off * (off / (root + np.abs(less))), root - less)
 
     def gradient(self, f: Array, y: Array) -> Array:
-        """Return the derivative, between the bounds: z by (*), of which no small one is lost.
+        """Return the derivative, between the bounds; over half, it is a + z with a = mid / half.
 
-        z = (R+ - R-) / (2 width) with R+- = ((r +- width)^2 + smoothing^2)^1/2, whose squares differ by
-        4 r width.
+        Where these have opposite signs, by what each is short of 1, of which hinges have little.
         """
         at, mid, half = self.kink(y)
-        r = f - at
-        roots = (np.hypot(r + side * self.width, self.smoothing) for side in (-1.0, 1.0))
-        return mid + half * (2.0 * r / sum(roots))
+        a, (z, short) = mid / half, self._turned(f - at)
+        opposite = np.sign(a) * (short - (1.0 - np.abs(a)))
+        return half * np.where(a * z < 0.0, opposite, a + z)
 
     def bends(self, f: Array, y: Array) -> Array:
         """Return the second derivative, which is positive."""
@@ -183,10 +182,18 @@ class _Smoothed(_Separable):
 
     def _short(self, r: Array) -> Array:
         """Return c = 1 - |z| at a distance from the kink."""
+        return self._turned(r)[1]
+
+    def _turned(self, r: Array) -> tuple[Array, Array]:
+        """Return z and c = 1 - |z| at a distance from the kink, each with all its digits.
+
+        z = (R+ - R-) / (2 width) with R+- = ((r +- width)^2 + smoothing^2)^1/2, whose squares differ by
+        4 r width.
+        """
         near, far = np.abs(r) - self.width, np.abs(r) + self.width
         of_near, of_far = np.hypot(near, self.smoothing), np.hypot(far, self.smoothing)
         left = _less(of_near, near, self.smoothing) + _less(of_far, far, self.smoothing)
-        return left / (of_near + of_far)
+        return 2.0 * r / (of_near + of_far), left / (of_near + of_far)
 
     def _distance(self, short: Array) -> Array:
         """Return |r| by (*), negative beyond the kink, at c = 1 - |z|."""

@@ -207,10 +207,10 @@ class MeanLoss(NamedTuple):
         """Return how far, typically, predictions are from where their loss is least.
 
         That is the mean loss over the mean slope: for the absolute error the mean distance, for the
-        squared error half the mean of its square over its mean.
+        squared error half the mean of its square over its mean. 0 where no slope is left.
         """
-        slope = np.linalg.norm(self.loss.gradient(f, self.y), axis=1)
-        return self(f) / max(float(self.weights @ slope), 1e-300)
+        slope = float(self.weights @ np.linalg.norm(self.loss.gradient(f, self.y), axis=1))
+        return self(f) / slope if slope > 0.0 else 0.0
 
     @property
     def baseline(self) -> Array:

@@ -6,7 +6,14 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from convexgrade.kinks import AbsoluteError, Hinge, Huber, Quantile, SquaredHinge
-from convexgrade.losses import BinaryLogLoss, Hessian, Poisson, SoftmaxLogLoss, SquaredError
+from convexgrade.losses import (
+    BinaryLogLoss,
+    Hessian,
+    MeanLoss,
+    Poisson,
+    SoftmaxLogLoss,
+    SquaredError,
+)
 
 REAL = {
     "squared_error": SquaredError(),
@@ -132,6 +139,22 @@ def test_smoothed_kinks_have_all_digits_however_near_predictions_are(quantile, r
         q = loss.gradient(f, y)
         bound = q[0, 0] * f[0, 0] - loss.conjugate(q, y)[0]
         assert bound == pytest.approx(loss.value(f, y)[0], rel=1e-9, abs=0)
+
+
+@pytest.mark.parametrize("r", [1e-9, 1e-3, 1.0, 30.0, 1e5])
+def test_hinges_have_all_digits_far_beyond_their_kink(r):
+    """There the slope is what a root is short of 1; next to none, it made distances infinite."""
+    loss, y, f = Hinge(smoothing=1e-3), np.array([[0.0], [1.0]]), np.array([[-1.0 - r], [1.0 + r]])
+    t = np.longdouble(f[1, 0]) - 1
+    root = np.sqrt(t**2 + np.longdouble(1e-3) ** 2)
+    left = np.longdouble(1e-3) ** 2 / (2 * (root + t))
+    np.testing.assert_allclose(loss.value(f, y), float(left), rtol=1e-12)
+    np.testing.assert_allclose(
+        loss.gradient(f, y)[:, 0], np.array([1, -1]) * float(left / root), rtol=1e-12
+    )
+    mean_loss = MeanLoss(loss, y, np.array([0.5, 0.5]))
+    assert mean_loss.distance(f) == pytest.approx(float(root), rel=1e-12)
+    assert mean_loss.distance(1e200 * f) < np.inf
 
 
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "squared_error"])

@@ -104,7 +104,8 @@ class _Problem:
         if p.loss.kinked:
             robust = _robust_mean(p.loss.value(f, p.y), p.weights)
             slope = _robust_mean(np.linalg.norm(p.loss.gradient(f, p.y), axis=1), p.weights)
-            typical, distance = max(robust, _RARE * null_loss), robust / max(slope, 1e-300)
+            typical = max(robust, _RARE * null_loss)
+            distance = robust / slope if slope > 0.0 else 0.0
         else:
             typical, distance = null_loss, p.mean_loss.distance(f)
         bends = p.loss.smoothed(distance).hessian(f, p.y).traces
