@@ -118,8 +118,7 @@ def drawn_in(program: Program, point: Point) -> Point:
     if program.loss.quadratic:
         return point
     response = point.prediction(program) - program.Z @ point.unpenalised
-    before = min(program.loss_before, program.mean_loss.of_baseline())
-    c = shortened(program.mean_loss, program.Z, response, point.unpenalised, before)
+    c = shortened(program.mean_loss, program.Z, response, point.unpenalised, program.loss_before)
     objective = program.mean_loss(response + program.Z @ c) + program.penalty(point.blocks)
     return replace(point, unpenalised=c, objective=objective)
 

@@ -45,10 +45,8 @@ def fit_unpenalised(mean_loss: MeanLoss, Z: Array, offset: Array) -> Array:
             q, q_smoothed = (each.loss.gradient(f, each.y) for each in (mean_loss, smoothed))
             if np.abs(q_smoothed - q).max() <= _AS_IT_IS * np.abs(q).max():
                 break
-    elif not mean_loss.loss.quadratic:
-        constant = mean_loss.of_baseline()
-        if constant < _FAR_LESS * before:
-            c, before = _towards_baseline(mean_loss, Z, offset), constant
+    elif not mean_loss.loss.quadratic and mean_loss.of_baseline() < _FAR_LESS * before:
+        c = _towards_baseline(mean_loss, Z, offset)
     c = _descended(mean_loss, Z, offset, c)
     return c if mean_loss.loss.quadratic else shortened(mean_loss, Z, offset, c, before)
 
@@ -71,9 +69,13 @@ def shortened(mean_loss: MeanLoss, Z: Array, offset: Array, c: Array, before: fl
     That is, next to the loss ``before`` the grade: without a linear term, neurons that cancel with it
     can have any loss. Hinges are flat beyond their kinks. Where there is no row of a class, they have
     many minimisers and smoothed ones have none: c is then as far out as the tails of these have led.
+    Exponentials far off can have any loss before; then that of the best constant counts.
     """
-    flat = _FLAT_SMOOTHED if mean_loss.loss.kinked else _FLAT
-    enough = mean_loss(offset + Z @ c) + flat * before
+    if mean_loss.loss.kinked:
+        flat = _FLAT_SMOOTHED * before
+    else:
+        flat = _FLAT * min(before, mean_loss.of_baseline())
+    enough = mean_loss(offset + Z @ c) + flat
     for output in range(c.shape[1]):
         half = np.where(np.arange(c.shape[1]) == output, 0.5, 1.0)
         while (
