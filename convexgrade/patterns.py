@@ -117,9 +117,9 @@ def distinct_columns(masks: Mask) -> NDArray[np.intp]:
 def _numbered(masks: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the positions of the first of each distinct column, and which of these each column is."""
     number: dict[bytes, int] = {}
-    which = [number.setdefault(key, len(number)) for key in _keys(masks)]
-    _, first = np.unique(np.array(which, dtype=np.intp), return_index=True)
-    return first, np.array(which, dtype=np.intp)
+    numbers = [number.setdefault(key, len(number)) for key in _keys(masks)]
+    _, first, which = np.unique(numbers, return_index=True, return_inverse=True)
+    return first, which
 
 
 def _keys(masks: Mask) -> list[bytes]:

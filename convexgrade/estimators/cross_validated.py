@@ -148,8 +148,7 @@ class CrossValidated(DeepChain):
 
     def _choose(self, given: Rows, n_rows: float) -> None:
         plan = replace(super()._plan(), n_grades=int(self.n_grades))
-        varying = n_varying(self._reading.apply(given.X), given.weights)
-        usual = usual_alpha(n_rows, varying)
+        usual = usual_alpha(n_rows, n_varying(self._reading.apply(given.X), given.weights))
         parts = list(self._parts(given))
         if not parts:
             raise ValueError(

@@ -210,8 +210,7 @@ class ManyGrades(DeepChain):
     def _choose(self, given: Rows, n_rows: float) -> None:
         if self.correction != "none":
             check_curved(self._coding.loss, f"correction={self.correction!r}")
-        varying = n_varying(self._reading.apply(given.X), given.weights)
-        self._alpha = usual_alpha(n_rows, varying)
+        self._alpha = usual_alpha(n_rows, n_varying(self._reading.apply(given.X), given.weights))
 
     def _first_alpha(self) -> float:
         return self._alpha if isinstance(self.alpha, str) else float(self.alpha)
