@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from convexgrade.dual import DualPoint, SolverDual, best_bound
 from convexgrade.network import Network
 from convexgrade.patterns import Patterns
-from convexgrade.program import Program
+from convexgrade.program import Problem
 from convexgrade.solution import Status
 from convexgrade.wording import counted
 
@@ -97,7 +97,7 @@ class Certificate:
 
 
 def certify_network(
-    program: Program,
+    problem: Problem,
     network: Network,
     patterns: Patterns,
     *,
@@ -109,8 +109,8 @@ def certify_network(
 
     Parameters
     ----------
-    program : Program
-        Rows, targets, offset, weights, loss and alpha of the grade; its own groups are not read.
+    problem : Problem
+        What the grade had to fit.
     network : Network
         The grade's network.
     patterns : Patterns
@@ -131,31 +131,31 @@ def certify_network(
     -------
     Certificate
     """
-    patterns, violation = _holding(program, patterns, network)
-    bare = state_unproved(program, network, patterns, status)
-    full = program.over(patterns, program.every_group(patterns))
-    bound = best_bound(full, predicted(program, network), solver_dual)
+    patterns, violation = _holding(problem, patterns, network)
+    bare = state_unproved(problem, network, patterns, status)
+    full = problem.over(patterns)
+    bound = best_bound(full, predicted(problem, network), solver_dual)
     price = 0.0 if patterns.exhaustive else search(bound.point)
     dual = max(0.0, bound.value)  # no objective is negative
     return replace(
         bare,
         dual=dual,
         gap=bare.primal - dual,
-        relative_gap=relative_gap(bare.primal - dual, program.loss_before),
+        relative_gap=relative_gap(bare.primal - dual, problem.loss_before),
         violation=violation,
         price=max(price, bound.largest),
         price_is_exact=patterns.exhaustive,
     )
 
 
-def predicted(program: Program, network: Network) -> Array:
+def predicted(problem: Problem, network: Network) -> Array:
     """Return the chain's output with a network, shape (n_samples, n_outputs)."""
-    return program.offset + network.forward(program.X[:, :-1])
+    return problem.offset + network.forward(problem.X[:, :-1])
 
 
-def objective(program: Program, network: Network) -> float:
+def objective(problem: Problem, network: Network) -> float:
     """Return the mean loss with a network, plus its penalty."""
-    return program.mean_loss(predicted(program, network)) + program.alpha * network.path_norm
+    return problem.mean_loss(predicted(problem, network)) + problem.alpha * network.path_norm
 
 
 def relative_gap(gap: float, before: float) -> float:
@@ -168,14 +168,14 @@ def relative_gap(gap: float, before: float) -> float:
 
 
 def state_unproved(
-    program: Program, network: Network, patterns: Patterns, status: Status
+    problem: Problem, network: Network, patterns: Patterns, status: Status
 ) -> Certificate:
     """Return the certificate of a network about which nothing is proved: no objective is negative.
 
     For networks that only judge, where a bound would take longer than their fit. No price is sought.
     """
-    primal = objective(program, network)
-    before = program.loss_before
+    primal = objective(problem, network)
+    before = problem.loss_before
     return Certificate(
         primal=primal,
         dual=0.0,
@@ -189,25 +189,25 @@ def state_unproved(
     )
 
 
-def _holding(program: Program, patterns: Patterns, network: Network) -> tuple[Patterns, float]:
+def _holding(problem: Problem, patterns: Patterns, network: Network) -> tuple[Patterns, float]:
     """Add the pattern of every neuron that no pattern holds; return the largest violation left."""
     gates = network.gates
     if gates.shape[1] == 0:
         return patterns, 0.0
-    if not program.cones:
-        return patterns.extend(program.X, gates), 0.0
-    response = program.X @ gates
+    if not problem.cones:
+        return patterns.extend(problem.X, gates), 0.0
+    response = problem.X @ gates
     wrong, strays = np.zeros(gates.shape[1]), np.zeros(gates.shape[1], dtype=bool)
     unlisted = np.flatnonzero(patterns.find(response >= 0.0) < 0)
     if unlisted.size:  # the others are in the cone of their own pattern
         misplaced = _misplaced(response[:, unlisted], patterns)
         wrong[unlisted] = misplaced.max(axis=0)
         reach = np.outer(
-            np.linalg.norm(program.X, axis=1), np.linalg.norm(gates[:, unlisted], axis=0)
+            np.linalg.norm(problem.X, axis=1), np.linalg.norm(gates[:, unlisted], axis=0)
         )
         strays[unlisted] = (misplaced > _HOLDS * reach).any(axis=0)
     if strays.any() and not patterns.exhaustive:
-        patterns = patterns.extend(program.X, gates[:, strays])
+        patterns = patterns.extend(problem.X, gates[:, strays])
         wrong[strays] = 0.0
     return patterns, float(np.max(wrong * network.output_sizes, initial=0.0))
 

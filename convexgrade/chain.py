@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from convexgrade.certificate import Certificate
 from convexgrade.deep_network import MOST_FEATURES, DeepNetwork
 from convexgrade.energy import Energy, measure
-from convexgrade.grade import Grade, certify_grade, state_program
+from convexgrade.grade import Grade, certify_grade, state_problem
 from convexgrade.handover import HIDDEN_AND_INPUTS, Handover
 from convexgrade.losses import Loss, MeanLoss
 from convexgrade.network import Network, scale_output
 from convexgrade.pieces import chunks
-from convexgrade.program import Program
+from convexgrade.program import Problem
 from convexgrade.scaling import Scaling, combining, read_unscaled
 from convexgrade.settings import Settings
 from convexgrade.solution import Status
@@ -209,9 +209,9 @@ class Chain:
 
 def state_grade(
     step: GradeInput, data: Data, loss: Loss, alpha: float, settings: Settings
-) -> Program:
-    """State the program of a grade that meets ``step``."""
-    return state_program(step.H, data.y, step.offset, data.weights, loss, alpha, settings)
+) -> Problem:
+    """State what a grade that meets ``step`` has to fit."""
+    return state_problem(step.H, data.y, step.offset, data.weights, loss, alpha, settings)
 
 
 def staged_loss(chain: Chain, data: Data, loss: Loss, span: Span = UNLIMITED) -> tuple[float, ...]:
@@ -240,13 +240,13 @@ def certify_chain(chain: Chain, data: Data, loss: Loss, seed: int) -> list[Certi
     """Recompute the certificate of every grade from data, given the grades before it."""
     certificates = []
     for index, (step, grade) in enumerate(zip(chain.walk(data.X), chain.grades, strict=False)):
-        program = state_grade(step, data, loss, grade.alpha, grade.settings)
+        problem = state_grade(step, data, loss, grade.alpha, grade.settings)
         status = grade.certificate.status
         certificates.append(
             certify_grade(
-                program,
+                problem,
                 grade.network,
-                grade.patterns_on(program),
+                grade.patterns_on(problem),
                 Status.OTHER_DATA if status.converged else status,
                 grade.settings,
                 (seed, index),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from convexgrade.curvature import columns, hessian
 from convexgrade.point import Point
-from convexgrade.program import Program
+from convexgrade.program import Problem, Program
 from convexgrade.pruning import responses_of
 from convexgrade.quadratics import diagonal_units
 from convexgrade.working_set import solve_groups, solve_over
@@ -23,7 +23,7 @@ _ROUGH = 1e-3  # accuracy, relative to the objective before a cut, of those that
 _WORTH_A_GAP = 1.2  # objective, relative to that over fewer groups, at which those are kept instead
 
 
-def cut(program: Program, point: Point, *, limit: int, solver: str, tol: float) -> Point:
+def cut(problem: Problem, point: Point, *, limit: int, solver: str, tol: float) -> Point:
     """Keep ``limit`` neurons at about the least rise of the loss, and solve again.
 
     Best over their patterns: the certificate then speaks of those that survive. But a solution that
@@ -33,7 +33,7 @@ def cut(program: Program, point: Point, *, limit: int, solver: str, tol: float) 
 
     Parameters
     ----------
-    program : Program
+    problem : Problem
         The grade.
     point : Point
         The point to cut.
@@ -51,13 +51,13 @@ def cut(program: Program, point: Point, *, limit: int, solver: str, tol: float) 
     """
     if len(point.groups) <= limit:
         return point
-    cuts = [_cut_to_groups(program, point, limit, solver, choose) for choose in _CHOICES]
+    cuts = [_cut_to_groups(problem, point, limit, solver, choose) for choose in _CHOICES]
     alone, choose = min(zip(cuts, _CHOICES, strict=True), key=lambda one: one[0].objective)
     if not point.patterns.exhaustive:
-        best = _cut_to_patterns(program, point, limit, solver, tol, choose)
+        best = _cut_to_patterns(problem, point, limit, solver, tol, choose)
         if best is not None and best.objective <= _WORTH_A_GAP * alone.objective:
             return best
-    return solve_groups(program, alone, alone.groups, solver=solver)
+    return solve_groups(problem, alone, alone.groups, solver=solver)
 
 
 def select(program: Program, blocks: Array, unpenalised: Array, limit: int) -> Index:
@@ -118,26 +118,24 @@ _CHOICES: tuple[Choice, ...] = (select, _largest)
 
 
 def _cut_to_groups(
-    program: Program, point: Point, limit: int, solver: str, choose: Choice
+    problem: Problem, point: Point, limit: int, solver: str, choose: Choice
 ) -> Point:
-    kept = choose(
-        program.over(point.patterns, point.groups), point.blocks, point.unpenalised, limit
-    )
+    kept = choose(point.program(problem), point.blocks, point.unpenalised, limit)
     groups = point.groups.take(kept)
-    accuracy = _ROUGH * min(1.0, program.relative(point.objective))
-    return solve_groups(program, point, groups, solver=solver, accuracy=accuracy)
+    accuracy = _ROUGH * min(1.0, problem.relative(point.objective))
+    return solve_groups(problem, point, groups, solver=solver, accuracy=accuracy)
 
 
 def _cut_to_patterns(
-    program: Program, point: Point, limit: int, solver: str, tol: float, choose: Choice
+    problem: Problem, point: Point, limit: int, solver: str, tol: float, choose: Choice
 ) -> Point | None:
     """Return the optimum over so few patterns that it has no more neurons; None if there is none."""
     while len(point.groups) > limit:
         n_kept = min(limit, np.unique(point.groups.pattern).size - 1)
         if n_kept == 0:
             return None
-        restricted = program.over(point.patterns, point.groups)
+        restricted = point.program(problem)
         groups = point.groups.take(choose(restricted, point.blocks, point.unpenalised, n_kept))
         patterns = point.patterns.take(np.unique(groups.pattern))
-        point = solve_over(program, patterns, None, solver=solver, tol=tol)
+        point = solve_over(problem, patterns, None, solver=solver, tol=tol)
     return point

@@ -21,7 +21,7 @@ from scipy.sparse import coo_array, csc_array, csr_array
 
 from convexgrade.groups import Groups
 from convexgrade.losses import Hessian
-from convexgrade.program import Program
+from convexgrade.program import Problem, Program
 from convexgrade.unpenalised import coefficients, fit_unpenalised
 
 Array = NDArray[np.float64]
@@ -119,7 +119,7 @@ def _bound(full: Program, point: DualPoint, solver_dual: SolverDual | None) -> B
     return Bound(lower_bound(full, point.q, largest), largest, point)
 
 
-def dual_point(program: Program, prediction: Array) -> DualPoint:
+def dual_point(problem: Problem, prediction: Array) -> DualPoint:
     """Return the dual point that belongs to a prediction.
 
     The gradient at the prediction, its unpenalised part refitted, is balanced: moved inside the domain
@@ -127,42 +127,42 @@ def dual_point(program: Program, prediction: Array) -> DualPoint:
     the unpenalised model without offset: this meets the same condition, and lies well inside the domain
     however close to certainty the chain already is.
     """
-    p, basis = program, _unpenalised_basis(program)
+    p, basis = problem, _unpenalised_basis(problem)
     if not p.mean_loss(prediction) < _BEYOND:  # its gradient is no help: any point will do
         prediction = np.zeros_like(prediction)
     return _inside(p, basis, _gradient(p, basis, prediction))
 
 
-def _point_near(program: Program, theta: Array) -> DualPoint:
+def _point_near(problem: Problem, theta: Array) -> DualPoint:
     """Return the dual point near a solver's theta, which is balanced as far as its method went.
 
     Its q is first put inside the domain, which that of a solver leaves by rounding at most.
     """
-    p, basis = program, _unpenalised_basis(program)
+    p, basis = problem, _unpenalised_basis(problem)
     q = np.clip(-theta / p.weights[:, None], *p.loss.dual_bounds(p.y))
     return _inside(p, basis, _balanced_by_room(p, basis, q))
 
 
-def _balanced_by_room(program: Program, basis: Array, q: Array) -> Array:
+def _balanced_by_room(problem: Problem, basis: Array, q: Array) -> Array:
     """Return q, inside the domain, balanced as far as it can be.
 
     The metric is the distance of each entry from the nearer end (1 where there is none), so that those
     next to an end stay there: for a log loss, about its Hessian.
     """
-    lower, upper = program.loss.dual_bounds(program.y)
+    lower, upper = problem.loss.dual_bounds(problem.y)
     room = np.minimum(q - lower, upper - q)
-    metric = Hessian(np.where(np.isfinite(room), room, 1.0), coupled=program.loss.coupled)
-    return _balanced(program, basis, q, metric, np.inf)
+    metric = Hessian(np.where(np.isfinite(room), room, 1.0), coupled=problem.loss.coupled)
+    return _balanced(problem, basis, q, metric, np.inf)
 
 
-def _inside(program: Program, basis: Array, q: Array) -> DualPoint:
+def _inside(problem: Problem, basis: Array, q: Array) -> DualPoint:
     """Return q as a point of the dual; where it is not balanced, one near it that is.
 
     Rows of separated classes are next to the ends of the domain. What they are off by may be all that is
     left to balance, and too little for equations in which other rows count: so they are put there. Where
     that does not help, the point is one between q and another that is balanced.
     """
-    p = program
+    p = problem
     if not _is_balanced(p, basis, q):
         settled = _balanced_by_room(p, basis, _put_at_ends(p, q))
         if _is_balanced(p, basis, settled):
@@ -174,39 +174,39 @@ def _inside(program: Program, basis: Array, q: Array) -> DualPoint:
     return DualPoint(q, -p.weights[:, None] * q)
 
 
-def _put_at_ends(program: Program, q: Array) -> Array:
+def _put_at_ends(problem: Problem, q: Array) -> Array:
     """Return q with entries next to an end of the domain at it."""
-    lower, upper = program.loss.dual_bounds(program.y)
+    lower, upper = problem.loss.dual_bounds(problem.y)
     near = _AT_END * np.abs(q).max()
     return np.where(q - lower <= near, lower, np.where(upper - q <= near, upper, q))
 
 
-def _unpenalised_basis(program: Program) -> Array:
+def _unpenalised_basis(problem: Problem) -> Array:
     """Return B of the columns' span of Z with B^T W B = I: equations in it are well conditioned.
 
     The columns are scaled to one length first: next to a long one, a short one would pass for rounding.
     """
-    root = np.sqrt(program.weights)[:, None]
-    columns = root * program.Z
+    root = np.sqrt(problem.weights)[:, None]
+    columns = root * problem.Z
     lengths = np.linalg.norm(columns, axis=0)
     left, size, _ = np.linalg.svd(columns / np.maximum(lengths, 1e-300), full_matrices=False)
     kept = size > len(left) * np.finfo(float).eps * size.max(initial=0.0)
     return np.asarray(left[:, kept] / root)
 
 
-def _is_balanced(program: Program, basis: Array, q: Array) -> bool:
+def _is_balanced(problem: Problem, basis: Array, q: Array) -> bool:
     """Return whether Z^T W q = 0 up to rounding."""
-    off, size = _imbalance(program, basis, q)
+    off, size = _imbalance(problem, basis, q)
     return bool(np.linalg.norm(off) <= _BALANCED * size)
 
 
-def _imbalance(program: Program, basis: Array, q: Array) -> tuple[Array, float]:
+def _imbalance(problem: Problem, basis: Array, q: Array) -> tuple[Array, float]:
     """Return B^T W q and what its length would be if nothing cancelled."""
-    root = np.sqrt(program.weights)[:, None]
-    return basis.T @ (program.weights[:, None] * q), float(np.linalg.norm(root * q))
+    root = np.sqrt(problem.weights)[:, None]
+    return basis.T @ (problem.weights[:, None] * q), float(np.linalg.norm(root * q))
 
 
-def _gradient(program: Program, basis: Array, prediction: Array) -> Array:
+def _gradient(problem: Problem, basis: Array, prediction: Array) -> Array:
     """Return the gradient q at a refitted prediction, balanced as far as it can be.
 
     In the metric of its own curvature: that is what one more Newton step of the refit would change to
@@ -214,13 +214,13 @@ def _gradient(program: Program, basis: Array, prediction: Array) -> Array:
     to it, so that q moves by a share of that. A refit that is stuck may ask for steps that no curvature
     is known well enough for: then q is left.
     """
-    p = program
+    p = problem
     refit = prediction + p.Z @ fit_unpenalised(p.mean_loss, p.Z, prediction)
     q, longest = p.loss.gradient(refit, p.y), 1.0 + float(np.abs(refit).max(initial=0.0))
     return _balanced(p, basis, q, p.loss.hessian(refit, p.y), _LINEAR * longest)
 
 
-def _balanced(program: Program, basis: Array, q: Array, metric: Hessian, longest: float) -> Array:
+def _balanced(problem: Problem, basis: Array, q: Array, metric: Hessian, longest: float) -> Array:
     """Return q moved inside the domain until Z^T W q = 0, as far as it can be.
 
     By q' = q - H Z c with H the metric, and c from (Z^T W H Z) c = Z^T W q: the projection on
@@ -229,7 +229,7 @@ def _balanced(program: Program, basis: Array, q: Array, metric: Hessian, longest
     by itself, and those that have not stopped go on: every round stops one, or is the last but for
     rounding. Steps Z c above ``longest`` are not taken.
     """
-    p = program
+    p = problem
     lower, upper = p.loss.dual_bounds(p.y)
     last = np.inf
     for _ in range(_ROUNDS if basis.shape[1] else 0):
@@ -255,14 +255,14 @@ def _move(q: Array, change: Array, lower: Array, upper: Array) -> tuple[Array, M
     return np.where(stopped, np.where(change > 0.0, upper, lower), q), stopped
 
 
-def _between(program: Program, basis: Array, q: Array, anchor: Array) -> Array:
+def _between(problem: Problem, basis: Array, q: Array, anchor: Array) -> Array:
     """Return the point nearest to the projection of q, inside the domain, on the way from an anchor.
 
     Or from 0, which is in every loss's domain, if that gets further.
     """
     for _ in range(2):  # the second for the last digits
-        q = q - basis @ _imbalance(program, basis, q)[0]
-    lower, upper = program.loss.dual_bounds(program.y)
+        q = q - basis @ _imbalance(problem, basis, q)[0]
+    lower, upper = problem.loss.dual_bounds(problem.y)
     anchors = (anchor, np.zeros_like(q))
     steps = [_steps_to_bounds(p, q - p, lower, upper).min(initial=1.0) for p in anchors]
     start, step = anchors[int(np.argmax(steps))], max(steps)
@@ -299,7 +299,7 @@ def dual_norm_bound(full: Program, point: DualPoint, solver_dual: SolverDual | N
     held_back = _held_back(full, solver_dual.groups, solver_dual.rho)
     bounds = np.linalg.norm(correlations + held_back, axis=1)
     near = bounds <= full.alpha * (1.0 + _CLOSE_ENOUGH)
-    rest = full.over(full.patterns, full.groups.take(~near))
+    rest = full.take(~near)
     return rest.largest_dual_norm(correlations[~near], above=float(bounds[near].max(initial=0.0)))
 
 
@@ -316,12 +316,12 @@ def _held_back(full: Program, groups: Groups, rho: Array | csc_array) -> Array:
     return np.asarray(signed @ full.X)
 
 
-def lower_bound(program: Program, q: Array, largest: float) -> float:
+def lower_bound(problem: Problem, q: Array, largest: float) -> float:
     """Return the dual value at q, scaled back until ``largest``, its dual norm, is alpha.
 
     At most the optimum where Z^T W q = 0, as at every `DualPoint`.
     """
-    t = 1.0 if largest <= program.alpha else program.alpha / largest
+    t = 1.0 if largest <= problem.alpha else problem.alpha / largest
     q = t * q
-    conjugate = program.loss.conjugate(q, program.y)
-    return float(program.weights @ (np.sum(q * program.offset, axis=1) - conjugate))
+    conjugate = problem.loss.conjugate(q, problem.y)
+    return float(problem.weights @ (np.sum(q * problem.offset, axis=1) - conjugate))

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from convexgrade.certificate import objective
 from convexgrade.network import Network
-from convexgrade.program import Program
+from convexgrade.program import Problem
 from convexgrade.quadratics import least_squares
 
 Array = NDArray[np.float64]
@@ -65,21 +65,21 @@ class Energy(NamedTuple):
         return f"squared error {self.before:.4g} before, {self.after:.4g} after: {parts}"
 
 
-def rescale(program: Program, network: Network) -> Network:
+def rescale(problem: Problem, network: Network) -> Network:
     """Return the network moved along its ray to the least objective, if the loss is quadratic.
 
     Otherwise it is returned as it is. A solver leaves t within its tolerance of 1, and the step
     disturbs its dual point by as much, which a certificate sees. So the sizes of the neurons are
     refitted first, where that is affordable: then t = 1 up to rounding.
     """
-    if not program.loss.quadratic:
+    if not problem.loss.quadratic:
         return network
-    network = _refitted(program, network)
-    output = network.forward(program.X[:, :-1])
-    return _multiplied(network, _best_factor(program, network, output))
+    network = _refitted(problem, network)
+    output = network.forward(problem.X[:, :-1])
+    return _multiplied(network, _best_factor(problem, network, output))
 
 
-def rescale_within(program: Program, network: Network, slack: float) -> Network:
+def rescale_within(problem: Problem, network: Network, slack: float) -> Network:
     """Return the network at the best point of its ray at which no residual has grown by more than slack.
 
     With e what is left before and N the output, |e - t N| <= |e| + slack holds for every entry up to
@@ -87,18 +87,18 @@ def rescale_within(program: Program, network: Network, slack: float) -> Network:
     comes before the best one, the identity above has a defect: the squared error falls by more than
     output and penalty account for.
     """
-    output = network.forward(program.X[:, :-1])
-    left = program.y - program.offset
+    output = network.forward(problem.X[:, :-1])
+    left = problem.y - problem.offset
     along = np.where(left < 0.0, -output, output)
     room = np.where(along > 0.0, 2.0 * np.abs(left), 0.0) + slack
     ratio = np.divide(room, np.abs(along), out=np.full_like(room, np.inf), where=along != 0.0)
-    return _multiplied(network, min(float(ratio.min()), _best_factor(program, network, output)))
+    return _multiplied(network, min(float(ratio.min()), _best_factor(problem, network, output)))
 
 
-def _best_factor(program: Program, network: Network, output: Array) -> float:
-    size = _inner(program.weights, output, output)
-    gain = _inner(program.weights, program.y - program.offset, output)
-    gain -= program.alpha * network.path_norm
+def _best_factor(problem: Problem, network: Network, output: Array) -> float:
+    size = _inner(problem.weights, output, output)
+    gain = _inner(problem.weights, problem.y - problem.offset, output)
+    gain -= problem.alpha * network.path_norm
     return gain / size if gain > 0.0 and size > 0.0 else 0.0
 
 
@@ -124,7 +124,7 @@ def _inner(weights: Array, a: Array, b: Array) -> float:
     return float(weights @ np.sum(a * b, axis=1))
 
 
-def _refitted(program: Program, network: Network) -> Network:
+def _refitted(problem: Problem, network: Network) -> Network:
     """Return the network with sizes of neurons, and unpenalised coefficients, of least objective.
 
     Two Newton steps towards A^T W (e - A x) = alpha s, with x the factors of sizes and the coefficients,
@@ -132,7 +132,7 @@ def _refitted(program: Program, network: Network) -> Network:
     hardly change are left alone. The same network where a size would change sign, or where neurons are
     too many.
     """
-    p, m, k = program, network.n_neurons, program.n_outputs
+    p, m, k = problem, network.n_neurons, problem.n_outputs
     n_columns = m + p.free.size * k
     if m == 0 or len(p.X) * k * n_columns**2 > _AFFORDABLE:
         return network

@@ -1,4 +1,4 @@
-"""One grade: its convex program, its fit and its certificate.
+"""One grade: its convex problem, its fit and its certificate.
 
 Patterns are proposed and the program is solved over them (`sources`); what that comes to is turned into
 a network; the certificate bounds what is left, and a search for neurons of high price says whether
@@ -18,13 +18,12 @@ from threadpoolctl import threadpool_limits
 from convexgrade.certificate import Certificate, certify_network, state_unproved
 from convexgrade.dual import DualPoint, SolverDual, dual_point
 from convexgrade.energy import rescale
-from convexgrade.groups import Groups
 from convexgrade.losses import Loss
 from convexgrade.network import Network
 from convexgrade.patterns import Patterns, enumerate_patterns
-from convexgrade.point import Point, drawn_in, no_worse_than_null, null_point
+from convexgrade.point import Point, drawn_in, no_worse_than_null
 from convexgrade.pointwise import refine_pointwise
-from convexgrade.program import Program
+from convexgrade.program import Problem
 from convexgrade.proposals import highest_price
 from convexgrade.settings import Report, Settings, silent
 from convexgrade.solution import Status
@@ -83,15 +82,15 @@ class Grade:
         """Number of neurons."""
         return self.network.n_neurons
 
-    def patterns_on(self, program: Program) -> Patterns:
-        """Return the patterns of its gates on the rows of a program, all of them if it had all.
+    def patterns_on(self, problem: Problem) -> Patterns:
+        """Return the patterns of its gates on the rows of a problem, all of them if it had all.
 
         What a fit has listed can be listed again, though the limit counts more than there are.
         """
         if self.exhaustive:
             most = max(MOST_PATTERNS, 10 * self.gates.shape[1])
-            return enumerate_patterns(program.X, limit=most, faces=not program.cones)
-        return Patterns.from_gates(program.X, self.gates)
+            return enumerate_patterns(problem.X, limit=most, faces=not problem.cones)
+        return Patterns.from_gates(problem.X, self.gates)
 
     def __repr__(self) -> str:
         gap = f"relative_gap={self.certificate.relative_gap:.1e}"
@@ -104,16 +103,16 @@ class Grade:
         return f"{size} in {self.seconds:.1f} s, {self.certificate}"
 
 
-def state_program(
+def state_problem(
     H: Array, y: Array, offset: Array, weights: Array, loss: Loss, alpha: float, settings: Settings
-) -> Program:
-    """State the program of a grade on input rows H (n_samples, d), without patterns yet."""
+) -> Problem:
+    """State what a grade has to fit on input rows H (n_samples, d)."""
     n, d = H.shape
     constant = np.array([d]) if settings.fit_intercept else np.arange(0)
     linear = np.arange(0)
     if settings.linear_term:
         linear = independent_columns(H, weights, centred=settings.fit_intercept)
-    return Program(
+    return Problem(
         X=np.column_stack([H, np.full(n, float(settings.hidden_bias))]),
         free=np.concatenate([linear, constant]),
         y=y,
@@ -122,8 +121,6 @@ def state_program(
         loss=loss,
         alpha=alpha,
         cones=settings.activation == "relu",
-        patterns=Patterns.none(n, d + 1),
-        groups=Groups.every(0, y.shape[1], signed=True),
     )
 
 
@@ -131,7 +128,7 @@ def state_program(
 # times as long), and a search that rounds differently ends at other neurons.
 @threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
 def fit_grade(
-    program: Program,
+    problem: Problem,
     settings: Settings,
     seed: Seed,
     first: Network | None = None,
@@ -141,8 +138,8 @@ def fit_grade(
 
     Parameters
     ----------
-    program : Program
-        From `state_program`.
+    problem : Problem
+        From `state_problem`.
     settings : Settings
         Pattern source, solver, tolerances and limits.
     seed : sequence of int
@@ -163,22 +160,22 @@ def fit_grade(
     """
     start = time.perf_counter()
     rng = np.random.default_rng([*seed, 0])
-    point, n_rounds = find(program, Task(settings, first, rng, report))
-    point = no_worse_than_null(program, point)
-    point = drawn_in(program, point)
-    point, network = _REFINEMENTS[settings.refinement](program, point, settings)
+    point, n_rounds = find(problem, Task(settings, first, rng, report))
+    point = no_worse_than_null(problem, point)
+    point = drawn_in(problem, point)
+    point, network = _REFINEMENTS[settings.refinement](problem, point, settings)
     if point.status is Status.SKETCHED:
-        certificate = state_unproved(program, network, point.patterns, point.status)
+        certificate = state_unproved(problem, network, point.patterns, point.status)
     else:
         certificate = certify_grade(
-            program, network, point.patterns, point.status, settings, seed, point.solver_dual
+            problem, network, point.patterns, point.status, settings, seed, point.solver_dual
         )
     return Grade(
         network=network,
         certificate=certificate,
         gates=point.patterns.gates,
         exhaustive=point.patterns.exhaustive,
-        alpha=program.alpha,
+        alpha=problem.alpha,
         settings=settings,
         n_before_pruning=max(point.n_before, network.n_neurons),
         n_rounds=n_rounds,
@@ -188,7 +185,7 @@ def fit_grade(
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
 def certify_grade(
-    program: Program,
+    problem: Problem,
     network: Network,
     patterns: Patterns,
     status: Status,
@@ -205,24 +202,24 @@ def certify_grade(
     rng = np.random.default_rng([*seed, 1])
 
     def search(point: DualPoint) -> float:
-        return highest_price(program, point, network.vectors, budget_of(settings), rng)
+        return highest_price(problem, point, network.vectors, budget_of(settings), rng)
 
     certificate = certify_network(
-        program, network, patterns, status=status, solver_dual=solver_dual, search=search
+        problem, network, patterns, status=status, solver_dual=solver_dual, search=search
     )
-    return replace(certificate, status=_verdict(certificate, network, program.alpha, settings.tol))
+    return replace(certificate, status=_verdict(certificate, network, problem.alpha, settings.tol))
 
 
 @threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
-def null_price(program: Program, settings: Settings, seed: Seed) -> float:
+def null_price(problem: Problem, settings: Settings, seed: Seed) -> float:
     """Return the highest price at the grade without neurons, its ``alpha_max``, as far as found."""
-    point = dual_point(program, null_point(program, program.patterns).prediction(program))
+    point = dual_point(problem, problem.null_prediction)
     if settings.patterns == "exhaustive":
-        every = enumerate_patterns(program.X, limit=MOST_PATTERNS, faces=not program.cones)
-        full = program.over(every, program.every_group(every))
+        every = enumerate_patterns(problem.X, limit=MOST_PATTERNS, faces=not problem.cones)
+        full = problem.over(every)
         return full.largest_dual_norm(full.adjoint(point.theta))
-    none, rng = np.empty((program.X.shape[1], 0)), np.random.default_rng([*seed, 2])
-    return highest_price(program, point, none, budget_of(settings), rng)
+    none, rng = np.empty((problem.X.shape[1], 0)), np.random.default_rng([*seed, 2])
+    return highest_price(problem, point, none, budget_of(settings), rng)
 
 
 def _verdict(certificate: Certificate, network: Network, alpha: float, tol: float) -> Status:
@@ -239,13 +236,13 @@ def _verdict(certificate: Certificate, network: Network, alpha: float, tol: floa
     return Status.NO_BETTER_NEURON if none_better else Status.OPTIMAL
 
 
-def _least_objective(program: Program, point: Point, settings: Settings) -> tuple[Point, Network]:
-    return point, rescale(program, point.network(program))
+def _least_objective(problem: Problem, point: Point, settings: Settings) -> tuple[Point, Network]:
+    return point, rescale(problem, point.network(problem))
 
 
-def _pointwise(program: Program, point: Point, settings: Settings) -> tuple[Point, Network]:
+def _pointwise(problem: Problem, point: Point, settings: Settings) -> tuple[Point, Network]:
     limited = settings.max_neurons is not None
-    return refine_pointwise(program, point, solver=settings.solver, fixed=limited)
+    return refine_pointwise(problem, point, solver=settings.solver, fixed=limited)
 
 
 # How a solution becomes the network of its grade.

@@ -32,7 +32,7 @@ from convexgrade.grade import fit_grade, null_price
 from convexgrade.handover import Handover
 from convexgrade.losses import Loss
 from convexgrade.network import Network
-from convexgrade.program import Program
+from convexgrade.program import Problem
 from convexgrade.scaling import (
     DEPENDENT,
     ROUNDING,
@@ -233,18 +233,18 @@ def first_price(data: Data, plan: ChainPlan) -> float:
     At a greater alpha that grade would be trivial. 0 where rounding alone is left to fit.
     """
     start = Chain(plan.loss.baseline(data.y, data.weights))
-    program = _next_program(start, data, plan).program
-    price = null_price(program, plan.settings_of(0), (plan.seed, 0))
+    problem = _next_problem(start, data, plan).problem
+    price = null_price(problem, plan.settings_of(0), (plan.seed, 0))
     return price if price > _ROUNDING else 0.0
 
 
 class _Next(NamedTuple):
     scaling: Scaling
-    program: Program
+    problem: Problem
 
 
-def _next_program(chain: Chain, data: Data, plan: ChainPlan) -> _Next:
-    """State the program of the grade after a chain."""
+def _next_problem(chain: Chain, data: Data, plan: ChainPlan) -> _Next:
+    """State what the grade after a chain has to fit, on columns scaled."""
     *_, (features, offset) = chain.walk(data.X)
     if chain.links:
         n_hidden = chain.grades[-1].n_neurons
@@ -265,11 +265,11 @@ def _next_program(chain: Chain, data: Data, plan: ChainPlan) -> _Next:
 
 
 def _add_grade(chain: Chain, data: Data, plan: ChainPlan, report: Report) -> Chain:
-    scaling, program = _next_program(chain, data, plan)
+    scaling, problem = _next_problem(chain, data, plan)
     first = plan.first_network if not chain.links else None
     if first is not None and scaling.mix is not None:
         first = combining(first, scaling.mix.T)
-    grade = fit_grade(program, plan.settings_of(len(chain)), (plan.seed, len(chain)), first, report)
+    grade = fit_grade(problem, plan.settings_of(len(chain)), (plan.seed, len(chain)), first, report)
     return replace(chain, links=(*chain.links, Link(scaling, grade)))
 
 

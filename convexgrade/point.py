@@ -17,7 +17,7 @@ from convexgrade.groups import Groups
 from convexgrade.network import Network, from_blocks
 from convexgrade.neurons import Neurons
 from convexgrade.patterns import Patterns
-from convexgrade.program import Program
+from convexgrade.program import Problem, Program
 from convexgrade.pruning import prune
 from convexgrade.solution import Solution, Status
 from convexgrade.unpenalised import shortened
@@ -72,59 +72,61 @@ class Point:
         """Return the non-zero blocks as neurons."""
         return Neurons(self.blocks.T, self.groups.sign, self.groups.output)
 
-    def prediction(self, program: Program) -> Array:
-        """Return offset + f on the program's rows."""
-        return program.over(self.patterns, self.groups).predict(self.blocks, self.unpenalised)
+    def program(self, problem: Problem) -> Program:
+        """Return the program over its groups."""
+        return problem.over(self.patterns, self.groups)
 
-    def network(self, program: Program) -> Network:
+    def prediction(self, problem: Problem) -> Array:
+        """Return offset + f on the problem's rows."""
+        return self.program(problem).predict(self.blocks, self.unpenalised)
+
+    def network(self, problem: Problem) -> Network:
         """Return the point as an explicit network."""
-        used = np.ones(program.X.shape[1])
-        used[-1] = program.X[:, -1].any()  # without biases, what stands for them has no effect
+        used = np.ones(problem.X.shape[1])
+        used[-1] = problem.X[:, -1].any()  # without biases, what stands for them has no effect
         groups = self.groups
-        gates = None if program.cones else self.patterns.gates[:, groups.pattern] * used[:, None]
-        coefficients = np.zeros((program.X.shape[1], program.n_outputs))
-        coefficients[program.free] = self.unpenalised
+        gates = None if problem.cones else self.patterns.gates[:, groups.pattern] * used[:, None]
+        coefficients = np.zeros((problem.X.shape[1], problem.n_outputs))
+        coefficients[problem.free] = self.unpenalised
         return from_blocks(self.blocks * used, groups.sign, groups.output, coefficients, gates)
 
 
-def null_point(program: Program, patterns: Patterns) -> Point:
-    """Return the grade without neurons: the unpenalised columns alone, fitted."""
-    nothing = program.over(patterns, Groups.every(0, program.n_outputs, signed=program.cones))
-    blocks = np.zeros((0, program.X.shape[1]))
-    unpenalised = program.null_coefficients
+def null_point(problem: Problem, patterns: Patterns | None = None) -> Point:
+    """Return the grade without neurons, over patterns, if any: the unpenalised columns alone, fitted."""
+    none = Patterns.none(*problem.X.shape)
     return Point(
-        patterns=patterns,
-        groups=nothing.groups,
-        blocks=blocks,
-        unpenalised=unpenalised,
-        objective=nothing.objective(blocks, unpenalised),
+        patterns=none if patterns is None else patterns,
+        groups=problem.every_group(none),
+        blocks=np.zeros((0, problem.X.shape[1])),
+        unpenalised=problem.null_coefficients,
+        objective=problem.null_loss,
         status=Status.OPTIMAL,
     )
 
 
-def no_worse_than_null(program: Program, point: Point) -> Point:
+def no_worse_than_null(problem: Problem, point: Point) -> Point:
     """Return the grade without neurons in place of a point that is worse, or as good up to rounding.
 
     Solvers that fail can leave a worse one. And far above the alpha from which on no neuron is worth its
     penalty, what a descent leaves of them is so small that rounding hides what it costs.
     """
-    null = null_point(program, point.patterns)
+    null = null_point(problem, point.patterns)
     gain = null.objective - point.objective
     return point if gain > _ROUNDING * null.objective else replace(null, status=point.status)
 
 
-def drawn_in(program: Program, point: Point) -> Point:
+def drawn_in(problem: Problem, point: Point) -> Point:
     """Return a point with unpenalised coefficients no larger than the loss needs (see `shortened`)."""
-    if program.loss.quadratic:
+    if problem.loss.quadratic:
         return point
-    response = point.prediction(program) - program.Z @ point.unpenalised
-    c = shortened(program.mean_loss, program.Z, response, point.unpenalised, program.loss_before)
-    objective = program.mean_loss(response + program.Z @ c) + program.penalty(point.blocks)
+    response = point.prediction(problem) - problem.Z @ point.unpenalised
+    c = shortened(problem.mean_loss, problem.Z, response, point.unpenalised, problem.loss_before)
+    objective = problem.mean_loss(response + problem.Z @ c) + problem.penalty(point.blocks)
     return replace(point, unpenalised=c, objective=objective)
 
 
 def point_of(
-    program: Program, neurons: Neurons, unpenalised: Array, *, gates: Array | None = None
+    problem: Problem, neurons: Neurons, unpenalised: Array, *, gates: Array | None = None
 ) -> Point:
     """Return neurons as a point of the program over their own patterns, or those of ``gates``.
 
@@ -132,20 +134,20 @@ def point_of(
     up inside it: the prediction stays, and the penalty does not rise.
     """
     gates = neurons.vectors if gates is None else gates
-    patterns, pattern = Patterns.read(program.X, gates)
+    patterns, pattern = Patterns.read(problem.X, gates)
     active = pattern >= 0
-    full = program.over(patterns, program.every_group(patterns))
+    full = problem.over(patterns)
     position = full.groups.locate(Groups(pattern, neurons.sign, neurons.output).take(active))
     distinct, place = np.unique(position, return_inverse=True)
-    groups = full.groups.take(distinct)
+    own = full.take(distinct)
     blocks = np.zeros((distinct.size, len(neurons.vectors)))
     np.add.at(blocks, place, neurons.vectors.T[active])
     return Point(
         patterns=patterns,
-        groups=groups,
+        groups=own.groups,
         blocks=blocks,
         unpenalised=unpenalised,
-        objective=program.over(patterns, groups).objective(blocks, unpenalised),
+        objective=own.objective(blocks, unpenalised),
         status=Status.ITERATION_LIMIT,
         n_before=distinct.size,
     )
@@ -161,23 +163,23 @@ def gap_of(over: Program, point: Point) -> float:
     return relative_gap(point.objective - bound.value, over.loss_before)
 
 
-def pruned(program: Program, point: Point, share: float = _DROP) -> Point:
+def pruned(problem: Problem, point: Point, share: float = _DROP) -> Point:
     """Prune a point, and drop the neurons that are then smaller than a share of the largest."""
-    blocks = prune(program.over(point.patterns, point.groups), point.blocks)
-    return keep_neurons(program, replace(point, blocks=blocks), _large(program, blocks, share))
+    blocks = prune(point.program(problem), point.blocks)
+    return keep_neurons(problem, replace(point, blocks=blocks), _large(problem, blocks, share))
 
 
-def _large(program: Program, blocks: Array, share: float) -> Index:
+def _large(problem: Problem, blocks: Array, share: float) -> Index:
     """Return which blocks are larger than a share of the largest: in units of the columns of X."""
-    sizes = np.linalg.norm(blocks * np.sqrt(program.weights @ program.X**2), axis=1)
+    sizes = np.linalg.norm(blocks * np.sqrt(problem.weights @ problem.X**2), axis=1)
     return np.flatnonzero(sizes > share * sizes.max(initial=0.0))
 
 
-def keep_neurons(program: Program, point: Point, index: Index) -> Point:
+def keep_neurons(problem: Problem, point: Point, index: Index) -> Point:
     """Return a point without its neurons but those at ``index``."""
     groups, blocks = point.groups.take(index), point.blocks[index]
-    objective = program.over(point.patterns, groups).objective(blocks, point.unpenalised)
-    rise = program.relative(max(0.0, objective - point.objective))
+    objective = problem.over(point.patterns, groups).objective(blocks, point.unpenalised)
+    rise = problem.relative(max(0.0, objective - point.objective))
     gap = min(point.gap + rise, FAR)
     return replace(point, groups=groups, blocks=blocks, objective=objective, gap=gap)
 
@@ -185,30 +187,29 @@ def keep_neurons(program: Program, point: Point, index: Index) -> Point:
 def point_at(program: Program, solution: Solution) -> Point:
     """Drop blocks that are zero up to solver accuracy; put the others exactly into their cones."""
     keep = _large(program, solution.blocks, _DROP)
-    groups = program.groups.take(keep)
-    blocks = solution.blocks[keep]
+    own, blocks = program.take(keep), solution.blocks[keep]
     if program.cones:
         blocks = program.projected(keep, blocks)
     return Point(
         patterns=program.patterns,
-        groups=groups,
+        groups=own.groups,
         blocks=blocks,
         unpenalised=solution.unpenalised,
-        objective=program.over(program.patterns, groups).objective(blocks, solution.unpenalised),
+        objective=own.objective(blocks, solution.unpenalised),
         status=solution.status,
         n_before=keep.size,
     )
 
 
-def thinned(program: Program, point: Point) -> Point:
+def thinned(problem: Problem, point: Point) -> Point:
     """Drop small blocks as long as the objective is lower without.
 
     Interior points leave every block a little off zero, the farther the less close the solve.
     """
     for share in _OFF_ZERO:
-        large = _large(program, point.blocks, share)
+        large = _large(problem, point.blocks, share)
         if large.size < len(point.blocks):
-            fewer = replace(keep_neurons(program, point, large), n_before=large.size)
+            fewer = replace(keep_neurons(problem, point, large), n_before=large.size)
             if fewer.objective >= point.objective:
                 break
             point = fewer

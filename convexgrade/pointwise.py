@@ -25,7 +25,7 @@ from convexgrade.energy import rescale_within
 from convexgrade.groups import Groups
 from convexgrade.network import Network
 from convexgrade.point import Point, pruned
-from convexgrade.program import Program
+from convexgrade.program import Problem
 from convexgrade.solution import Status
 from convexgrade.working_set import solve_groups_within
 
@@ -41,7 +41,7 @@ _DEPENDENT = 1e-12  # relative size of equations that follow from others
 
 
 def refine_pointwise(
-    program: Program, point: Point, *, solver: str, fixed: bool
+    problem: Problem, point: Point, *, solver: str, fixed: bool
 ) -> tuple[Point, Network]:
     """Solve a grade with the constraints, over the patterns of a point's neurons.
 
@@ -54,8 +54,8 @@ def refine_pointwise(
 
     Parameters
     ----------
-    program : Program
-        The grade; its own patterns and groups are not read.
+    problem : Problem
+        What the grade has to fit.
     point : Point
         Its solution without the constraints.
     solver : str
@@ -76,41 +76,41 @@ def refine_pointwise(
     ValueError
         If the loss is not the squared error.
     """
-    if not program.loss.quadratic:
+    if not problem.loss.quadratic:
         raise ValueError(
-            f"refinement='pointwise' needs loss='squared_error'; this is {program.loss.name!r}."
+            f"refinement='pointwise' needs loss='squared_error'; this is {problem.loss.name!r}."
         )
-    left = program.y - program.offset
+    left = problem.y - problem.offset
     size = np.abs(left)
     largest = float(size.max(initial=0.0))
     margin = _MARGIN * largest
     if len(point.groups):
-        pinned = _pinned(program.X, left, 2.0 * margin)
-        for groups, cap in _attempts(program, point, size, np.where(pinned, 0.0, margin), fixed):
-            found = solve_groups_within(program, point, groups, cap, solver=solver)
+        pinned = _pinned(problem.X, left, 2.0 * margin)
+        for groups, cap in _attempts(problem, point, size, np.where(pinned, 0.0, margin), fixed):
+            found = solve_groups_within(problem, point, groups, cap, solver=solver)
             if found.status is not Status.FAILED:
                 break
         # What solves over many groups leaves most of them a little off zero.
-        point = replace(pruned(program, found), n_before=max(found.n_before, len(found.groups)))
+        point = replace(pruned(problem, found), n_before=max(found.n_before, len(found.groups)))
     if point.status is not Status.FAILED:
         point = replace(point, status=Status.POINTWISE, solver_dual=None)
-        along = np.where(left < 0.0, -1.0, 1.0) * (point.prediction(program) - program.offset)
-        point = _zero_at(program, point, (along <= 0.5 * margin) | (size <= 2.0 * margin))
-    return point, rescale_within(program, point.network(program), _SLACK * largest)
+        along = np.where(left < 0.0, -1.0, 1.0) * (point.prediction(problem) - problem.offset)
+        point = _zero_at(problem, point, (along <= 0.5 * margin) | (size <= 2.0 * margin))
+    return point, rescale_within(problem, point.network(problem), _SLACK * largest)
 
 
 def _attempts(
-    program: Program, point: Point, size: Array, margin: Array, fixed: bool
+    problem: Problem, point: Point, size: Array, margin: Array, fixed: bool
 ) -> Iterator[tuple[Groups, Array]]:
     """Yield over which groups to solve, and how large residuals may be: the best first.
 
     Those of all patterns, where these are listed and few. Else those of the point's neurons, then all:
     the former may leave no room for a margin; nor may all of them.
     """
-    every = program.every_group(point.patterns)
+    every = problem.every_group(point.patterns)
     own = point.groups if fixed else every.take(np.isin(every.pattern, point.groups.pattern))
     tried = [own] if fixed else [own, every]
-    if not fixed and point.patterns.exhaustive and len(program.X) * len(every) <= _AFFORDABLE:
+    if not fixed and point.patterns.exhaustive and len(problem.X) * len(every) <= _AFFORDABLE:
         tried = [every]
     for groups in tried:
         yield groups, size - margin
@@ -130,7 +130,7 @@ def _pinned(X: Array, left: Array, least: float) -> Mask:
     return (np.abs(left) <= least) | ((highest > 0.0) & (lowest < 0.0))[place]
 
 
-def _zero_at(program: Program, point: Point, held: Mask) -> Point:
+def _zero_at(problem: Problem, point: Point, held: Mask) -> Point:
     """Return the point nearest to this one whose grade is 0 at the rows and outputs that are held.
 
     Nearest where neurons keep the side of these rows on which they are; those with a kink at a row keep
@@ -138,23 +138,23 @@ def _zero_at(program: Program, point: Point, held: Mask) -> Point:
     """
     if not held.any() or not len(point.groups):
         return point
-    equations = _equations(program, point, held)
+    equations = _equations(problem, point, held)
     x = np.concatenate([point.blocks.ravel(), point.unpenalised.ravel()])
     for _ in range(2):  # the second for the last digits
         x = x - np.linalg.lstsq(equations, equations @ x, rcond=_DEPENDENT)[0]
     n = point.blocks.size
     blocks, unpenalised = x[:n].reshape(point.blocks.shape), x[n:].reshape(point.unpenalised.shape)
-    objective = program.over(point.patterns, point.groups).objective(blocks, unpenalised)
+    objective = point.program(problem).objective(blocks, unpenalised)
     return replace(point, blocks=blocks, unpenalised=unpenalised, objective=objective)
 
 
-def _equations(program: Program, point: Point, held: Mask) -> Array:
+def _equations(problem: Problem, point: Point, held: Mask) -> Array:
     """Return A of A x = 0 with x the blocks, then the unpenalised coefficients, row by row.
 
     One equation for each row and output that is held: the sum of active responses is 0; and one for
     each neuron of such an output with a kink at such a row: its response is 0.
     """
-    p, groups, (n_groups, d) = program, point.groups, point.blocks.shape
+    p, groups, (n_groups, d) = problem, point.groups, point.blocks.shape
     scores = p.X @ point.blocks.T
     lengths = np.linalg.norm(p.X, axis=1)[:, None] * np.linalg.norm(point.blocks, axis=1)
     kinked = (np.abs(scores) <= _KINK * lengths) & p.cones & held[:, groups.output]

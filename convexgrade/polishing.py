@@ -64,7 +64,7 @@ def polish(program: Program, blocks: Array, unpenalised: Array) -> tuple[Array, 
     """
     alive = np.arange(len(blocks))
     for _ in range(int(min(_NEWTON_STEPS, _OPERATIONS / operations(program)))):
-        own = program.over(program.patterns, program.groups.take(alive))
+        own = program.take(alive)
         try:
             step = _newton_step(own, blocks[alive], unpenalised)
         except np.linalg.LinAlgError:

@@ -1,14 +1,21 @@
-"""The convex program of one grade.
+"""What a grade has to fit, the problem, and its convex program over given patterns.
 
-With patterns D_g = diag(1[X h_g >= 0]), E_g = 2 D_g - I, signs s_g and one vector v_g a group,
+The problem is the training of a network with one hidden layer, added to what grades before it give:
+
+    minimise    sum_i w_i loss(o_i + f_i, y_i) + alpha sum_j ||u_j||_2 ||a_j||_1
+    f           = sum_j (X u_j)_+ a_j^T + Z c
+
+With patterns D_g = diag(1[X h_g >= 0]), E_g = 2 D_g - I, signs s_g and one vector v_g a group, the
+program is
 
     minimise    sum_i w_i loss(o_i + f_i, y_i) + alpha sum_g ||v_g||_2
     f           = sum_g s_g D_g X v_g e_{k(g)} + Z c
     subject to  E_g X v_g >= 0 for every g                                     (``cones=True``)
 
 (Pilanci & Ergen 2020, eq. 8, with offset, weights, unpenalised columns Z and several outputs: group
-g feeds output k(g) alone). Without the constraints it is the program of gated ReLU networks (Mishkin,
-Sahiner & Pilanci 2022, eq. 3.1). An optimal v_g != 0 is one neuron: ``network.py`` converts.
+g feeds output k(g) alone). Over all patterns of X, it has the optimum of the problem. Without the
+constraints it is the program of gated ReLU networks (Mishkin, Sahiner & Pilanci 2022, eq. 3.1). An
+optimal v_g != 0 is one neuron: ``network.py`` converts.
 
 The operator v -> sum_g s_g D_g X v_g and its adjoint are products with an (n_samples, n_groups) mask;
 the (n_samples, n_groups * d) matrix behind them is never formed here.
@@ -16,7 +23,7 @@ the (n_samples, n_groups * d) matrix behind them is never formed here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -32,14 +39,13 @@ from convexgrade.unpenalised import fit_unpenalised
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-_COMMON = "Z", "null_coefficients"  # properties that depend on neither patterns nor groups
 _CHUNK = 1 << 20  # numbers of a product with masks that are formed at a time
 _TOGETHER = 100  # groups whose dual norms are sought at a time
 
 
 @dataclass(frozen=True)
-class Program:
-    """The convex program of one grade over given patterns.
+class Problem:
+    """What a grade has to fit.
 
     Attributes
     ----------
@@ -60,10 +66,6 @@ class Program:
         Penalty.
     cones : bool
         Whether E_g X v_g >= 0 is imposed: True for ``relu``, False for ``gated_relu``.
-    patterns : Patterns
-        Patterns of X.
-    groups : Groups
-        The vectors of the program.
     """
 
     X: Array
@@ -74,8 +76,6 @@ class Program:
     loss: Loss
     alpha: float
     cones: bool
-    patterns: Patterns
-    groups: Groups
 
     @cached_property
     def Z(self) -> Array:
@@ -92,14 +92,36 @@ class Program:
         """F, as a function of predictions."""
         return MeanLoss(self.loss, self.y, self.weights)
 
-    def over(self, patterns: Patterns, groups: Groups) -> Program:
-        """Return the same problem over other patterns and groups; what depends on neither is kept."""
-        other = replace(self, patterns=patterns, groups=groups)
-        vars(other).update((name, vars(self)[name]) for name in _COMMON if name in vars(self))
-        return other
+    @property
+    def loss_before(self) -> float:
+        """F before the grade, at the offset: what certified gaps are relative to."""
+        return self.mean_loss(self.offset)
 
-    def on_rows(self, rows: Index) -> Program:
-        """Return the same problem, without patterns, on some of the rows."""
+    @cached_property
+    def null_coefficients(self) -> Array:
+        """The c minimising F(offset + Z c): the grade without neurons, shape (q, n_outputs)."""
+        return fit_unpenalised(self.mean_loss, self.Z, self.offset)
+
+    @property
+    def null_prediction(self) -> Array:
+        """The prediction of the grade without neurons, shape (n_samples, n_outputs)."""
+        return self.offset + self.Z @ self.null_coefficients
+
+    @property
+    def null_loss(self) -> float:
+        """F of the grade without neurons, at most `loss_before`: what solvers' gaps are relative to."""
+        return self.mean_loss(self.null_prediction)
+
+    def relative(self, amount: float) -> float:
+        """Return an amount of the objective in units of `null_loss`; as it is, where that is 0."""
+        return amount / (self.null_loss or 1.0)
+
+    def penalty(self, blocks: Array) -> float:
+        """Return alpha sum_g ||v_g||."""
+        return self.alpha * float(np.linalg.norm(blocks, axis=1).sum())
+
+    def on_rows(self, rows: Index) -> Problem:
+        """Return the same problem on some of the rows."""
         weights = self.weights[rows]
         return replace(
             self,
@@ -107,13 +129,40 @@ class Program:
             y=self.y[rows],
             offset=self.offset[rows],
             weights=weights / weights.sum(),
-            patterns=Patterns.none(rows.size, self.X.shape[1]),
-            groups=Groups.every(0, self.n_outputs, signed=self.cones),
         )
 
     def every_group(self, patterns: Patterns) -> Groups:
         """Return all groups that ``patterns`` give rise to."""
         return Groups.every(len(patterns), self.n_outputs, signed=self.cones)
+
+    def over(self, patterns: Patterns, groups: Groups | None = None) -> Program:
+        """Return the program over patterns: over some groups of theirs, or all."""
+        groups = self.every_group(patterns) if groups is None else groups
+        values = {field.name: getattr(self, field.name) for field in fields(Problem)}
+        program = Program(**values, patterns=patterns, groups=groups)
+        known = (name for name in ("Z", "null_coefficients") if name in vars(self))
+        vars(program).update((name, vars(self)[name]) for name in known)
+        return program
+
+
+@dataclass(frozen=True)
+class Program(Problem):
+    """The convex program of a problem over given patterns.
+
+    Attributes
+    ----------
+    patterns : Patterns
+        Patterns of X.
+    groups : Groups
+        The vectors of the program.
+    """
+
+    patterns: Patterns
+    groups: Groups
+
+    def take(self, groups: Index | NDArray[np.bool_]) -> Program:
+        """Return the program over some of its groups."""
+        return self.over(self.patterns, self.groups.take(groups))
 
     def masks(self) -> NDArray[np.bool_]:
         """Return the pattern of each group, shape (n_samples, n_groups)."""
@@ -150,15 +199,6 @@ class Program:
             correlations[own] = found[place]
         return self.groups.sign[:, None] * correlations
 
-    @property
-    def loss_before(self) -> float:
-        """F before the grade, at the offset: what certified gaps are relative to."""
-        return self.mean_loss(self.offset)
-
-    def penalty(self, blocks: Array) -> float:
-        """Return alpha sum_g ||v_g||."""
-        return self.alpha * float(np.linalg.norm(blocks, axis=1).sum())
-
     def objective(self, blocks: Array, unpenalised: Array) -> float:
         """Return F + penalty at a point."""
         return self.mean_loss(self.predict(blocks, unpenalised)) + self.penalty(blocks)
@@ -171,25 +211,6 @@ class Program:
         masks = self.patterns.masks[:, self.groups.pattern[some]]
         signed = np.where(masks, 1.0, -1.0) * (self.X @ blocks[some].T)
         return float(max(0.0, -signed.min()))
-
-    @cached_property
-    def null_coefficients(self) -> Array:
-        """The c minimising F(offset + Z c): the grade without neurons, shape (q, n_outputs)."""
-        return fit_unpenalised(self.mean_loss, self.Z, self.offset)
-
-    @property
-    def null_prediction(self) -> Array:
-        """The prediction of the grade without neurons, shape (n_samples, n_outputs)."""
-        return self.offset + self.Z @ self.null_coefficients
-
-    @property
-    def null_loss(self) -> float:
-        """F of the grade without neurons, at most `loss_before`: what solvers' gaps are relative to."""
-        return self.mean_loss(self.null_prediction)
-
-    def relative(self, amount: float) -> float:
-        """Return an amount of the objective in units of `null_loss`; as it is, where that is 0."""
-        return amount / (self.null_loss or 1.0)
 
     def alpha_max(self, *, above: float = 0.0) -> float:
         """Return the least alpha, at least ``above``, at which the grade without neurons is optimal.

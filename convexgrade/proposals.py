@@ -19,7 +19,7 @@ from convexgrade.network import Network
 from convexgrade.neurons import Neurons, merged, neurons_of
 from convexgrade.patterns import activation, centred_gates, distinct_columns
 from convexgrade.point import Point, null_point, point_of
-from convexgrade.program import Program
+from convexgrade.program import Problem
 from convexgrade.solution import Status
 
 Array = NDArray[np.float64]
@@ -64,13 +64,13 @@ class Budget:
 
 
 def propose(
-    program: Program, point: Point, first: Network | None, budget: Budget, rng: np.random.Generator
+    problem: Problem, point: Point, first: Network | None, budget: Budget, rng: np.random.Generator
 ) -> Point | None:
     """Return a point over more, or better, patterns; None if prices promise too little.
 
     Parameters
     ----------
-    program : Program
+    problem : Problem
         The grade.
     point : Point
         The solution so far.
@@ -86,14 +86,14 @@ def propose(
     Point or None
         Its objective may be above that of ``point``: a solver will see to it.
     """
-    if not program.cones:
-        return _by_gates(program, point, budget, rng)
-    proposal = _by_descent(program, point, first, budget, rng)
-    return None if proposal is None else _affordable(program, proposal)
+    if not problem.cones:
+        return _by_gates(problem, point, budget, rng)
+    proposal = _by_descent(problem, point, first, budget, rng)
+    return None if proposal is None else _affordable(problem, proposal)
 
 
 def sketched(
-    program: Program,
+    problem: Problem,
     first: Network | None,
     budget: Budget,
     limit: int | None,
@@ -105,51 +105,51 @@ def sketched(
     Of more neurons than the ``limit``, the largest descend once more. The other parameters are those of
     `propose`.
     """
-    nothing = null_point(program, program.patterns)
-    neurons = _first_neurons(program, first, nothing.unpenalised, budget, rng)
-    point = _settled(program, neurons, nothing.unpenalised, _SKETCH_STEPS)
+    nothing = null_point(problem)
+    neurons = _first_neurons(problem, first, nothing.unpenalised, budget, rng)
+    point = _settled(problem, neurons, nothing.unpenalised, _SKETCH_STEPS)
     if limit is not None and len(point.groups) > limit:
-        point = _settled(program, _largest(point, limit), point.unpenalised, _SKETCH_STEPS)
+        point = _settled(problem, _largest(point, limit), point.unpenalised, _SKETCH_STEPS)
     norms = np.linalg.norm(point.blocks, axis=1)
     large = norms > _SMALL * norms.max(initial=0.0)
-    point = point_of(program, point.neurons().take(large), point.unpenalised)
+    point = point_of(problem, point.neurons().take(large), point.unpenalised)
     return replace(min(point, nothing, key=lambda p: p.objective), status=Status.SKETCHED)
 
 
 def joined(
-    program: Program, point: Point, budget: Budget, rng: np.random.Generator
+    problem: Problem, point: Point, budget: Budget, rng: np.random.Generator
 ) -> Point | None:
     """Return a ReLU point with the patterns of neurons of high price beside its own.
 
     This is column generation proper: the program over these patterns has a lower optimum. None if
     no price is too high.
     """
-    dual = dual_point(program, point.prediction(program))
-    found, prices = _price_climbed(program, dual, point.blocks.T, budget, rng)
-    better = np.flatnonzero(prices > (1.0 + budget.tol) * program.alpha)[:_JOINING]
-    return _with_patterns(program, point, found.take(better)) if better.size else None
+    dual = dual_point(problem, point.prediction(problem))
+    found, prices = _price_climbed(problem, dual, point.blocks.T, budget, rng)
+    better = np.flatnonzero(prices > (1.0 + budget.tol) * problem.alpha)[:_JOINING]
+    return _with_patterns(problem, point, found.take(better)) if better.size else None
 
 
-def _with_patterns(program: Program, point: Point, new: Neurons) -> Point:
+def _with_patterns(problem: Problem, point: Point, new: Neurons) -> Point:
     """Return a point over its own patterns and those of new neurons, which have zero vectors."""
     gates = np.hstack([point.patterns.gates[:, point.groups.pattern], new.vectors])
     neurons = point.neurons().join(new.times(0.0))
-    return replace(point_of(program, neurons, point.unpenalised, gates=gates), gap=point.gap)
+    return replace(point_of(problem, neurons, point.unpenalised, gates=gates), gap=point.gap)
 
 
 def highest_price(
-    program: Program, dual: DualPoint, known: Array, budget: Budget, rng: np.random.Generator
+    problem: Problem, dual: DualPoint, known: Array, budget: Budget, rng: np.random.Generator
 ) -> float:
     """Return the highest price of a neuron that a search finds, from ``known`` ones and others."""
-    if program.cones:
-        _, prices = _price_climbed(program, dual, known, budget, rng)
+    if problem.cones:
+        _, prices = _price_climbed(problem, dual, known, budget, rng)
     else:
-        _, prices = _price_gates(program, dual, budget, rng)
+        _, prices = _price_gates(problem, dual, budget, rng)
     return float(prices.max(initial=0.0))
 
 
 def _by_descent(
-    program: Program, point: Point, first: Network | None, budget: Budget, rng: np.random.Generator
+    problem: Problem, point: Point, first: Network | None, budget: Budget, rng: np.random.Generator
 ) -> Point | None:
     """Descend from the point, adding the neurons of highest price now and then.
 
@@ -159,28 +159,28 @@ def _by_descent(
     """
     neurons: Neurons | None
     if len(point.groups) == 0:
-        neurons = _first_neurons(program, first, point.unpenalised, budget, rng)
+        neurons = _first_neurons(problem, first, point.unpenalised, budget, rng)
     else:
         worth = budget.gain / _REACHED
-        neurons = _with_new_neurons(program, point, budget, rng, worth=worth)
+        neurons = _with_new_neurons(problem, point, budget, rng, worth=worth)
     if neurons is None:
         return None
-    reached = _settled(program, neurons, point.unpenalised, _DESCENT_STEPS)
+    reached = _settled(problem, neurons, point.unpenalised, _DESCENT_STEPS)
     for _ in range(_DESCENTS - 1):
-        found = _with_new_neurons(program, reached, budget, rng)
+        found = _with_new_neurons(problem, reached, budget, rng)
         neurons = reached.neurons() if found is None else found
-        reached = _settled(program, neurons, reached.unpenalised, _DESCENT_STEPS)
+        reached = _settled(problem, neurons, reached.unpenalised, _DESCENT_STEPS)
     return reached
 
 
-def _settled(program: Program, neurons: Neurons, unpenalised: Array, n_steps: int) -> Point:
+def _settled(problem: Problem, neurons: Neurons, unpenalised: Array, n_steps: int) -> Point:
     """Return the point at which a descent ends."""
-    neurons, c = search.descend(program, neurons, unpenalised, max_iter=n_steps, settled=_SETTLED)
-    return point_of(program, merged(neurons), c)
+    neurons, c = search.descend(problem, neurons, unpenalised, max_iter=n_steps, settled=_SETTLED)
+    return point_of(problem, merged(neurons), c)
 
 
 def _first_neurons(
-    program: Program,
+    problem: Problem,
     first: Network | None,
     unpenalised: Array,
     budget: Budget,
@@ -191,31 +191,31 @@ def _first_neurons(
     Most of the many random neurons wither on the way to few good ones. A sample of the rows tells
     which: the descent on all of them then begins close to its end.
     """
-    neurons = search.random_neurons(program, _first_width(program, budget), rng)
+    neurons = search.random_neurons(problem, _first_width(problem, budget), rng)
     if first is not None:
         neurons = neurons_of(first).join(neurons)
-    n = len(program.X)
+    n = len(problem.X)
     if n < 2 * _SAMPLE:
         return neurons
-    sample = program.on_rows(np.sort(rng.choice(n, _SAMPLE, replace=False)))
+    sample = problem.on_rows(np.sort(rng.choice(n, _SAMPLE, replace=False)))
     settled, _ = search.descend(
         sample, neurons, unpenalised, max_iter=_DESCENT_STEPS, settled=_SETTLED
     )
     return merged(settled)
 
 
-def _first_width(program: Program, budget: Budget) -> int:
+def _first_width(problem: Problem, budget: Budget) -> int:
     """Return the neurons of the first descent.
 
     No more than an optimum needs (see `pruning`), nor than all searches and solves can bear.
     """
-    enough = len(program.X) * program.n_outputs
-    bearable = int(_NUMBERS // program.X.size)
-    return max(min(budget.width, enough, bearable), 2 * program.n_outputs)
+    enough = len(problem.X) * problem.n_outputs
+    bearable = int(_NUMBERS // problem.X.size)
+    return max(min(budget.width, enough, bearable), 2 * problem.n_outputs)
 
 
 def _with_new_neurons(
-    program: Program,
+    problem: Problem,
     point: Point,
     budget: Budget,
     rng: np.random.Generator,
@@ -227,39 +227,39 @@ def _with_new_neurons(
     None if no price is too high, or if the objective could not fall by more than ``worth``, relative,
     were the highest price found that of all neurons.
     """
-    dual = dual_point(program, point.prediction(program))
-    found, prices = _price_climbed(program, dual, point.blocks.T, budget, rng)
+    dual = dual_point(problem, point.prediction(problem))
+    found, prices = _price_climbed(problem, dual, point.blocks.T, budget, rng)
     price = float(prices.max(initial=0.0))
-    if price <= (1.0 + budget.tol) * program.alpha:
+    if price <= (1.0 + budget.tol) * problem.alpha:
         return None
-    if lower_bound(program, dual.q, price) >= (1.0 - worth) * point.objective:
+    if lower_bound(problem, dual.q, price) >= (1.0 - worth) * point.objective:
         return None
-    limit = min(_NEW_NEURONS, _first_width(program, budget))
-    return _kicked(program, point, found.take(np.arange(len(found)) < limit))
+    limit = min(_NEW_NEURONS, _first_width(problem, budget))
+    return _kicked(problem, point, found.take(np.arange(len(found)) < limit))
 
 
-def _kicked(program: Program, point: Point, new: Neurons) -> Neurons:
+def _kicked(problem: Problem, point: Point, new: Neurons) -> Neurons:
     """Return the neurons of a point and, for a descent to grow, new unit neurons of high price.
 
     The latter get the common size at which the loss has risen by a share of the objective: the next
     descent has to leave the kinks in which the last one ended. Smaller ones leave it there, larger
     ones undo what it has reached.
     """
-    response = new.forward(program.X, program.n_outputs)
-    prediction = point.prediction(program)
-    highest = program.mean_loss(prediction) + _KICK * point.objective
-    sizes = (program.loss_before / program.alpha) * 0.5 ** np.arange(60)
-    size = next((t for t in sizes if program.mean_loss(prediction + t * response) <= highest), 0.0)
+    response = new.forward(problem.X, problem.n_outputs)
+    prediction = point.prediction(problem)
+    highest = problem.mean_loss(prediction) + _KICK * point.objective
+    sizes = (problem.loss_before / problem.alpha) * 0.5 ** np.arange(60)
+    size = next((t for t in sizes if problem.mean_loss(prediction + t * response) <= highest), 0.0)
     return point.neurons().join(new.times(size))
 
 
-def _affordable(program: Program, point: Point) -> Point:
+def _affordable(problem: Problem, point: Point) -> Point:
     """Return a point with no more neurons than a round's solver should see, the largest."""
-    n, d = program.X.shape
+    n, d = problem.X.shape
     limit = max(1, _COLUMNS_A_ROW * n // d)
     if len(point.groups) <= limit:
         return point
-    return point_of(program, _largest(point, limit), point.unpenalised)
+    return point_of(problem, _largest(point, limit), point.unpenalised)
 
 
 def _largest(point: Point, limit: int) -> Neurons:
@@ -269,42 +269,42 @@ def _largest(point: Point, limit: int) -> Neurons:
 
 
 def _price_climbed(
-    program: Program, dual: DualPoint, known: Array, budget: Budget, rng: np.random.Generator
+    problem: Problem, dual: DualPoint, known: Array, budget: Budget, rng: np.random.Generator
 ) -> tuple[Neurons, Array]:
     """Return the distinct neurons that climbing the price reaches, and their prices.
 
     From known ones and from random gates. A price is that of the output for which it is highest.
     """
-    n_starts = int(np.clip(_START_FLOATS // program.X.size, *_STARTS))
-    starts = np.concatenate([known, centred_gates(program.X, n_starts, rng)], axis=1)
-    reached = search.ascend(program, dual.theta, starts, n_jobs=budget.n_jobs)
-    found = search.distinct(program, reached)
-    prices = search.price(program, dual.theta, found.vectors)
+    n_starts = int(np.clip(_START_FLOATS // problem.X.size, *_STARTS))
+    starts = np.concatenate([known, centred_gates(problem.X, n_starts, rng)], axis=1)
+    reached = search.ascend(problem, dual.theta, starts, n_jobs=budget.n_jobs)
+    found = search.distinct(problem, reached)
+    prices = search.price(problem, dual.theta, found.vectors)
     return found, np.abs(prices).max(axis=0, initial=0.0)
 
 
 def _by_gates(
-    program: Program, point: Point, budget: Budget, rng: np.random.Generator
+    problem: Problem, point: Point, budget: Budget, rng: np.random.Generator
 ) -> Point | None:
     """Return the point with the patterns of gates of high price beside its own.
 
     At first, of any that are worth something: before there are neurons, the gates of highest price are
     all alike.
     """
-    dual = dual_point(program, point.prediction(program))
-    neurons, prices = _price_gates(program, dual, budget, rng)
+    dual = dual_point(problem, point.prediction(problem))
+    neurons, prices = _price_gates(problem, dual, budget, rng)
     order = np.argsort(-prices, kind="stable") if len(point.groups) else np.arange(prices.size)
-    neurons = neurons.take(order[prices[order] > (1.0 + budget.tol) * program.alpha])
+    neurons = neurons.take(order[prices[order] > (1.0 + budget.tol) * problem.alpha])
     if len(neurons) == 0:
         return None
-    distinct = distinct_columns(activation(program.X, neurons.vectors))
-    return _with_patterns(program, point, neurons.take(distinct[: budget.width]))
+    distinct = distinct_columns(activation(problem.X, neurons.vectors))
+    return _with_patterns(problem, point, neurons.take(distinct[: budget.width]))
 
 
 def _price_gates(
-    program: Program, dual: DualPoint, budget: Budget, rng: np.random.Generator
+    problem: Problem, dual: DualPoint, budget: Budget, rng: np.random.Generator
 ) -> tuple[Neurons, Array]:
     """Return random gates, each for the output for which its price is highest, and these prices."""
-    gates = centred_gates(program.X, _GATES_DRAWN * budget.width, rng)
-    prices = search.gate_prices(program, dual.theta, gates)
+    gates = centred_gates(problem.X, _GATES_DRAWN * budget.width, rng)
+    prices = search.gate_prices(problem, dual.theta, gates)
     return Neurons(gates, np.ones(gates.shape[1]), prices.argmax(axis=0)), prices.max(axis=0)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from convexgrade.neurons import Neurons
 from convexgrade.patterns import activation, centred_gates, distinct_columns, masked_adjoint
 from convexgrade.pieces import chunks
-from convexgrade.program import Program
+from convexgrade.program import Problem
 from convexgrade.quasi_newton import Iterate, Pairs, step
 
 Array = NDArray[np.float64]
@@ -39,28 +39,28 @@ _SMOOTHED = 0.1  # distance within which a descent smooths kinks, relative to th
 _WITHERED = 1e-3  # norm of a neuron, relative to the largest, below which a descent gives it up
 
 
-def random_neurons(program: Program, n_neurons: int, rng: np.random.Generator) -> Neurons:
+def random_neurons(problem: Problem, n_neurons: int, rng: np.random.Generator) -> Neurons:
     """Draw small data-centred neurons, signs and outputs spread evenly over them.
 
     Small beside what predictions lack, so that a descent finds their directions before it grows them.
     """
-    gates = centred_gates(program.X, n_neurons, rng)
+    gates = centred_gates(problem.X, n_neurons, rng)
     length = np.linalg.norm(gates, axis=0)
     length[length == 0.0] = 1.0  # where X is nothing but the constant
     index = np.arange(n_neurons)
     return Neurons(
-        vectors=_START * _unit(program) * gates / length,
-        sign=np.where((index // program.n_outputs) % 2 == 0, 1.0, -1.0),
-        output=index % program.n_outputs,
+        vectors=_START * _unit(problem) * gates / length,
+        sign=np.where((index // problem.n_outputs) % 2 == 0, 1.0, -1.0),
+        output=index % problem.n_outputs,
     )
 
 
-def _unit(program: Program) -> float:
+def _unit(problem: Problem) -> float:
     """Return the size of what predictions lack, 1 at most: residuals of late grades are small.
 
     For squared errors that are normal, it is their standard deviation.
     """
-    return min(1.0, _NORMAL * program.mean_loss.distance(program.offset)) or 1.0
+    return min(1.0, _NORMAL * problem.mean_loss.distance(problem.offset)) or 1.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class _Balanced:
     that steps suit all variables alike.
     """
 
-    program: Program
+    problem: Problem
     output: Index
     rows: Single  # X / scale
     scale: float
@@ -107,16 +107,16 @@ class _Balanced:
     tiles: _Tiles
 
     @classmethod
-    def of(cls, program: Program, output: Index) -> _Balanced:
+    def of(cls, problem: Problem, output: Index) -> _Balanced:
         """Return the objective of neurons that go to these outputs."""
-        tiles, unit = _Tiles.of(len(program.X), output.size), float(np.sqrt(_unit(program)))
-        return cls(program, output, *_rounded(program.X), unit, unit * program.Z, tiles)
+        tiles, unit = _Tiles.of(len(problem.X), output.size), float(np.sqrt(_unit(problem)))
+        return cls(problem, output, *_rounded(problem.X), unit, unit * problem.Z, tiles)
 
     def split(self, flat: Array) -> tuple[Array, Array, Array]:
         """Return u (d, m), a (m,) and c (q, n_outputs), in its unit."""
-        d, m = self.program.X.shape[1], self.output.size
+        d, m = self.problem.X.shape[1], self.output.size
         u, a, c = flat[: d * m], flat[d * m : (d + 1) * m], flat[(d + 1) * m :]
-        return u.reshape(d, m), a, c.reshape(self.program.free.size, self.program.n_outputs)
+        return u.reshape(d, m), a, c.reshape(self.problem.free.size, self.problem.n_outputs)
 
     def join(self, neurons: Neurons, unpenalised: Array) -> Array:
         """Return neurons, balanced, and the coefficients of the unpenalised columns in one vector."""
@@ -132,7 +132,7 @@ class _Balanced:
 
     def without(self, alive: Mask) -> tuple[_Balanced, Mask]:
         """Return the objective of some of the neurons, and which variables are theirs."""
-        d, free = self.program.X.shape[1], self.program.free.size * self.program.n_outputs
+        d, free = self.problem.X.shape[1], self.problem.free.size * self.problem.n_outputs
         kept = np.concatenate([np.tile(alive, d), alive, np.ones(free, dtype=bool)])
         output = self.output[alive]
         return replace(self, output=output, tiles=_Tiles.of(len(self.rows), output.size)), kept
@@ -144,7 +144,7 @@ class _Balanced:
         a time as stay in the cache. The gradient in a_j is u_j . g_j with g_j = X^T D_j r, which that
         in u_j, a_j g_j, needs anyway.
         """
-        p = self.program
+        p = self.problem
         u, a, c = self.split(flat)
         routing = np.zeros((a.size, p.n_outputs), dtype=np.float32)
         routing[np.arange(a.size), self.output] = a
@@ -197,7 +197,7 @@ def _without_withered(
 
 @np.errstate(over="ignore", invalid="ignore")  # a step may leave the range of single precision
 def descend(
-    program: Program,
+    problem: Problem,
     start: Neurons,
     unpenalised: Array,
     *,
@@ -212,12 +212,12 @@ def descend(
 
     Returns the neurons that have not withered, and the coefficients of the unpenalised columns.
     """
-    smoothing = _SMOOTHED * program.mean_loss.distance(program.offset)
-    smoothed = replace(program, loss=program.loss.smoothed(smoothing))
+    smoothing = _SMOOTHED * problem.mean_loss.distance(problem.offset)
+    smoothed = replace(problem, loss=problem.loss.smoothed(smoothing))
     objective = _Balanced.of(smoothed, start.output)
     point = Iterate.of(objective, objective.join(start, unpenalised))
     pairs, last = Pairs(point.x.size, _MEMORY), np.inf
-    least = _STALLED * program.loss_before
+    least = _STALLED * problem.loss_before
     for taken in range(1, max_iter + 1):
         found = step(objective, point, pairs)
         if found is None:
@@ -235,37 +235,37 @@ def descend(
     return neurons.take(objective.alive(point.x)), objective.unit * c
 
 
-def price(program: Program, theta: Array, gates: Array) -> Array:
+def price(problem: Problem, theta: Array, gates: Array) -> Array:
     """Return theta_k . (X u)_+ / ||u|| for each output k and gate u, shape (n_outputs, n_gates).
 
     A grade improves by a neuron u with sign s on output k if s times this exceeds alpha.
     """
     prices = np.empty((theta.shape[1], gates.shape[1]))
-    for some in _at_a_time(program, gates):
-        responses = program.X @ gates[:, some]
+    for some in _at_a_time(problem, gates):
+        responses = problem.X @ gates[:, some]
         prices[:, some] = theta.T @ np.maximum(responses, 0.0, out=responses)
     return prices / np.maximum(np.linalg.norm(gates, axis=0), 1e-300)
 
 
-def gate_prices(program: Program, theta: Array, gates: Array) -> Array:
+def gate_prices(problem: Problem, theta: Array, gates: Array) -> Array:
     """Return ``||X^T D_h theta_k||`` for each output k and gate h, shape (n_outputs, n_gates).
 
     The price of a gated neuron: its vector is free, so the best one is along the correlation.
     """
     prices = np.empty((theta.shape[1], gates.shape[1]))
-    for some in _at_a_time(program, gates):
-        masks = activation(program.X, gates[:, some]).astype(float)
+    for some in _at_a_time(problem, gates):
+        masks = activation(problem.X, gates[:, some]).astype(float)
         for k, t in enumerate(theta.T):
-            prices[k, some] = np.linalg.norm(masked_adjoint(masks, program.X, t), axis=1)
+            prices[k, some] = np.linalg.norm(masked_adjoint(masks, problem.X, t), axis=1)
     return prices
 
 
-def _at_a_time(program: Program, gates: Array) -> Iterator[slice]:
-    return chunks(gates.shape[1], len(program.X), most=_AT_A_TIME)
+def _at_a_time(problem: Problem, gates: Array) -> Iterator[slice]:
+    return chunks(gates.shape[1], len(problem.X), most=_AT_A_TIME)
 
 
 def ascend(
-    program: Program,
+    problem: Problem,
     theta: Array,
     starts: Array,
     *,
@@ -281,10 +281,10 @@ def ascend(
     Neurons
         The unit vectors reached, with the sign of theirs; by decreasing price, as it was climbed.
     """
-    (rows, _), (slopes, _) = _rounded(program.X), _rounded(theta)
+    (rows, _), (slopes, _) = _rounded(problem.X), _rounded(theta)
     columns = Parallel(n_jobs=n_jobs, prefer="threads")(
         delayed(_climb)(rows, sign * slopes[:, k], starts)
-        for k in range(program.n_outputs)
+        for k in range(problem.n_outputs)
         for sign in (1.0, -1.0)
     )
     reached, prices = zip(*columns, strict=True)
@@ -324,8 +324,8 @@ def _climb(X: Single, theta: Single, starts: Array) -> tuple[Array, Array]:
     return u, height
 
 
-def distinct(program: Program, neurons: Neurons) -> Neurons:
+def distinct(problem: Problem, neurons: Neurons) -> Neurons:
     """Return the first neuron of each pattern, sign and output."""
-    masks = activation(program.X, neurons.vectors)
-    tag = np.stack([neurons.sign > 0.0, *(neurons.output == k for k in range(program.n_outputs))])
+    masks = activation(problem.X, neurons.vectors)
+    tag = np.stack([neurons.sign > 0.0, *(neurons.output == k for k in range(problem.n_outputs))])
     return neurons.take(distinct_columns(np.concatenate([masks, tag])))

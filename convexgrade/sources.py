@@ -18,7 +18,7 @@ from convexgrade.cutting import cut
 from convexgrade.network import Network
 from convexgrade.patterns import Patterns, enumerate_patterns, sample_patterns
 from convexgrade.point import Point, null_point, point_of
-from convexgrade.program import Program
+from convexgrade.program import Problem
 from convexgrade.proposals import Budget, joined, propose, sketched
 from convexgrade.settings import Report, Settings
 from convexgrade.solution import Status
@@ -30,12 +30,12 @@ _FINAL_STEPS = 1000  # quasi-Newton steps after a cut to ``max_neurons``
 _COMPLETIONS = 8  # times that neurons of high price join the last patterns, at most
 _CHEAP = 3e6  # operations of a Newton step up to which neurons of high price join
 _ROUGH = 10.0  # relative gain that is worth a round, and accuracy of its solve, over ``tol``
-_ACCURATE = 1e-3  # least objective, relative to `Program.null_loss`, to which accuracies scale
+_ACCURATE = 1e-3  # least objective, relative to `Problem.null_loss`, to which accuracies scale
 _LOOSEST = 0.01  # loosest accuracy of a round: with less, solutions may lie outside the cones
 
 
 class Task(NamedTuple):
-    """What is asked for, besides the program."""
+    """What is asked for, besides the problem."""
 
     settings: Settings
     first: Network | None  # from which a search starts, as well as from random neurons
@@ -44,16 +44,16 @@ class Task(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A point of the program, and the rounds of proposing and solving that led to it."""
+    """A point of the problem, and the rounds of proposing and solving that led to it."""
 
     point: Point
     n_rounds: int
 
 
-def find(program: Program, task: Task) -> Found:
+def find(problem: Problem, task: Task) -> Found:
     """Return what the source that the settings name comes to, cut to ``max_neurons``."""
-    point, n_rounds = _SOURCES[task.settings.patterns](program, task)
-    return Found(_within_width(program, point, task.settings), n_rounds)
+    point, n_rounds = _SOURCES[task.settings.patterns](problem, task)
+    return Found(_within_width(problem, point, task.settings), n_rounds)
 
 
 def budget_of(settings: Settings) -> Budget:
@@ -64,21 +64,21 @@ def budget_of(settings: Settings) -> Budget:
     return Budget(width, settings.tol, _ROUGH * settings.tol, settings.n_jobs)
 
 
-def _solved(program: Program, patterns: Patterns, start: Point | None, settings: Settings) -> Point:
-    return solve_over(program, patterns, start, solver=settings.solver, tol=settings.tol)
+def _solved(problem: Problem, patterns: Patterns, start: Point | None, settings: Settings) -> Point:
+    return solve_over(problem, patterns, start, solver=settings.solver, tol=settings.tol)
 
 
-def _sampled(program: Program, task: Task) -> Found:
-    patterns = sample_patterns(program.X, task.settings.n_patterns, task.rng)
-    return Found(_solved(program, patterns, None, task.settings), 1)
+def _sampled(problem: Problem, task: Task) -> Found:
+    patterns = sample_patterns(problem.X, task.settings.n_patterns, task.rng)
+    return Found(_solved(problem, patterns, None, task.settings), 1)
 
 
-def _exhaustive(program: Program, task: Task) -> Found:
-    patterns = enumerate_patterns(program.X, limit=MOST_PATTERNS, faces=not program.cones)
-    return Found(_solved(program, patterns, None, task.settings), 1)
+def _exhaustive(problem: Problem, task: Task) -> Found:
+    patterns = enumerate_patterns(problem.X, limit=MOST_PATTERNS, faces=not problem.cones)
+    return Found(_solved(problem, patterns, None, task.settings), 1)
 
 
-def _adaptive(program: Program, task: Task) -> Found:
+def _adaptive(problem: Problem, task: Task) -> Found:
     """Alternate proposals and the convex program until nothing better is proposed.
 
     Each round's program holds the last point or a better one, so the objective cannot rise. Rounds
@@ -86,28 +86,28 @@ def _adaptive(program: Program, task: Task) -> Found:
     the only one that the last round needs.
     """
     settings, budget = task.settings, budget_of(task.settings)
-    point = null_point(program, program.patterns)
+    point = null_point(problem)
     for n_rounds in range(1, settings.max_iter + 1):
-        proposal = propose(program, point, task.first, budget, task.rng)
+        proposal = propose(problem, point, task.first, budget, task.rng)
         if proposal is None:
             break
         if n_rounds == settings.max_iter:
-            final = _solved(program, proposal.patterns, proposal, settings)
+            final = _solved(problem, proposal.patterns, proposal, settings)
             task.report(_line(n_rounds, final))
             if final.objective <= point.objective:
-                return Found(_completed(program, final, task), n_rounds)
+                return Found(_completed(problem, final, task), n_rounds)
             break
-        reached = program.relative(proposal.objective)  # above 1, where a descent ends higher
+        reached = problem.relative(proposal.objective)  # above 1, where a descent ends higher
         accuracy = min(budget.gain * float(np.clip(reached, _ACCURATE, 1.0)), _LOOSEST)
         rough = solve_groups(
-            program, proposal, proposal.groups, solver=settings.solver, accuracy=accuracy
+            problem, proposal, proposal.groups, solver=settings.solver, accuracy=accuracy
         )
         last, point = point, min(rough, proposal, point, key=lambda p: p.objective)
         task.report(_line(n_rounds, point))
         if last.objective - point.objective <= budget.gain * point.objective:
             break
-    point = _solved(program, point.patterns, point, settings)
-    return Found(_completed(program, point, task), n_rounds)
+    point = _solved(problem, point.patterns, point, settings)
+    return Found(_completed(problem, point, task), n_rounds)
 
 
 def _line(n_rounds: int, point: Point) -> str:
@@ -115,30 +115,30 @@ def _line(n_rounds: int, point: Point) -> str:
     return f"round {n_rounds}: objective {point.objective:.6g}, {size}"
 
 
-def _sketched(program: Program, task: Task) -> Found:
+def _sketched(problem: Problem, task: Task) -> Found:
     settings = task.settings
-    point = sketched(program, task.first, budget_of(settings), settings.max_neurons, task.rng)
+    point = sketched(problem, task.first, budget_of(settings), settings.max_neurons, task.rng)
     return Found(point, 1)
 
 
-def _completed(program: Program, point: Point, task: Task) -> Point:
+def _completed(problem: Problem, point: Point, task: Task) -> Point:
     """Let ReLU neurons of high price join the patterns until there are none, or nothing is gained.
 
     Only while solves are so cheap that the many rounds of pure column generation are affordable; and
     not where there are too many neurons already: a cut to ``max_neurons`` would keep few of those.
     """
     settings = task.settings
-    (n, d), limit = program.X.shape, settings.max_neurons or np.inf
-    if not program.cones or len(point.groups) > limit:
+    (n, d), limit = problem.X.shape, settings.max_neurons or np.inf
+    if not problem.cones or len(point.groups) > limit:
         return point
     for _ in range(_COMPLETIONS):
         columns = len(point.groups) * d
         if n * columns * min(n, columns) > _CHEAP:
             break
-        trial = joined(program, point, budget_of(settings), task.rng)
+        trial = joined(problem, point, budget_of(settings), task.rng)
         if trial is None:
             break
-        better = _solved(program, trial.patterns, trial, settings)
+        better = _solved(problem, trial.patterns, trial, settings)
         if better.objective >= point.objective:
             break
         gain = point.objective - better.objective
@@ -148,7 +148,7 @@ def _completed(program: Program, point: Point, task: Task) -> Point:
     return point
 
 
-_SOURCES: Mapping[str, Callable[[Program, Task], Found]] = {
+_SOURCES: Mapping[str, Callable[[Problem, Task], Found]] = {
     "adaptive": _adaptive,
     "sampled": _sampled,
     "exhaustive": _exhaustive,
@@ -156,17 +156,17 @@ _SOURCES: Mapping[str, Callable[[Program, Task], Found]] = {
 }
 
 
-def _within_width(program: Program, point: Point, settings: Settings) -> Point:
+def _within_width(problem: Problem, point: Point, settings: Settings) -> Point:
     """Cut a point to ``max_neurons``; an adaptive one descends once more at that width."""
     limit = settings.max_neurons
     if limit is None or len(point.groups) <= limit:
         return point
-    narrow = partial(cut, program, limit=limit, solver=settings.solver, tol=settings.tol)
+    narrow = partial(cut, problem, limit=limit, solver=settings.solver, tol=settings.tol)
     narrowed = narrow(point)
-    if settings.patterns == "adaptive" and program.cones:
+    if settings.patterns == "adaptive" and problem.cones:
         start = narrowed.neurons(), narrowed.unpenalised
-        refined = point_of(program, *search.descend(program, *start, max_iter=_FINAL_STEPS))
-        refined = narrow(_solved(program, refined.patterns, refined, settings))
+        refined = point_of(problem, *search.descend(problem, *start, max_iter=_FINAL_STEPS))
+        refined = narrow(_solved(problem, refined.patterns, refined, settings))
         narrowed = min(narrowed, refined, key=lambda p: p.objective)
     status = Status.CUT if narrowed.status.converged else narrowed.status
     return replace(narrowed, status=status, n_before=point.n_before)

@@ -29,7 +29,7 @@ from convexgrade.point import (
     thinned,
 )
 from convexgrade.polishing import operations, polish
-from convexgrade.program import Program
+from convexgrade.program import Problem, Program
 from convexgrade.solution import Start, Status
 
 Array = NDArray[np.float64]
@@ -57,7 +57,7 @@ _ROUNDS = 50  # rounds of pricing and solving, far above what column generation 
 
 
 def solve_over(
-    program: Program, patterns: Patterns, start: Point | None, *, solver: str, tol: float
+    problem: Problem, patterns: Patterns, start: Point | None, *, solver: str, tol: float
 ) -> Point:
     """Minimise over all groups of ``patterns``, with few neurons.
 
@@ -66,8 +66,8 @@ def solve_over(
 
     Parameters
     ----------
-    program : Program
-        The grade; its own patterns and groups are not read.
+    problem : Problem
+        What the grade has to fit.
     patterns : Patterns
         Patterns to minimise over.
     start : Point or None
@@ -84,8 +84,8 @@ def solve_over(
     Point
         The best point met; its status says whether the last solve succeeded.
     """
-    start = start or null_point(program, patterns)  # first: `over` then hands its fit on
-    full = program.over(patterns, program.every_group(patterns))
+    start = start or null_point(problem, patterns)  # first: `over` then hands its fit on
+    full = problem.over(patterns)
     found = _solved_at_once(full, solver, tol)
     if found is not None:
         return found
@@ -196,7 +196,7 @@ def _settled(full: Program, point: Point, working: Index) -> bool:
     """Return whether a point is known to be optimal over the working set already."""
     if point.gap > _SETTLED:
         return False
-    return gap_of(full.over(full.patterns, full.groups.take(working)), point) <= _SETTLED
+    return gap_of(full.take(working), point) <= _SETTLED
 
 
 def _polished(full: Program, point: Point, tol: float) -> Point:
@@ -205,7 +205,7 @@ def _polished(full: Program, point: Point, tol: float) -> Point:
     Not for the squared error: its gradient is as good as its prediction, and sizes of neurons, refitted
     in any case (`energy.rescale`), are all that it lacks.
     """
-    own = full.over(point.patterns, point.groups)
+    own = point.program(full)
     cost = operations(own)
     if full.loss.quadratic or not 0.0 < cost <= _WORTH:
         return point
@@ -223,12 +223,12 @@ def _polished(full: Program, point: Point, tol: float) -> Point:
 
 
 def solve_groups(
-    program: Program, start: Point, groups: Groups, *, solver: str, accuracy: float = 1e-9
+    problem: Problem, start: Point, groups: Groups, *, solver: str, accuracy: float = 1e-9
 ) -> Point:
     """Minimise over the given groups of a point's patterns alone, setting out from that point."""
-    restricted = program.over(start.patterns, groups)
+    restricted = problem.over(start.patterns, groups)
     place = groups.locate(start.groups)
-    blocks = np.zeros((len(groups), program.X.shape[1]))
+    blocks = np.zeros((len(groups), problem.X.shape[1]))
     blocks[place[place >= 0]] = start.blocks[place >= 0]
     gap = start.gap if np.linalg.norm(blocks, axis=1).all() else max(start.gap, _JOINED)
     if (place < 0).any():  # of a point that has lost neurons, it says nothing
@@ -243,10 +243,10 @@ def solve_groups(
 
 
 def solve_groups_within(
-    program: Program, start: Point, groups: Groups, cap: Array, *, solver: str
+    problem: Problem, start: Point, groups: Groups, cap: Array, *, solver: str
 ) -> Point:
     """Minimise over the given groups with a largest distance of each prediction from its target."""
-    restricted = program.over(start.patterns, groups)
+    restricted = problem.over(start.patterns, groups)
     solution = solvers.solve_within(restricted, cap, solver=solver)
     return replace(point_at(restricted, solution), n_before=max(start.n_before, len(start.groups)))
 
@@ -256,13 +256,13 @@ def _violated(full: Program, outside: Index, point: Point, tol: float) -> Index:
     if outside.size == 0:
         return outside
     theta = dual_point(full, point.prediction(full)).theta
-    program = full.over(full.patterns, full.groups.take(outside))
-    correlations = program.adjoint(theta)
+    rest = full.take(outside)
+    correlations = rest.adjoint(theta)
     threshold = full.alpha * (1.0 + tol)
     prices = np.linalg.norm(correlations, axis=1)
     if full.cones:
         above = np.flatnonzero(prices > threshold)
-        points = program.projected(above, correlations[above], enough=threshold)
+        points = rest.projected(above, correlations[above], enough=threshold)
         prices[above] = np.linalg.norm(points, axis=1)
     order = np.argsort(-prices, kind="stable")[:_BATCH]
     return outside[order[prices[order] > threshold]]

@@ -5,7 +5,7 @@ import pytest
 
 from convexgrade import proposals, search
 from convexgrade.dual import dual_point
-from convexgrade.grade import fit_grade, null_price, state_program
+from convexgrade.grade import fit_grade, null_price, state_problem
 from convexgrade.losses import SoftmaxLogLoss
 from convexgrade.patterns import Patterns, sample_patterns
 from convexgrade.proposals import Budget
@@ -62,7 +62,7 @@ def test_no_network_is_below_the_exhaustive_bound(seed, n, d):
     program, exhaustive = fit(H, y, alpha=0.02, patterns="exhaustive")
     masks = np.array(sorted(brute_force_patterns(program.X))).T
     patterns = Patterns(np.zeros((d + 1, masks.shape[1])), masks)
-    whole = program.over(patterns, program.every_group(patterns))
+    whole = program.over(patterns)
     solution = cvx.solve(whole, solver="clarabel")
     optimum = whole.objective(solution.blocks, solution.unpenalised)
     certificate = exhaustive.certificate
@@ -168,9 +168,9 @@ def test_a_class_that_the_linear_term_separates_hides_no_neurons(settings):
     weights = np.full(30, 1 / 30)
     offset = np.broadcast_to(loss.baseline(y, weights), y.shape)
     settings = Settings(**{"n_patterns": 20, "linear_term": True, **settings})
-    program = state_program(H, y, offset, weights, loss, 1e-3, settings)
-    assert 0.01 < null_price(program, settings, (0, 0)) < 1.0
-    grade = fit_grade(program, settings, (0, 0))
+    problem = state_problem(H, y, offset, weights, loss, 1e-3, settings)
+    assert 0.01 < null_price(problem, settings, (0, 0)) < 1.0
+    grade = fit_grade(problem, settings, (0, 0))
     assert grade.n_neurons > 0
     assert grade.certificate.primal < 0.12  # 0.57 without neurons
     assert grade.certificate.relative_gap < 1e-4

@@ -9,7 +9,7 @@ from convexgrade import dual
 from convexgrade.certificate import certify_network, relative_gap
 from convexgrade.cones import Cones, Tight
 from convexgrade.dual import SolverDual, best_bound, dual_point, lower_bound
-from convexgrade.grade import state_program
+from convexgrade.grade import state_problem
 from convexgrade.kinks import AbsoluteError, Huber, SquaredHinge
 from convexgrade.losses import BinaryLogLoss, Hessian, SoftmaxLogLoss, SquaredError
 from convexgrade.network import Network, from_blocks
@@ -137,7 +137,7 @@ def test_a_row_far_out_hides_no_neuron_on_the_wrong_side_of_another(far):
     X = np.column_stack([np.append(rng.standard_normal(20), far), np.ones(21)])
     settings = Settings(activation="relu", fit_intercept=False)
     y, weights = np.maximum(X[:, :1], 0.0) / far, np.full(21, 1.0 / 21.0)
-    empty = state_program(X[:, :1], y, 0.0 * y, weights, SquaredError(), 1e-6, settings)
+    empty = state_problem(X[:, :1], y, 0.0 * y, weights, SquaredError(), 1e-6, settings)
     near = np.sort(np.abs(X[:-1, 0]))[0]
     gates = np.array([[1.0, 1.0], [-2.0 * near, 2.0 * near]])  # on either side of the nearest row
     known = Patterns.from_gates(X, gates[:, :1])
@@ -158,9 +158,7 @@ def test_a_neuron_active_on_no_row_violates_nothing():
     program = random_program(0, n=10, d=2)
     X = program.X
     dead = np.array([[0.0, -1.0]])  # the constant alone, below zero
-    network = _network_at(
-        program.over(program.patterns, program.groups.take(np.array([0]))), dead, np.zeros((1, 1))
-    )
+    network = _network_at(program.take(np.array([0])), dead, np.zeros((1, 1)))
     assert not (X @ network.vectors > 0.0).any()
     certificate = certify_network(program, network, program.patterns, status=Status.INACCURATE)
     assert certificate.violation == 0.0
@@ -351,7 +349,7 @@ def test_no_lower_bound_is_below_that_of_every_loss():
         np.array([[10.0, 0.0]]), np.array([1.0]), np.array([0]), np.zeros((2, 1)), None
     )
     point = dual_point(program, program.offset + large.forward(program.X[:, :-1]))
-    full = program.over(program.patterns, program.every_group(program.patterns))
+    full = program.over(program.patterns)
     assert lower_bound(program, point.q, full.largest_dual_norm(full.adjoint(point.theta))) < 0.0
     certificate = certify_network(program, large, program.patterns, status=Status.INACCURATE)
     assert certificate.dual == 0.0

@@ -8,7 +8,7 @@ import pytest
 
 from convexgrade import MultigradeClassifier, MultigradeRegressor, certify, to_relu
 from convexgrade.energy import rescale
-from convexgrade.grade import fit_grade, state_program
+from convexgrade.grade import fit_grade, state_problem
 from convexgrade.losses import BinaryLogLoss, SquaredError
 from convexgrade.network import Network
 from convexgrade.settings import Settings
@@ -129,7 +129,7 @@ def test_other_losses_have_no_energy():
 def some_program(loss, y):
     rng = np.random.default_rng(0)
     n = len(y)
-    return state_program(
+    return state_problem(
         rng.standard_normal((n, 2)), y, np.zeros_like(y), np.full(n, 1 / n), loss, 0.1, Settings()
     )
 
@@ -148,7 +148,7 @@ def test_neurons_are_refitted_whatever_the_unit_of_an_unpenalised_column(size):
     no_neuron_reads_it = np.array([[1.0, -1.0], [0.0, 0.0]])
 
     def refitted(unit):
-        program = state_program(
+        problem = state_problem(
             H * [1.0, unit],
             y + 0.1 * np.cos(9.0 * y),
             np.zeros_like(y),
@@ -159,7 +159,7 @@ def test_neurons_are_refitted_whatever_the_unit_of_an_unpenalised_column(size):
         )
         sizes = np.array([[0.9], [0.5]])
         start = Network(no_neuron_reads_it, np.zeros(2), sizes, np.zeros((2, 1)), np.zeros(1))
-        return rescale(program, start)
+        return rescale(problem, start)
 
     expected, found = refitted(1.0), refitted(size)
     np.testing.assert_allclose(found.output_coef, expected.output_coef, rtol=1e-6)
@@ -200,10 +200,10 @@ def test_refitted_sizes_leave_gaps_of_rounding(seed):
     H, y = make_data(seed, n=20)
     y = ((y - y.mean()) / y.std())[:, None]
     settings = Settings(patterns="exhaustive")
-    program = state_program(
+    problem = state_problem(
         H, y, np.zeros_like(y), np.full(20, 0.05), SquaredError(), 0.01, settings
     )
-    assert fit_grade(program, settings, (0, 0)).certificate.relative_gap < 1e-10
+    assert fit_grade(problem, settings, (0, 0)).certificate.relative_gap < 1e-10
 
 
 def test_a_grade_that_points_the_wrong_way_becomes_the_zero_grade():
@@ -239,8 +239,8 @@ def test_a_gated_grade_that_points_the_wrong_way_becomes_the_zero_grade():
     H = rng.standard_normal((30, 2))
     settings, weights = Settings(activation="gated_relu"), np.full(30, 1 / 30)
     y = -network.forward(H)
-    program = state_program(H, y, np.zeros_like(y), weights, SquaredError(), 0.1, settings)
-    found = rescale(program, network)
+    problem = state_problem(H, y, np.zeros_like(y), weights, SquaredError(), 0.1, settings)
+    found = rescale(problem, network)
     assert found.n_neurons == found.gates.shape[1] == 0
     np.testing.assert_array_equal(found.forward(H), 0.0)
 
@@ -252,6 +252,6 @@ def test_unpenalised_coefficients_of_every_output_are_refitted():
     network = Network(u[:2], u[2], a, np.zeros((2, 2)), np.zeros(2))
     y = network.forward(H) + [5.0, -3.0] + 0.1 * rng.standard_normal((40, 2))
     settings = Settings(fit_intercept=True)
-    program = state_program(H, y, np.zeros_like(y), weights, SquaredError(), 1e-3, settings)
-    left = y - rescale(program, network).forward(H)
+    problem = state_problem(H, y, np.zeros_like(y), weights, SquaredError(), 1e-3, settings)
+    left = y - rescale(problem, network).forward(H)
     np.testing.assert_allclose(weights @ left, 0.0, atol=1e-10)

@@ -9,7 +9,7 @@ import pytest
 from convexgrade import ConvexReLURegressor, MultigradeRegressor, certify, multigrade
 from convexgrade.chain import Chain, Data
 from convexgrade.cutting import cut, select
-from convexgrade.grade import fit_grade, state_program
+from convexgrade.grade import fit_grade, state_problem
 from convexgrade.handover import HIDDEN_AND_INPUTS
 from convexgrade.losses import Poisson, SquaredError
 from convexgrade.multigrade import ChainPlan, Progress, grow
@@ -36,11 +36,11 @@ def test_no_grade_is_called_trivial_in_which_a_neuron_has_a_price_above_alpha(pa
     H, settings = np.linspace(-1.0, 1.0, 6)[:, None], Settings(patterns=patterns, n_patterns=20)
     y = np.array([[0.0], [1.0], [0.0], [2.0], [5.0], [1.0]])
     offset, weights = 40.0 + 0.3 * H, np.full(6, 1.0 / 6.0)
-    program = state_program(H, y, offset, weights, Poisson(), 0.01, settings)
-    grade = fit_grade(program, settings, (0,))
-    assert program.null_loss == pytest.approx(0.805411, rel=1e-5)
-    assert grade.certificate.primal <= program.null_loss
-    assert grade.certificate.price > 10.0 * program.alpha
+    problem = state_problem(H, y, offset, weights, Poisson(), 0.01, settings)
+    grade = fit_grade(problem, settings, (0,))
+    assert problem.null_loss == pytest.approx(0.805411, rel=1e-5)
+    assert grade.certificate.primal <= problem.null_loss
+    assert grade.certificate.price > 10.0 * problem.alpha
     assert grade.n_neurons == 0
     assert grade.certificate.status is Status[f"{end}OPTIMAL"]
     data = Data(H, y, weights)
@@ -53,10 +53,10 @@ def test_no_grade_is_called_trivial_in_which_a_neuron_has_a_price_above_alpha(pa
 def fit(H, y, *, alpha=0.01, seed=0, **settings):
     chosen = Settings(**settings)
     n = len(H)
-    program = state_program(
+    problem = state_problem(
         H, y, np.zeros_like(y), np.full(n, 1.0 / n), SquaredError(), alpha, chosen
     )
-    return program, fit_grade(program, chosen, (seed, 0))
+    return problem, fit_grade(problem, chosen, (seed, 0))
 
 
 @pytest.mark.parametrize(
@@ -196,9 +196,9 @@ def test_rounds_never_raise_the_objective_and_pruning_is_reported():
     H, y = small_problem(5, d=4, n=40)
     chosen = Settings(max_iter=3, n_patterns=10)
     weights = np.full(40, 1.0 / 40)
-    program = state_program(H, y, np.zeros_like(y), weights, SquaredError(), 1e-3, chosen)
+    problem = state_problem(H, y, np.zeros_like(y), weights, SquaredError(), 1e-3, chosen)
     lines = []
-    grade = fit_grade(program, chosen, (0, 0), report=lines.append)
+    grade = fit_grade(problem, chosen, (0, 0), report=lines.append)
     objectives = [float(line.split("objective ")[1].split(",")[0]) for line in lines]
     assert len(objectives) == grade.n_rounds > 1
     assert np.all(np.diff(objectives) <= 0.0)

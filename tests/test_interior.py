@@ -177,7 +177,7 @@ def test_groups_listed_twice_share_the_penalty():
 
 def test_an_output_without_groups_or_unpenalised_columns():
     program = make_case(loss="two_outputs", free="none")
-    first = program.over(program.patterns, program.groups.take(program.groups.output == 0))
+    first = program.take(program.groups.output == 0)
     assert_agrees_with_clarabel(first)
 
 
@@ -328,7 +328,7 @@ def test_adjoint(few):
     program = make_case(loss="softmax", free="all")
     if few:
         patterns = program.patterns.take(np.arange(2))
-        program = program.over(patterns, program.every_group(patterns))
+        program = program.over(patterns)
     operator = Operator.build(
         program.X,
         program.Z,
@@ -492,7 +492,7 @@ def test_a_start_at_the_optimum_saves_iterations(shape, loss, cones):
 def test_a_point_around_a_start_is_inside_all_cones_with_equal_products():
     program = make_case(loss="softmax", size=0.05)
     cold = interior.solve(program, tol=1e-5)
-    problem = interior._Problem.of(program)
+    problem = interior._Setup.of(program)
     starts = starts_around(program, cold)
     point = problem.around(starts.pop("huge"))  # mu is less than the rounding of ||v||
     assert np.all(point.slack > 0.0)
@@ -558,7 +558,7 @@ def test_accuracy_is_met_and_saves_iterations(solver, loss):
 
 @pytest.mark.parametrize("name", ["stationarity", "unpenalised", "slack"])
 def test_every_residual_of_an_interior_point_adds_to_its_error(name):
-    problem = interior._Problem.of(random_program(0, n=12))
+    problem = interior._Setup.of(random_program(0, n=12))
     point = problem.start()
     none = problem.residuals(point).none()
     some = replace(none, **{name: 1e-3 + getattr(none, name)})

@@ -8,7 +8,7 @@ import pytest
 
 from convexgrade import ConvexReLURegressor
 from convexgrade.certificate import certify_network
-from convexgrade.grade import fit_grade, state_program
+from convexgrade.grade import fit_grade, state_problem
 from convexgrade.losses import BinaryLogLoss, SquaredError
 from convexgrade.patterns import enumerate_patterns, sample_patterns
 from convexgrade.point import point_at
@@ -20,7 +20,7 @@ from convexgrade.solvers import cvx, line, solve_at_once
 def program_of(x, y, *, alpha=0.003, weights=None, offset=0.0, loss=None, **settings):
     y = np.asarray(y, dtype=float).reshape(len(x), -1)
     weights = np.ones(len(x)) if weights is None else weights
-    program = state_program(
+    problem = state_problem(
         np.asarray(x, dtype=float)[:, None],
         y,
         np.full_like(y, offset),
@@ -29,8 +29,8 @@ def program_of(x, y, *, alpha=0.003, weights=None, offset=0.0, loss=None, **sett
         alpha,
         Settings(**settings),
     )
-    patterns = enumerate_patterns(program.X, limit=10_000)
-    return program.over(patterns, program.every_group(patterns))
+    patterns = enumerate_patterns(problem.X, limit=10_000)
+    return problem.over(patterns)
 
 
 def data(seed, n):
@@ -160,8 +160,8 @@ def test_other_programs_are_not_for_it():
     others = [
         replace(program, cones=False),
         replace(program, loss=BinaryLogLoss()),
-        program.over(some, program.every_group(some)),
-        program.over(program.patterns, program.groups.take(np.arange(4))),
+        program.over(some),
+        program.take(np.arange(4)),
         program_of(x, y, fit_intercept=False),
         program_of([0.0, 1.0], [0.0, 1.0]),
     ]

@@ -781,7 +781,7 @@ def test_native_hands_over_to_its_other_method(monkeypatch):
 def test_groups_of_no_program_are_left_out_of_no_answer():
     """A program of one group, and one of which no group can be active."""
     program = make_case()
-    one = program.over(program.patterns, program.groups.take(np.array([0])))
+    one = program.take(np.array([0]))
     assert newton.solve(one).status is Status.OPTIMAL
     empty = Groups.every(0, 1, signed=True)
     solution = solvers.solve(program.over(program.patterns, empty))
@@ -802,7 +802,7 @@ def test_a_theta_that_is_off_balance_proves_no_higher_bound():
     """That of the offset, where an intercept is all that is missing: above the optimum by itself."""
     program = random_program(0, n=12, cones=False)
     program = replace(program, alpha=10.0, offset=program.offset + 3.0)
-    problem = newton._Problem.of(program)
+    problem = newton._Setup.of(program)
     blocks = np.zeros((len(program.groups), 2))
     best = _proximal.Unknowns(blocks, program.null_coefficients)
     theta = -program.mean_loss.gradient(program.offset)
@@ -817,5 +817,5 @@ def test_a_point_outside_the_cones_is_a_failure_however_small_its_gap():
     assert program.violation(v) > 0.01
     point = _proximal.Unknowns(v, program.null_coefficients)
     best = newton._Best(point, 0.0, 1, Tight.none(*v.shape))
-    solution = newton._solution(newton._Problem.of(program), best, 1e-9, 1, 60)
+    solution = newton._solution(newton._Setup.of(program), best, 1e-9, 1, 60)
     assert (solution.status, solution.gap) == (Status.FAILED, np.inf)

@@ -9,7 +9,7 @@ import pytest
 from convexgrade import MultigradeRegressor, certify, pointwise
 from convexgrade.datasets import load_concrete
 from convexgrade.energy import rescale_within
-from convexgrade.grade import fit_grade, state_program
+from convexgrade.grade import fit_grade, state_problem
 from convexgrade.losses import BinaryLogLoss, SquaredError
 from convexgrade.patterns import enumerate_patterns
 from convexgrade.point import Point, null_point
@@ -161,10 +161,10 @@ def test_of_all_patterns_it_is_the_constrained_optimum(seed, alpha):
     y = np.abs(H) + 0.5 * rng.standard_normal((10, 1))
     settings = Settings(refinement="pointwise", patterns="exhaustive")
     weights, offset = np.full(10, 0.1), np.full_like(y, y.mean())
-    program = state_program(H, y, offset, weights, SquaredError(), alpha, settings)
-    grade = fit_grade(program, settings, (0, 0))
-    every = enumerate_patterns(program.X, limit=100)
-    full = program.over(every, program.every_group(every))
+    problem = state_problem(H, y, offset, weights, SquaredError(), alpha, settings)
+    grade = fit_grade(problem, settings, (0, 0))
+    every = enumerate_patterns(problem.X, limit=100)
+    full = problem.over(every)
     best = cvx.solve(full, solver="clarabel", cap=np.abs(y - offset))
     optimum = full.objective(best.blocks, best.unpenalised)
     assert grade.certificate.primal == pytest.approx(optimum, rel=1e-4)
@@ -248,11 +248,11 @@ def test_other_losses_are_refused():
     rng = np.random.default_rng(0)
     H, y = rng.standard_normal((20, 2)), rng.integers(0, 2, (20, 1)).astype(float)
     settings = Settings(refinement="pointwise", n_patterns=5, max_iter=1)
-    program = state_program(
+    problem = state_problem(
         H, y, np.zeros_like(y), np.full(20, 0.05), BinaryLogLoss(), 0.01, settings
     )
     with pytest.raises(ValueError, match="needs loss='squared_error'; this is 'log_loss'"):
-        fit_grade(program, settings, (0, 0))
+        fit_grade(problem, settings, (0, 0))
 
 
 def test_a_correction_would_undo_it():

@@ -36,7 +36,7 @@ def test_fit_is_kept_penalty_is_not_raised_and_neurons_stay_in_their_cones(cones
 
 def test_independent_neurons_stay_as_they_are():
     program = random_program(1, n=9, d=3)
-    chosen = program.over(program.patterns, program.groups.take(np.array([0, 5])))
+    chosen = program.take(np.array([0, 5]))
     blocks = program.patterns.gates[:, chosen.groups.pattern].T
     np.testing.assert_allclose(prune(chosen, blocks), blocks, rtol=1e-12)
 

@@ -5,7 +5,7 @@ import pytest
 
 from convexgrade import proposals, search
 from convexgrade.dual import dual_point
-from convexgrade.grade import fit_grade, state_program
+from convexgrade.grade import fit_grade, state_problem
 from convexgrade.losses import SquaredError
 from convexgrade.neurons import Neurons, merged
 from convexgrade.point import null_point, point_of
@@ -66,10 +66,10 @@ def test_what_a_sketch_finds_does_not_depend_on_the_unit_of_the_residuals():
     for unit in (1.0, 0.1, 0.01, 1e-4, 1e-6):
         settings = Settings(fit_intercept=True, patterns="sketched", max_iter=1)
         nothing, weights = np.zeros_like(y), np.full(200, 1 / 200)
-        program = state_program(
+        problem = state_problem(
             H, unit * y, nothing, weights, SquaredError(), 3e-3 * unit, settings
         )
-        found.append(fit_grade(program, settings, (0, 0)).certificate.primal / unit**2)
+        found.append(fit_grade(problem, settings, (0, 0)).certificate.primal / unit**2)
     assert found[0] < 0.2
     np.testing.assert_allclose(found, found[0], rtol=0.03)
 
@@ -145,7 +145,7 @@ def test_scales_beyond_single_precision_are_searched_as_well(scale):
     def least(scale):
         alpha, weights = 0.01 * scale, np.full(60, 1.0 / 60.0)
         args = (scale * H, y, np.zeros_like(y), weights, SquaredError(), alpha, settings)
-        return fit_grade(state_program(*args), settings, (0, 0)).certificate.primal
+        return fit_grade(state_problem(*args), settings, (0, 0)).certificate.primal
 
     assert least(1.0) < 0.1
     assert least(scale) == pytest.approx(least(1.0), rel=1e-3)
@@ -155,7 +155,7 @@ def test_ascent_reaches_the_highest_price_where_all_patterns_are_known():
     program = wide_program()
     null = null_point(program, program.patterns)
     theta = dual_point(program, null.prediction(program)).theta
-    full = program.over(program.patterns, program.every_group(program.patterns))
+    full = program.over(program.patterns)
     highest = full.largest_dual_norm(full.adjoint(theta))
     starts = np.random.default_rng(0).standard_normal((3, 64))
     found = search.ascend(program, theta, starts)
@@ -170,21 +170,21 @@ def test_many_rows_begin_on_a_sample(monkeypatch):
     H = rng.standard_normal((600, 3))
     y = np.abs(H[:, :1]) + 0.1 * rng.standard_normal((600, 1))
     weights = np.full(600, 1 / 600)
-    program = state_program(H, y, np.zeros((600, 1)), weights, SquaredError(), 0.01, Settings())
+    problem = state_problem(H, y, np.zeros((600, 1)), weights, SquaredError(), 0.01, Settings())
     rows_seen = []
     descend = search.descend
 
-    def watched(program, *args, **kwargs):
-        rows_seen.append(len(program.X))
-        assert program.weights.sum() == pytest.approx(1.0)
-        return descend(program, *args, **kwargs)
+    def watched(problem, *args, **kwargs):
+        rows_seen.append(len(problem.X))
+        assert problem.weights.sum() == pytest.approx(1.0)
+        return descend(problem, *args, **kwargs)
 
     monkeypatch.setattr(search, "descend", watched)
-    whole = fit_grade(program, Settings(n_patterns=50, max_iter=1), (0,))
+    whole = fit_grade(problem, Settings(n_patterns=50, max_iter=1), (0,))
     assert set(rows_seen) == {600}
     rows_seen.clear()
     monkeypatch.setattr(proposals, "_SAMPLE", 200)
-    sampled = fit_grade(program, Settings(n_patterns=50, max_iter=1), (0,))
+    sampled = fit_grade(problem, Settings(n_patterns=50, max_iter=1), (0,))
     assert rows_seen[0] == 200
     assert set(rows_seen[1:]) == {600}
     assert sampled.certificate.primal == pytest.approx(whole.certificate.primal, rel=2e-3)

@@ -106,7 +106,7 @@ def test_a_listed_pattern_twice_leaves_the_optimum_unchanged():
     twice = type(patterns)(
         np.hstack([patterns.gates, patterns.gates]), np.hstack([patterns.masks, patterns.masks])
     )
-    doubled = program.over(twice, program.every_group(twice))
+    doubled = program.over(twice)
     values = [
         p.objective(s.blocks, s.unpenalised)
         for p in (program, doubled)

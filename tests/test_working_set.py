@@ -244,7 +244,7 @@ def test_a_solver_that_returns_a_worse_point_is_not_believed(begin, monkeypatch)
         patterns = sample_patterns(program.X, 3, np.random.default_rng(0))
         few = solve_over(program, patterns, None, solver="native", tol=1e-6)
         start = point_of(program, few.neurons(), few.unpenalised)
-        program = program.over(start.patterns, program.every_group(start.patterns))
+        program = program.over(start.patterns)
         start = replace(start, blocks=0.5 * start.blocks)
         own = program.over(start.patterns, start.groups)
         start = replace(start, objective=own.objective(start.blocks, start.unpenalised))
@@ -489,7 +489,7 @@ def test_the_grade_without_neurons_is_fitted_once_for_all_patterns(monkeypatch):
 
     monkeypatch.setattr(program_module, "fit_unpenalised", counting)
     solve_over(whole, whole.patterns, None, solver="native", tol=1e-6)
-    few = whole.over(whole.patterns, whole.groups.take(np.arange(2)))
+    few = whole.take(np.arange(2))
     assert few.null_coefficients is whole.null_coefficients
     assert len(fits) == 1
 

@@ -84,7 +84,7 @@ class _Pricing(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Problem:
+class _Setup:
     """The whole program, and what does not change from step to step."""
 
     program: Program
@@ -92,13 +92,9 @@ class _Problem:
     grams: dict[int, PatternGrams] = field(default_factory=dict)  # of each output
 
     @classmethod
-    def of(cls, program: Program) -> _Problem:
+    def of(cls, program: Program) -> _Setup:
         """Collect them."""
         return cls(program, program.null_loss)
-
-    def over(self, groups: Index) -> Program:
-        """Return the program over some of the groups."""
-        return self.program.over(self.program.patterns, self.program.groups.take(groups))
 
     def begin(self, start: Start | None) -> _Point:
         """Return the point to start from."""
@@ -110,7 +106,7 @@ class _Problem:
     def at(self, v: Array, c: Array) -> _Point:
         """Return a point with its prediction."""
         active = np.flatnonzero(v.any(axis=1))
-        f = self.over(active).predict(v[active], c)
+        f = self.program.take(active).predict(v[active], c)
         return _Point(v, c, f, self.program.mean_loss(f) + self.program.penalty(v))
 
     def price(self, point: _Point) -> _Pricing:
@@ -129,7 +125,7 @@ class _Problem:
         above = np.flatnonzero(prices > p.alpha)
         above = above[np.argsort(-prices[above], kind="stable")[: max(_JOIN, active.size)]]
         v = (1.0 - p.alpha / prices[above])[:, None] * b[above]
-        change = self.over(above).predict(v, np.zeros_like(point.c)) - p.offset
+        change = self.program.take(above).predict(v, np.zeros_like(point.c)) - p.offset
         slope = float(np.vdot(self.program.mean_loss.gradient(point.f), change)) + p.penalty(v)
         bend = float(np.vdot(change, p.mean_loss.hessian(point.f).times(change)))
         if not (slope < 0.0 < bend):
@@ -140,7 +136,7 @@ class _Problem:
     def newton(self, point: _Point) -> _Step:
         """Return the Newton step of all active groups and c."""
         p, active = self.program, point.active
-        some, v = self.over(active), point.v[active]
+        some, v = self.program.take(active), point.v[active]
         size = np.linalg.norm(v, axis=1)
         side = v / size[:, None]
         gradient = self.program.mean_loss.gradient(point.f)
@@ -282,7 +278,7 @@ def solve(
         fell; ``FAILED`` if nothing finite was met; never an exception for a numerical failure.
     """
     with np.errstate(all="ignore"):  # what is not finite compares false
-        return _follow(_Problem.of(program), start, tol, max_iter)
+        return _follow(_Setup.of(program), start, tol, max_iter)
 
 
 class _Best(NamedTuple):
@@ -301,18 +297,18 @@ class _Best(NamedTuple):
         return _Best(point, gap, mark, waited)
 
 
-def _follow(problem: _Problem, start: Start | None, tol: float, max_iter: int) -> Solution:
+def _follow(setup: _Setup, start: Start | None, tol: float, max_iter: int) -> Solution:
     """Price and lower a point in turn, until the gap is small or nothing is gained any more."""
-    point, step, otherwise = problem.begin(start), 0, Status.INACCURATE
+    point, step, otherwise = setup.begin(start), 0, Status.INACCURATE
     best = _Best(point, np.inf, np.inf, 0)
     while step < max_iter:
         step += 1
         try:
-            pricing = problem.price(point)
+            pricing = setup.price(point)
             best = best.updated(point, pricing.gap)
-            if best.gap <= tol or best.waited >= _PATIENCE or problem.too_large(point):
+            if best.gap <= tol or best.waited >= _PATIENCE or setup.too_large(point):
                 break
-            point = problem.lowered(point, pricing)
+            point = setup.lowered(point, pricing)
         except np.linalg.LinAlgError:
             break
     else:

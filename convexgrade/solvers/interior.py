@@ -127,7 +127,7 @@ class _Residuals:
 
 
 @dataclass(frozen=True)
-class _Problem:
+class _Setup:
     """The program in the arrays of the method."""
 
     program: Program
@@ -138,7 +138,7 @@ class _Problem:
     response: float  # size of responses that change F by about as much
 
     @classmethod
-    def of(cls, program: Program) -> _Problem:
+    def of(cls, program: Program) -> _Setup:
         """Collect them."""
         p, f, loss = program, program.null_prediction, program.null_loss
         slope = np.vdot(p.weights, np.linalg.norm(p.loss.gradient(f, p.y), axis=1))
@@ -230,17 +230,17 @@ class _Newton:
     """The Newton system at a point, factored."""
 
     def __init__(
-        self, problem: _Problem, point: _Point, grams: _kkt.ChannelGrams, error: float
+        self, setup: _Setup, point: _Point, grams: _kkt.ChannelGrams, error: float
     ) -> None:
-        p = problem.program
+        p = setup.program
         self.refined = min(max(_EXACT, _REFINED * error), _ROUGH)
-        self.problem, self.point = problem, point
+        self.setup, self.point = setup, point
         self.scaling = soc.NesterovTodd.between(point.primal, point.dual)
         self.ratio = point.multiplier / point.slack
-        self.f = problem.predict(point)
+        self.f = setup.predict(point)
         self.curvature = p.mean_loss.hessian(self.f)
-        roots = _kkt.block_roots(problem.rows, self.ratio, self.scaling.roots())
-        self.factors = _kkt.Factorisation.build(problem.operator, roots, self.curvature, grams)
+        roots = _kkt.block_roots(setup.rows, self.ratio, self.scaling.roots())
+        self.factors = _kkt.Factorisation.build(setup.operator, roots, self.curvature, grams)
 
     def products(self, point: _Point) -> tuple[Array, Array]:
         """Return (t, v) o (alpha, w) in scaled coordinates, and sigma z, of a point or a step."""
@@ -259,14 +259,14 @@ class _Newton:
         residuals : _Residuals
             Residuals to remove.
         """
-        problem, point, r = self.problem, self.point, residuals
+        setup, point, r = self.setup, self.point, residuals
         p = self.scaling.invert(soc.divide(cone, self.scaling.point))
         reduced = self.scaling.reduce(p)
         pull = (slack - point.multiplier * r.slack) / point.slack
-        right = reduced - r.stationarity + problem.cone_adjoint(pull)
+        right = reduced - r.stationarity + setup.cone_adjoint(pull)
         dv, dc = self._solve(right, -r.unpenalised)
         dw = reduced - self.scaling.multiply(dv)
-        dsigma = problem.cone_forward(dv) + r.slack
+        dsigma = setup.cone_forward(dv) + r.slack
         return _Point(
             primal=soc.join(self.scaling.axis_step(p, dv), dv),
             dual=soc.join(np.zeros(len(dw)), dw),
@@ -290,10 +290,10 @@ class _Newton:
         return v, c
 
     def _multiply(self, v: Array, c: Array) -> tuple[Array, Array]:
-        problem = self.problem
-        theta = self.curvature.times(problem.operator.forward(v, c))
-        groups, free = problem.operator.adjoint(theta)
-        cones = problem.cone_adjoint(self.ratio * problem.cone_forward(v))
+        setup = self.setup
+        theta = self.curvature.times(setup.operator.forward(v, c))
+        groups, free = setup.operator.adjoint(theta)
+        cones = setup.cone_adjoint(self.ratio * setup.cone_forward(v))
         return groups + self.scaling.multiply(v) + cones, free
 
     def trusted(self, step: _Point, length: float) -> float:
@@ -303,11 +303,11 @@ class _Newton:
         the flat part of a log loss are free; moves out of it are not, as the model overshoots there
         by an exponential.
         """
-        mean_loss = self.problem.program.mean_loss
-        change = self.problem.operator.forward(step.v, step.unpenalised)
+        mean_loss = self.setup.program.mean_loss
+        change = self.setup.operator.forward(step.v, step.unpenalised)
         gradient = mean_loss.gradient(self.f)
         model = float(np.vdot(change, self.curvature.times(change)))
-        noise = 1e-13 * self.problem.null_loss
+        noise = 1e-13 * self.setup.null_loss
         for _ in range(120):
             rise = float(np.vdot(change, mean_loss.gradient(self.f + length * change) - gradient))
             if length * rise <= _TRUST * length**2 * model + noise:
@@ -366,21 +366,21 @@ class _Record(NamedTuple):
     error: float
 
 
-def _path(problem: _Problem, point: _Point, tol: float) -> Iterator[_Record]:
+def _path(setup: _Setup, point: _Point, tol: float) -> Iterator[_Record]:
     """Yield points, from the given one for as long as the linear algebra succeeds.
 
     Products far below what the tolerance asks for, or that run ahead of the residuals, only spoil
     the conditioning, and the curvature of a log loss: hence a floor for them.
     """
-    grams = _kkt.ChannelGrams(problem.operator)
+    grams = _kkt.ChannelGrams(setup.operator)
     for iteration in count():
-        residuals = problem.residuals(point)
-        error = problem.error(point, residuals)
+        residuals = setup.residuals(point)
+        error = setup.error(point, residuals)
         yield _Record(iteration, point, error)
-        lag = error - point.gap / problem.null_loss
-        floor = max(0.1 * tol, _LAG * lag) * problem.null_loss / point.n_products
+        lag = error - point.gap / setup.null_loss
+        floor = max(0.1 * tol, _LAG * lag) * setup.null_loss / point.n_products
         try:
-            point = _next(_Newton(problem, point, grams, error), residuals, floor)
+            point = _next(_Newton(setup, point, grams, error), residuals, floor)
         except np.linalg.LinAlgError:
             return
 
@@ -409,11 +409,11 @@ def solve(
         direct linear algebra and there is no better start.
     """
     with np.errstate(all="ignore"):  # what is not finite compares false, or fails to factor
-        problem = _Problem.of(program)
-        firsts = [problem.start()] if start is None else [problem.around(start), problem.start()]
+        setup = _Setup.of(program)
+        firsts = [setup.start()] if start is None else [setup.around(start), setup.start()]
         ends = []
         for first in firsts:
-            ends.append(_follow(problem, first, tol, max_iter))
+            ends.append(_follow(setup, first, tol, max_iter))
             if ends[-1].best.error <= max(tol, _FAIR):
                 break
     # Where none has an error that is a number, the last one is at least a point of finite numbers.
@@ -436,10 +436,10 @@ class _End(NamedTuple):
     iterations: int
 
 
-def _follow(problem: _Problem, first: _Point, tol: float, max_iter: int) -> _End:
+def _follow(setup: _Setup, first: _Point, tol: float, max_iter: int) -> _End:
     """Follow the path from a point until the tolerance is met or nothing is gained any more."""
     best = _Record(0, first, np.inf)
-    for last in _path(problem, first, tol):
+    for last in _path(setup, first, tol):
         best = last if last.error < best.error else best
         if best.error <= tol:
             return _End(best, Status.OPTIMAL, last.iteration)

@@ -85,7 +85,7 @@ class _Moved(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Problem:
+class _Setup:
     """The whole program, and what does not change from step to step."""
 
     program: Program
@@ -97,7 +97,7 @@ class _Problem:
     curvatures: Array  # of F along the unpenalised columns there, (q,), kinks smoothed as widely
 
     @classmethod
-    def of(cls, program: Program) -> _Problem:
+    def of(cls, program: Program) -> _Setup:
         """Collect them."""
         p = program
         f, null_loss = p.null_prediction, p.null_loss
@@ -179,7 +179,7 @@ class _Problem:
     def advance(self, at: _Iterate, memory: Memory, tol: float) -> _Moved:
         """Take a proximal step over the working set."""
         p, working = self.program, at.working
-        over = replace(p.over(p.patterns, p.groups.take(working)), loss=at.loss)
+        over = replace(p.take(working), loss=at.loss)
         operator = Operator.build(p.X, p.Z, p.patterns.masks, over.groups, p.n_outputs)
         centre = Unknowns(at.point.v[working], at.point.c)
         before, null = p.loss_before, self.null_loss
@@ -211,7 +211,7 @@ class _Problem:
     def objective(self, point: Unknowns, groups: Index) -> float:
         """Return the objective of a point whose vectors are zero but for ``groups``."""
         p = self.program
-        return p.over(p.patterns, p.groups.take(groups)).objective(point.v[groups], point.c)
+        return p.take(groups).objective(point.v[groups], point.c)
 
 
 def solve(
@@ -244,12 +244,12 @@ def solve(
         fell slowly; ``FAILED`` if nothing finite and feasible was met; never an exception for a
         numerical failure.
     """
-    problem = _Problem.of(program)
+    setup = _Setup.of(program)
     with np.errstate(all="ignore"):  # what is not finite compares false
-        solution = _follow(problem, start, tol, max_iter, slow)
+        solution = _follow(setup, start, tol, max_iter, slow)
         enough = tol if program.loss.kinked else _LOST
         if start is not None and not solution.gap <= enough:
-            anew = _follow(problem, None, tol, max_iter, slow)
+            anew = _follow(setup, None, tol, max_iter, slow)
             solution = min(solution, anew, key=lambda found: found.gap)
         return solution
 
@@ -271,38 +271,36 @@ class _Best(NamedTuple):
     theta: Array | None = None  # none before the first step
 
 
-def _follow(
-    problem: _Problem, start: Start | None, tol: float, max_iter: int, slow: float
-) -> Solution:
+def _follow(setup: _Setup, start: Start | None, tol: float, max_iter: int, slow: float) -> Solution:
     """Take proximal steps until the gap is small, or falls slowly, or no longer."""
-    at, memory, newton_steps = problem.begin(start), Memory(), 0
+    at, memory, newton_steps = setup.begin(start), Memory(), 0
     best = _Best(at.point, np.inf, 0, at.tight)
     for step in range(1, max_iter + 1):
         try:
-            moved = problem.advance(at, memory, tol)
+            moved = setup.advance(at, memory, tol)
         except np.linalg.LinAlgError:
             break
         newton_steps += moved.taken
-        pricing = problem.price(moved.point, moved.active, moved.theta, moved.tight)
+        pricing = setup.price(moved.point, moved.active, moved.theta, moved.tight)
         if pricing.gap < best.gap:
             best = _Best(moved.point, pricing.gap, step, pricing.tight, moved.theta)
-        lost = step - best.step >= problem.limits.patience
+        lost = step - best.step >= setup.limits.patience
         slowly = newton_steps >= _TRIAL and best.gap > slow
         if best.gap <= tol or lost or slowly:
             break
-        at = problem.following(at, moved, pricing)
-    return _solution(problem, best, tol, step, max_iter)
+        at = setup.following(at, moved, pricing)
+    return _solution(setup, best, tol, step, max_iter)
 
 
-def _solution(problem: _Problem, best: _Best, tol: float, steps: int, max_iter: int) -> Solution:
+def _solution(setup: _Setup, best: _Best, tol: float, steps: int, max_iter: int) -> Solution:
     """Return the best point, and how far the steps have come."""
-    p, gap = problem.program, best.gap
+    p, gap = setup.program, best.gap
     longest = float(np.linalg.norm(best.point.v, axis=1).max(initial=0.0))
     response = float(np.linalg.norm(p.X, axis=1).max()) * longest  # at most
     if p.violation(best.point.v) > _VIOLATED * max(1.0 + np.abs(p.y).max(), response):
         gap = np.inf  # features of such scales that projections lose all digits
     short = Status.ITERATION_LIMIT if steps == max_iter else Status.INACCURATE
     status = status_of(gap, tol, short)
-    rho = problem.multipliers(best.tight) if np.isfinite(gap) else None
+    rho = setup.multipliers(best.tight) if np.isfinite(gap) else None
     theta = best.theta if p.loss.kinked and np.isfinite(gap) else None
     return Solution(best.point.v, best.point.c, rho, status, steps, gap, theta)

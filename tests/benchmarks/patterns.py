@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
-from convexgrade.grade import fit_grade, state_program
+from convexgrade.grade import fit_grade, state_problem
 from convexgrade.losses import SquaredError
-from convexgrade.program import Program
+from convexgrade.program import Problem
 from convexgrade.settings import Settings
 from tests.benchmarks.datasets import load
 
@@ -46,11 +46,11 @@ def standardised(name: str) -> tuple[Array, Array]:
     return (X - X.mean(axis=0)) / X.std(axis=0), ((y - y.mean()) / y.std())[:, None]
 
 
-def program(name: str, alpha: float, settings: Settings) -> Program:
-    """State the program of a first grade."""
+def problem(name: str, alpha: float, settings: Settings) -> Problem:
+    """State what a first grade has to fit."""
     H, y = standardised(name)
     weights = np.full(len(H), 1.0 / len(H))
-    return state_program(H, y, np.zeros_like(y), weights, SquaredError(), alpha, settings)
+    return state_problem(H, y, np.zeros_like(y), weights, SquaredError(), alpha, settings)
 
 
 class Descent(NamedTuple):
@@ -110,7 +110,7 @@ def descent(name: str, alpha: float, seed: int) -> dict[str, float]:
 
 def grade(name: str, alpha: float, settings: Settings, seed: int = 0) -> dict[str, Any]:
     """Fit a grade and report its certificate."""
-    fitted = fit_grade(program(name, alpha, settings), settings, (seed, 0))
+    fitted = fit_grade(problem(name, alpha, settings), settings, (seed, 0))
     certificate = fitted.certificate
     return {
         "objective": certificate.primal,

@@ -30,11 +30,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from convexgrade.dual import dual_point, lower_bound
-from convexgrade.grade import state_program
+from convexgrade.grade import state_problem
 from convexgrade.losses import SquaredError
 from convexgrade.patterns import Patterns, sample_patterns
 from convexgrade.point import null_point
-from convexgrade.program import Program
+from convexgrade.program import Problem, Program
 from convexgrade.proposals import Budget, propose
 from convexgrade.settings import Settings
 from convexgrade.solvers import interior, newton
@@ -110,22 +110,20 @@ class Case:
         H, y = (X - X.mean(axis=0)) / X.std(axis=0), ((y - y.mean()) / y.std())[:, None]
         settings = Settings(activation="relu", fit_intercept=False)
         weights = np.full(self.n, 1.0 / self.n)
-        empty = state_program(H, y, np.zeros_like(y), weights, SquaredError(), self.alpha, settings)
-        patterns = self._patterns(empty)
-        program = replace(empty, cones=self.cones)
-        return program.over(patterns, program.every_group(patterns))
+        loss, nothing = SquaredError(), np.zeros_like(y)
+        problem = state_problem(H, y, nothing, weights, loss, self.alpha, settings)
+        return replace(problem, cones=self.cones).over(self._patterns(problem))
 
-    def _patterns(self, program: Program) -> Patterns:
+    def _patterns(self, problem: Problem) -> Patterns:
         """Return patterns whose gates stay clear of all rows: pyscnn reads them off once more."""
         rng = np.random.default_rng(0)
         if self.n_patterns:
-            return sample_patterns(program.X, self.n_patterns, rng)
-        start = null_point(program, program.patterns)
-        proposal = propose(program, start, None, Budget(300, 1e-4, 1e-3, None), rng)
+            return sample_patterns(problem.X, self.n_patterns, rng)
+        proposal = propose(problem, null_point(problem), None, Budget(300, 1e-4, 1e-3, None), rng)
         assert proposal is not None
         gates = proposal.patterns.gates
-        clear = np.abs(program.X @ gates).min(axis=0) > 1e-9 * np.linalg.norm(gates, axis=0)
-        return Patterns.from_gates(program.X, gates[:, clear])
+        clear = np.abs(problem.X @ gates).min(axis=0) > 1e-9 * np.linalg.norm(gates, axis=0)
+        return Patterns.from_gates(problem.X, gates[:, clear])
 
     def dominates(self, other: Case) -> bool:
         """Return whether this is the same kind of problem, and no smaller or less penalised."""
