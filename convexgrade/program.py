@@ -140,6 +140,7 @@ class Problem:
         groups = self.every_group(patterns) if groups is None else groups
         values = {field.name: getattr(self, field.name) for field in fields(Problem)}
         program = Program(**values, patterns=patterns, groups=groups)
+        # What is known of the problem is not computed anew.
         known = (name for name in ("Z", "null_coefficients") if name in vars(self))
         vars(program).update((name, vars(self)[name]) for name in known)
         return program

@@ -62,7 +62,7 @@ LAYERS = [
     {"descent", "selection", "estimators.base"},
     {"correction"},
     {"estimators.deep", "estimators.shallow"},
-    {"estimators.cross_validated"},
+    {"estimators.cross_validated", "estimators.held_out", "estimators.staged"},
     {"estimators", "estimators.*"},
     {"display", "table_columns"},
     {"export", "tables"},

@@ -79,7 +79,7 @@ def plain(kind):
 def parts(kind, **parameters):
     """Return chain, data and plan of a fitted estimator."""
     model, X, y = fitted(kind, **parameters)
-    return model._progress.chain, model._training_data(X, y, None), model._plan()
+    return model._progress.chain, model._training_data(X, y, None), model._plan(model.alpha_)
 
 
 def moved(chain, index, V):

@@ -522,7 +522,7 @@ def selected(losses, alphas, usual, constant, monkeypatch, loss=SQUARED):
     monkeypatch.setattr(selection, "deepen", deepen)
     monkeypatch.setattr(selection, "loss_of_constants", lambda folds, loss: constant)
     folds = [selection.Fold(rows, rows)]
-    plan, handover = replace(model._plan(), loss=loss), model._handover()
+    plan, handover = replace(model._plan(model.alpha_), loss=loss), model._handover()
     tried = selection.Alphas(np.array(alphas), usual)
     return selection.select(folds, plan, handover, tried, None, lambda line: None)
 

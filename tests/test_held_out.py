@@ -240,7 +240,7 @@ def grown_to(stages, weights, loss, monkeypatch):
         judged.append([selection.Judged(grown, part, float(part.mean())) for part in parts])
     monkeypatch.setattr(selection, "_deepened", lambda *args: iter(judged))
     folds = 2 * [selection.Fold(data, rows)]
-    plan = replace(model._plan(), loss=loss, n_grades=len(stages))
+    plan = replace(model._plan(model.alpha_), loss=loss, n_grades=len(stages))
     return list(selection.deepen(folds, plan, model._handover()))[-1]
 
 
@@ -274,7 +274,7 @@ def test_validation_losses_are_of_chains_that_have_not_seen_the_rows():
     """Rows are held out forty at a time, twice: grades on the others, sketched, their losses."""
     X, y = make_data(n=100)
     model = small(MultigradeRegressor, alpha=0.03, validation_fraction=0.4).fit(X, y)
-    rows, plan = rows_of(model, X, y), model._plan()
+    rows, plan = rows_of(model, X, y), model._plan(model.alpha_)
     plan = plan.rough()
     losses = []
     for part in parts_held_out(np.zeros(100), 0.4, model._seed):
@@ -402,7 +402,7 @@ def test_alpha_auto_is_the_usual_one_unless_rows_held_out_show_that_another_is_b
     X, y = make_data(n=n, noise=noise)
     y = targets(estimator, y)
     model = small(estimator, n_grades=n_grades, early_stopping=True, **HALF).fit(X, y)
-    parts, plan = list(model._parts(rows_of(model, X, y))), model._plan()
+    parts, plan = list(model._parts(rows_of(model, X, y))), model._plan(model.alpha_)
     folds = model._folds(parts, model._reading)
     tried, usual = {}, usual_alpha(*X.shape)
     for factor in (0.3, 1.0, 3.0, 10.0, 30.0):

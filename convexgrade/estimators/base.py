@@ -185,14 +185,13 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             given = given._replace(groups=column_or_1d(groups))
         if continues:
             self._coding = self._continued(distinct_rows(given).y)
-            return self._grow(given, self._plan(), continues)
+            return self._grow(given, self._further_plan(), continues)
         self._learn_from(distinct_rows(given))
-        self._choose(given, effective_number(drawn_rows(given).copies))
-        first_network = None
+        plan = self._chosen_plan(given, effective_number(drawn_rows(given).copies))
         if self.__sklearn_is_fitted__():
-            first_network = self._first_network(self._progress.chain)
+            plan = replace(plan, first_network=self._first_network(self._progress.chain))
             del self._progress  # which must not be half of this fit
-        return self._grow(given, self._plan(first_network), continues)
+        return self._grow(given, plan, continues)
 
     def transform(self, X: ArrayLike) -> Array:
         """Return the hidden features of the last grade.
@@ -303,9 +302,6 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def _depth(self) -> int:
         return 1
 
-    def _first_alpha(self) -> float:
-        return float(self.alpha)
-
     def _begin(self, train: Data) -> Progress:
         """Return the chain without grades."""
         return Progress.begin(self._coding.loss, train, HIDDEN_AND_INPUTS)
@@ -330,8 +326,13 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         self._coding = self._learn_coding(rows.y, rows.weights)
         self._reading = self._learn_reading(rows)
 
-    def _choose(self, given: Rows, n_rows: float) -> None:
-        """Choose parameters from the data, for estimators that do."""
+    def _chosen_plan(self, given: Rows, n_rows: float) -> ChainPlan:
+        """Return the plan of a fit that starts anew, as far as data choose it before the first grade."""
+        return self._plan(float(self.alpha))
+
+    def _further_plan(self) -> ChainPlan:
+        """Return the plan of a fit that adds to fitted grades."""
+        raise NotImplementedError
 
     def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> Iterator[None]:
         """Fit the grades, setting out from those there are if the fit ``continues``."""
@@ -361,7 +362,8 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         """Return rows as a chain with that reading is fitted to them."""
         return Data(reading.apply(rows.X), self._coded(rows.y), rows.weights / rows.weights.sum())
 
-    def _plan(self, first_network: Network | None = None) -> ChainPlan:
+    def _plan(self, alpha: float) -> ChainPlan:
+        """Return the plan of a chain with this penalty in its first grade."""
         settings = Settings(
             activation=self.activation,
             patterns=self.patterns,
@@ -376,12 +378,11 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         )
         return ChainPlan(
             n_grades=self._depth(),
-            alpha=self._first_alpha(),
+            alpha=alpha,
             loss=self._coding.loss,
             standardize=self.standardize,
             settings=settings,
             seed=self._seed,
-            first_network=first_network,
             span=self._coding.span,
         )
 
@@ -401,7 +402,9 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         self._learn_class_weight()
         rows = distinct_rows(self._weighted(*self._validate(X, y, reset=True), sample_weight))
         self._learn_from(rows)
-        return first_price(self._data(rows), self._plan())
+        return first_price(
+            self._data(rows), self._plan(alpha=1.0)
+        )  # any: prices do not depend on it
 
     def _reporter(self, level: int) -> Report:
         return print if self.verbose >= level else silent

@@ -20,9 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from convexgrade.estimators.deep import DeepChain, Part
 from convexgrade.estimators.rows import Rows, distinct_rows, drawn_rows
 from convexgrade.multigrade import ChainPlan
-from convexgrade.network import Network
 from convexgrade.reading import Reading
-from convexgrade.scaling import n_varying
 from convexgrade.selection import (
     Alphas,
     Fold,
@@ -31,7 +29,6 @@ from convexgrade.selection import (
     given_alphas,
     path_of_alphas,
     select,
-    usual_alpha,
 )
 
 Array = NDArray[np.float64]
@@ -146,9 +143,9 @@ class CrossValidated(DeepChain):
             "rank_test_score": rankdata(-mean, method="min").astype(np.intp),
         }
 
-    def _choose(self, given: Rows, n_rows: float) -> None:
-        plan = replace(super()._plan(), n_grades=int(self.n_grades))
-        usual = usual_alpha(n_rows, n_varying(self._reading.apply(given.X), given.weights))
+    def _chosen_plan(self, given: Rows, n_rows: float) -> ChainPlan:
+        usual = self._usual_alpha(given, n_rows)
+        plan = self._plan(usual)
         parts = list(self._parts(given))
         if not parts:
             raise ValueError(
@@ -167,6 +164,7 @@ class CrossValidated(DeepChain):
         better = self._better_read(found.chosen, folds, parts, distinct_rows(given), again)
         chosen = [found.chosen, *(tried for tried, _ in better)][-1]
         self._selection = Selection(tuple(results), chosen)
+        return replace(plan, alpha=self._selection.alpha, n_grades=self._selection.depth)
 
     def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> Iterator[None]:
         yield from super()._grow(given, plan, continues)
@@ -250,13 +248,6 @@ class CrossValidated(DeepChain):
             return check_cv(self.cv)
         kind = StratifiedKFold if is_classifier(self) else KFold
         return kind(self._n_folds, shuffle=True, random_state=self._seed)
-
-    def _first_alpha(self) -> float:
-        return 1.0  # any: `_choose` and `_plan` replace it
-
-    def _plan(self, first_network: Network | None = None) -> ChainPlan:
-        chosen = self._selection
-        return replace(super()._plan(first_network), alpha=chosen.alpha, n_grades=chosen.depth)
 
 
 def _warn_unseen_classes(rows: Rows, others: Rows, fold: int) -> None:

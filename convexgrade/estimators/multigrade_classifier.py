@@ -7,14 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from convexgrade.estimators.base import BaseChain
-from convexgrade.estimators.deep import (
-    CORRECTION,
-    DEPTH,
-    PENALTY,
-    STOPPING,
-    ManyGrades,
-    StagedClassifier,
-)
+from convexgrade.estimators.deep import DEPTH
+from convexgrade.estimators.held_out import CORRECTION, PENALTY, STOPPING, ManyGrades
+from convexgrade.estimators.staged import StagedClassifier
 from convexgrade.estimators.targets import CLASSIFICATION
 
 

@@ -9,11 +9,8 @@ from numpy.typing import ArrayLike
 
 from convexgrade.estimators.base import BaseChain
 from convexgrade.estimators.cross_validated import CROSS_VALIDATION, CrossValidated
-from convexgrade.estimators.deep import (
-    DEPTH,
-    StagedClassifier,
-    StagedRegressor,
-)
+from convexgrade.estimators.deep import DEPTH
+from convexgrade.estimators.staged import StagedClassifier, StagedRegressor
 from convexgrade.estimators.targets import CLASSIFICATION, REGRESSION
 
 _CHOSEN = {"alpha", "warm_start"}  # parameters of chains that these have not

@@ -9,17 +9,11 @@ import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
 from convexgrade.estimators.base import BaseChain
-from convexgrade.estimators.deep import (
-    CORRECTION,
-    DEPTH,
-    PENALTY,
-    STOPPING,
-    ManyGrades,
-    StagedRegressor,
-)
+from convexgrade.estimators.deep import DEPTH
+from convexgrade.estimators.held_out import CORRECTION, PENALTY, STOPPING, ManyGrades
+from convexgrade.estimators.staged import StagedRegressor
 from convexgrade.estimators.targets import REGRESSION
 from convexgrade.multigrade import ChainPlan
-from convexgrade.network import Network
 
 
 class MultigradeRegressor(StagedRegressor, ManyGrades):
@@ -269,7 +263,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         self.verbose = verbose
         self.n_jobs = n_jobs
 
-    def _plan(self, first_network: Network | None = None) -> ChainPlan:
+    def _plan(self, alpha: float) -> ChainPlan:
         if self.refinement == "pointwise" and self.correction != "none":
             raise ValueError(
                 f"refinement='pointwise' and correction={self.correction!r} exclude each other: a "
@@ -279,5 +273,5 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
             raise ValueError(
                 f"refinement='pointwise' needs loss='squared_error'; this is loss={self.loss!r}."
             )
-        plan = super()._plan(first_network)
+        plan = super()._plan(alpha)
         return replace(plan, settings=replace(plan.settings, refinement=self.refinement))

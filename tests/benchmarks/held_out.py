@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 from convexgrade import MultigradeClassifier, MultigradeRegressor
@@ -32,6 +31,6 @@ def judges(name: str, share: float) -> Judges:
     model._learn_class_weight()
     rows = distinct_rows(model._weighted(*model._validate(X, y, reset=True), None))
     model._learn_from(rows)
-    plan = replace(model._plan(), alpha=share * usual_alpha(*X.shape))
+    plan = model._plan(share * usual_alpha(*X.shape))
     folds = model._folds(list(model._parts(rows)), model._reading)
     return Judges(folds, plan, model._handover())

@@ -18,7 +18,7 @@ from sklearn.metrics import log_loss, root_mean_squared_error
 from sklearn.model_selection import train_test_split
 
 from convexgrade import MultigradeClassifier, MultigradeRegressor
-from convexgrade.estimators.deep import _SHARES as SHARES
+from convexgrade.estimators.held_out import _SHARES as SHARES
 from convexgrade.selection import usual_alpha
 from tests.benchmarks.datasets import Split, load, names
 
