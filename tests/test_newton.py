@@ -347,9 +347,7 @@ class NewtonSystem(NamedTuple):
 
     def columns(self, *outputs: int) -> Columns:
         """Return the columns K that lead to some outputs."""
-        output = self.operator.output[self.face.active]
-        faces = tuple(self.face.take(np.flatnonzero(output == k)) for k in outputs)
-        return Columns(self.operator, faces, outputs, self.tau)
+        return Columns.of(self.operator, self.face, outputs, self.tau)
 
 
 def newton_system(loss, *, cones: bool) -> NewtonSystem:
@@ -409,7 +407,7 @@ def test_newton_systems_over_rows_columns_and_grams_agree(cones, monkeypatch):
             monkeypatch.setattr(_systems, "_SAMPLE", (size, size))
             found.append(system._by_sample(K, h, r, 500))
             assert system._by_sample(K, h, r, 2) is None
-        near = replace(K, faces=(replace(K.faces[0], sigma=5.0),), tau=0.3 * tau)
+        near = replace(K, face=replace(K.face, sigma=5.0), tau=0.3 * tau)
         system._by_kept(near, h, r, 1e12)  # forms the factor that serves next
         kept = system._memory.kept[k]
         found.append(system._by_kept(K, h, r, 1e12))
@@ -601,7 +599,7 @@ def test_outer_products_of_faces_from_what_they_have_or_lack(held):
     points = rng.standard_normal((active.size, d))
     points -= np.einsum("gij,gkj,gk->gi", basis, basis, points)
     face = Face.of(active, p.groups.sign[active], points, normals, 1e-2, 30.0)
-    K = Columns(operator, (face,), (0,), np.zeros(p.free.size))
+    K = Columns(operator, face, (0,), np.zeros(p.free.size))
     expected = np.zeros((len(p.X), len(p.X)))
     for g, root in zip(active, face.roots[0], strict=True):
         columns = p.patterns.masks[:, p.groups.pattern[g], None] * (p.X @ root)

@@ -49,18 +49,25 @@ class Columns:
     ----------
     operator : Operator
         The map of a working set.
-    faces : tuple of Face
-        Faces of its active groups, for each of the outputs.
+    face : Face
+        Faces of the active groups that lead to these outputs, one output after the other.
     outputs : tuple of int
-        The outputs.
+        The outputs, ascending.
     tau : ndarray of shape (q,)
         Proximal parameters of the unpenalised columns.
     """
 
     operator: Operator
-    faces: tuple[Face, ...]
+    face: Face
     outputs: Outputs
     tau: Array
+
+    @classmethod
+    def of(cls, operator: Operator, face: Face, outputs: Outputs, tau: Array) -> Columns:
+        """Return the columns that lead to some outputs, of groups that may lead to others, too."""
+        goes_to = operator.output[face.active]
+        own = [np.flatnonzero(goes_to == k) for k in outputs]
+        return cls(operator, face.take(np.concatenate(own)), outputs, tau)
 
     @property
     def output(self) -> int:
@@ -73,50 +80,42 @@ class Columns:
         """Number of columns."""
         return sum(self.sizes)
 
-    @property
+    @cached_property
     def sizes(self) -> list[int]:
         """Number of columns that lead to each output."""
-        return [self.tau.size + face.dimensions for face in self.faces]
+        return [self.tau.size + self.face.take(span).dimensions for span in self._spans]
 
     @property
     def _spans(self) -> list[slice]:
-        """Which of the groups, one output after the other, lead to each of them."""
-        edges = np.cumsum([0, *(len(face.active) for face in self.faces)]).tolist()
+        """Which of the active groups lead to each of the outputs."""
+        goes_to = self.operator.output[self.face.active]
+        edges = [*np.searchsorted(goes_to, self.outputs).tolist(), goes_to.size]
         return [slice(a, b) for a, b in pairwise(edges)]
 
     @property
     def floats_a_row(self) -> int:
         """Numbers that all active groups have: what a product costs for each row."""
-        return sum(face.q.size for face in self.faces)
+        return self.face.q.size
 
     @property
     def width(self) -> int:
-        """Number of columns whose outer products make up K K^T, see `outer`."""
-        return sum(min(face.dimensions, _lacking(face)) for face in self.faces)
+        """Number of columns, of one output, whose outer products make up K K^T, see `outer`."""
+        return min(self.face.dimensions, _lacking(self.face))
 
     def alone(self) -> Columns:
         """Return the same columns, with an operator of the active groups alone."""
-        active = np.concatenate([face.active for face in self.faces])
-        faces = (
-            replace(face, active=np.arange(span.start, span.stop))
-            for face, span in zip(self.faces, self._spans, strict=True)
-        )
+        active = self.face.active
         operator = self.operator.restricted(active, slice(None))
-        return replace(self, operator=operator, faces=tuple(faces))
+        return replace(
+            self, operator=operator, face=replace(self.face, active=np.arange(active.size))
+        )
 
     def sampled(self, n_rows: int) -> tuple[Columns, Index]:
         """Return so many rows of the columns, and which: random, but each time the same."""
         rows = np.random.default_rng(0).choice(len(self.operator.X), n_rows, replace=False)
         rows = np.sort(rows)
         every = np.arange(self.operator.channel.size)
-        some = replace(self, operator=self.operator.restricted(every, rows))
-        vars(some)["face"] = self.face  # what is known of the faces is kept
-        return some, rows
-
-    @cached_property
-    def face(self) -> Face:
-        """The faces of all outputs, one after the other."""
-        return Face.joined(self.faces)
+        return replace(self, operator=self.operator.restricted(every, rows)), rows
 
     @property
     def every(self) -> Roots:

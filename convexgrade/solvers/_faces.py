@@ -12,7 +12,6 @@ for an orthonormal basis N_g of the face and w = N_g^T q.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -50,21 +49,6 @@ class Face:
         normals = _independent(normals)
         held = normals.any(axis=2).sum(axis=1)
         return cls(active, sign, p / size[:, None], alpha / size, sigma, normals, held)
-
-    @classmethod
-    def joined(cls, faces: Sequence[Face]) -> Face:
-        """Return faces of the same sigma, with room for as many normals, one after the other."""
-        if len(faces) == 1:
-            return faces[0]
-        return cls(
-            active=np.concatenate([face.active for face in faces]),
-            sign=np.concatenate([face.sign for face in faces]),
-            q=np.concatenate([face.q for face in faces]),
-            kappa=np.concatenate([face.kappa for face in faces]),
-            sigma=faces[0].sigma,
-            normals=np.concatenate([face.normals for face in faces]),
-            held=np.concatenate([face.held for face in faces]),
-        )
 
     def take(self, index: Index | slice) -> Face:
         """Return the faces at ``index``."""

@@ -165,15 +165,14 @@ class System:
 
     def solve(self, face: Face, H: Hessian, tau: Array, right: Array) -> Array:
         """Return (I + K K^T H)^-1 right, shape (n_samples, n_outputs)."""
-        goes_to, outputs = self._operator.output[face.active], range(right.shape[1])
-        faces = tuple(face.take(np.flatnonzero(goes_to == k)) for k in outputs)
+        outputs = tuple(range(right.shape[1]))
         if H.coupled:
-            K, memory = Columns(self._operator, faces, tuple(outputs), tau), self._memory
+            K, memory = Columns.of(self._operator, face, outputs, tau), self._memory
             step, memory.n_sampled = _coupling.solved(K, H, right, memory.n_sampled)
             return step
         step = np.empty_like(right)
         for k in outputs:
-            K = Columns(self._operator, faces[k : k + 1], (k,), tau)
+            K = Columns.of(self._operator, face, (k,), tau)
             step[:, [k]] = self._solved(K, H.D[:, [k]], right[:, [k]])
         return step
 
