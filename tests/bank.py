@@ -5,10 +5,11 @@ read off a solver.
 """
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
-from scipy.optimize import nnls
+import pytest
+from scipy.optimize import linprog, nnls
 from scipy.sparse import csc_array
 
 from convexgrade.groups import Groups
@@ -20,7 +21,7 @@ from convexgrade.solvers._proximal import Step
 
 
 @dataclass(frozen=True)
-class Problem:
+class Known:
     name: str
     program: Program
     optimum: float
@@ -64,7 +65,7 @@ def _one_row(cones):
     # f = ||x|| t with t = ||v||: minimise (f - y)^2 / 2 + alpha f / ||x||, so f = y - alpha / ||x||.
     x, y, alpha = np.array([[3.0, 4.0]]), 2.0, 1.0
     shrink = alpha / 5.0
-    return Problem(
+    return Known(
         f"one row, cones={cones}",
         make_program(x, [y], alpha=alpha, cones=cones),
         0.5 * shrink**2 + shrink * (y - shrink),
@@ -75,7 +76,7 @@ def _one_row_log_loss(cones):
     # log(1 + e^-f) + alpha f / ||x||, stationary at 1 / (1 + e^f) = alpha / ||x||.
     r = 0.5 / 2.0
     f = np.log(1.0 / r - 1.0)
-    return Problem(
+    return Known(
         f"one row, log loss, cones={cones}",
         make_program([[0.0, 2.0]], [1.0], alpha=0.5, loss=BinaryLogLoss(), cones=cones),
         np.log1p(np.exp(-f)) + r * f,
@@ -87,7 +88,7 @@ def _one_row_of_other_losses(cones):
     def stated(name, y, loss, f):
         program = make_program([[3.0, 4.0]], [y], alpha=1.0, loss=loss, cones=cones)
         value = float(loss.value(np.array([[f]]), np.array([[y]]))[0]) + 0.2 * f
-        return Problem(f"one row, {name}, cones={cones}", program, value)
+        return Known(f"one row, {name}, cones={cones}", program, value)
 
     def short(z, smoothing):  # z = r / sqrt(r^2 + smoothing^2)
         return smoothing * z / np.sqrt(1.0 - z**2)
@@ -117,7 +118,7 @@ def _orthogonal(y, cones):
     for norm in map(np.linalg.norm, parts):
         left = min(norm, 2.0 * alpha)
         optimum += 0.25 * left**2 + alpha * (norm - left)
-    return Problem(
+    return Known(
         f"orthonormal rows y={y.tolist()}, cones={cones}",
         make_program(np.eye(2), y, alpha=alpha, cones=cones),
         optimum,
@@ -129,21 +130,21 @@ def _weighted_orthogonal():
     alpha, w, y = 0.1, np.array([0.25, 0.75]), np.array([1.0, -2.0])
     shrink = alpha / w
     optimum = np.sum(0.5 * w * shrink**2 + alpha * (np.abs(y) - shrink))
-    return Problem("weighted", make_program(np.eye(2), y, alpha=alpha, weights=w), float(optimum))
+    return Known("weighted", make_program(np.eye(2), y, alpha=alpha, weights=w), float(optimum))
 
 
 def _offset():
     # The offset moves the target.
     inner = _orthogonal([1.0, -2.0], True)
     program = make_program(np.eye(2), [3.0, 1.0], alpha=0.2, offset=[2.0, 3.0])
-    return Problem("offset", program, inner.optimum)
+    return Known("offset", program, inner.optimum)
 
 
 def _two_outputs():
     # Outputs share no neuron: the objectives add.
     first, second = _orthogonal([1.0, -2.0], True), _orthogonal([-0.5, 3.0], True)
     program = make_program(np.eye(2), [[1.0, -0.5], [-2.0, 3.0]], alpha=0.2)
-    return Problem("two outputs", program, first.optimum + second.optimum)
+    return Known("two outputs", program, first.optimum + second.optimum)
 
 
 def _duplicated_column():
@@ -155,7 +156,7 @@ def _duplicated_column():
     for side in (np.maximum(x[:, 0], 0.0), np.maximum(-x[:, 0], 0.0)):
         rows = side > 0.0
         optimum += _scalar_lasso(np.sqrt(2.0) * side[rows], y[rows], len(y), 0.05)
-    return Problem(
+    return Known(
         "duplicated column", make_program(np.hstack([x, x]), y, alpha=0.05), float(optimum)
     )
 
@@ -169,7 +170,7 @@ def _scalar_lasso(z, y, n, alpha):
 def _rank_one_intercept():
     # Constant rows: with a free intercept no neuron is needed, and F is the variance over 2.
     y = np.array([1.0, 2.0, 4.0])
-    return Problem(
+    return Known(
         "constant rows, intercept",
         make_program(np.ones((3, 1)), y, alpha=0.1, free=[0]),
         float(np.var(y) / 2),
@@ -180,13 +181,13 @@ def _above_alpha_max():
     y = np.array([0.0, 1.0, 1.0, 0.0])
     X = np.column_stack([np.arange(4.0), np.ones(4)])
     program = make_program(X, y, alpha=10.0, loss=BinaryLogLoss(), free=[1])
-    return Problem("alpha above alpha_max", program, float(np.log(2.0)))
+    return Known("alpha above alpha_max", program, float(np.log(2.0)))
 
 
 def _softmax_trivial():
     X = np.column_stack([np.arange(3.0), np.ones(3)])
     program = make_program(X, np.eye(3), alpha=10.0, loss=SoftmaxLogLoss(), free=[1])
-    return Problem("softmax above alpha_max", program, float(np.log(3.0)))
+    return Known("softmax above alpha_max", program, float(np.log(3.0)))
 
 
 def _fewer_rows_than_columns():
@@ -194,14 +195,14 @@ def _fewer_rows_than_columns():
     rng = np.random.default_rng(1)
     rows = np.linalg.qr(rng.standard_normal((5, 2)))[0].T
     inner = _orthogonal([1.0, -2.0], True)
-    return Problem("n < d", make_program(rows, [1.0, -2.0], alpha=0.2), inner.optimum)
+    return Known("n < d", make_program(rows, [1.0, -2.0], alpha=0.2), inner.optimum)
 
 
 def _one_row_with_constant():
     # As one row, at x = (2, 1).
     y, alpha, norm = -3.0, 0.5, np.sqrt(5.0)
     left = alpha / norm
-    return Problem(
+    return Known(
         "one row and constant",
         make_program([[2.0, 1.0]], [y], alpha=alpha),
         0.5 * left**2 + left * (abs(y) - left),
@@ -298,10 +299,35 @@ def assert_optimal(program, solution, *, tol=1e-6):
     np.testing.assert_allclose(b[active], expected[active], atol=1e3 * tol)
 
 
+def assert_solves(known, solution, *, short=1e-8):
+    """Check that a solution attains a known optimum, and that it is optimal."""
+    objective = known.program.objective(solution.blocks, solution.unpenalised)
+    assert objective == pytest.approx(known.optimum, abs=short)
+    assert_optimal(known.program, solution)
+
+
 def projection(X, mask, b):
     """The projection of b on a cone, by non-negative least squares on all rows."""
     signed = np.where(mask, 1.0, -1.0)[:, None] * X
     return b + signed.T @ nnls(signed.T, -b)[0]
+
+
+def brute_force_patterns(X):
+    """All sign vectors s for which some h has s_i x_i . h > 0 in every row, by linear programming."""
+    n, d = X.shape
+    found = set()
+    for signs in product([1.0, -1.0], repeat=n):
+        s = np.array(signs)
+        margin = linprog(
+            np.append(np.zeros(d), -1.0),
+            A_ub=np.column_stack([-s[:, None] * X, np.ones(n)]),
+            b_ub=np.zeros(n),
+            bounds=[(-1.0, 1.0)] * d + [(None, 1.0)],
+        )
+        if -margin.fun > 1e-9:
+            found.add(tuple(s > 0.0))
+    found.discard((False,) * n)
+    return found
 
 
 def brute_force_dual_norm(X, mask, b):

@@ -11,9 +11,8 @@ from convexgrade.patterns import sample_patterns
 from convexgrade.solution import Start, Status
 from convexgrade.solvers import _systems, active, cvx, interior, newton
 from convexgrade.solvers._systems import PatternGrams
-from tests.bank import KNOWN, assert_optimal, make_program
-from tests.test_interior import CLARABEL, FREE, assert_as_good, make_case, objective, scale
-from tests.test_newton import real_program
+from tests.bank import KNOWN, assert_solves, make_program
+from tests.cases import CLARABEL, FREE, assert_as_good, make_case, objective, real_program, scale
 
 LOSSES = ["squared_error", "two_outputs", "binary"]
 
@@ -31,13 +30,11 @@ def test_a_gap_that_falls_steadily_is_waited_for():
     assert best.waited >= 5
 
 
-@pytest.mark.parametrize("problem", [p for p in KNOWN if not p.program.cones], ids=str)
-def test_known_optimum(problem):
-    solution = active.solve(problem.program)
+@pytest.mark.parametrize("known", [p for p in KNOWN if not p.program.cones], ids=str)
+def test_known_optimum(known):
+    solution = active.solve(known.program)
     assert solution.status is Status.OPTIMAL
-    value = problem.program.objective(solution.blocks, solution.unpenalised)
-    assert value == pytest.approx(problem.optimum, abs=1e-8)
-    assert_optimal(problem.program, solution)
+    assert_solves(known, solution)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -13,8 +13,8 @@ from convexgrade.settings import Settings
 from convexgrade.solution import Status
 from convexgrade.solvers import cvx
 from convexgrade.working_set import solve_over
-from tests.test_grade import fit
-from tests.test_patterns import brute_force_patterns
+from tests.bank import brute_force_patterns
+from tests.samples import fit
 
 N_PROBLEMS = 20
 SHORTFALLS_ALLOWED = 1  # 5 %

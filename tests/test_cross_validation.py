@@ -31,7 +31,7 @@ from convexgrade.estimators import cross_validated
 from convexgrade.kinks import AbsoluteError
 from convexgrade.losses import SquaredError
 from convexgrade.selection import Tried, usual_alpha
-from tests.test_estimators import make_data, targets
+from tests.samples import make_data, targets
 
 SQUARED = SquaredError()
 CROSS_VALIDATED = [MultigradeRegressorCV, MultigradeClassifierCV]

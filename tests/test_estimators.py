@@ -35,24 +35,12 @@ from convexgrade.chain import state_grade
 from convexgrade.datasets import load_energy
 from convexgrade.grade import fit_grade
 from convexgrade.solution import Status
+from tests.samples import make_data, targets
 
 REGRESSORS = [ConvexReLURegressor, MultigradeRegressor]
 CLASSIFIERS = [ConvexReLUClassifier, MultigradeClassifier]
 ESTIMATORS = REGRESSORS + CLASSIFIERS
 CHAINS = [MultigradeRegressor, MultigradeClassifier]
-
-
-def make_data(n=60, d=2, seed=0):
-    rng = np.random.default_rng(seed)
-    X = rng.standard_normal((n, d))
-    y = np.abs(X[:, 0]) + 0.5 * X[:, -1] + 0.05 * rng.standard_normal(n)
-    return X, y
-
-
-def targets(estimator, y, n_classes=2):
-    if estimator in REGRESSORS:
-        return y
-    return np.digitize(y, np.quantile(y, np.arange(1, n_classes) / n_classes))
 
 
 def small(estimator, **parameters):

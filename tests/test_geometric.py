@@ -15,41 +15,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from convexgrade import GeometricLayerwiseRegressor, check_readout_bound
 from convexgrade.geometric import Box, Tables, as_box, cell_centers, cell_codes, digits
 from convexgrade.moduli import as_modulus, empirical_modulus, lp_norm, spread_points
+from tests.samples import FUNCTIONS, cone, jump, noise, root, spike
 
-CENTER = 0.37
-
-
-def cone(X):
-    """A function with Lipschitz constant 1."""
-    return np.linalg.norm(X - CENTER, axis=1)
-
-
-def root(X):
-    """A function that is Hölder continuous with (1, 1/2), and no better at its singularity."""
-    return np.sqrt(cone(X))
-
-
-def jump(X):
-    """A jump of height 1: a shift by t changes it on a slab of width at most t."""
-    return np.where(X[:, 0] > CENTER, 1.0, 0.0)
-
-
-def spike(X):
-    """An unbounded function, in L^p for p < 4 where d = 1."""
-    return cone(X) ** -0.25
-
-
-FUNCTIONS = {
-    "lipschitz": (cone, lambda p: 1.0),
-    "holder": (root, lambda p: (1.0, 0.5)),
-    "jump": (jump, lambda p: (1.0, 1.0 / p)),
-}
 DEPTHS = [(1, 2, 7), (1, 3, 4), (2, 2, 4), (2, 3, 3), (3, 2, 3), (3, 3, 2)]
-
-
-def noise(n=300, d=2, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.normal(size=(n, d)), rng.normal(size=n)
 
 
 @parametrize_with_checks([GeometricLayerwiseRegressor(), GeometricLayerwiseRegressor(3, 2)])

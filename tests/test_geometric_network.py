@@ -9,7 +9,7 @@ import pytest
 from convexgrade import GeometricLayerwiseRegressor, check_readout_bound
 from convexgrade.lattice import MAX_CELLS, decode, find_multiple
 from convexgrade.moduli import compare_readouts, layer_moduli, spread_points
-from tests.test_geometric import FUNCTIONS, cone, jump, noise, spike
+from tests.samples import FUNCTIONS, cone, jump, noise, spike
 
 SHAPES = [(1, 2, 5), (1, 3, 3), (2, 2, 3), (3, 2, 2), (1, 8, 2), (3, 4, 1)]
 

@@ -21,13 +21,7 @@ from convexgrade.solution import Status
 from convexgrade.unpenalised import independent_columns
 from convexgrade.working_set import solve_groups
 from tests.benchmarks.patterns import descend, standardised
-
-
-def small_problem(seed, *, d=2, n=30):
-    rng = np.random.default_rng(seed)
-    H = rng.standard_normal((n, d))
-    y = np.abs(H[:, 0]) + np.maximum(H @ rng.standard_normal(d), 0.0) + 0.1 * rng.standard_normal(n)
-    return H, ((y - y.mean()) / y.std())[:, None]
+from tests.samples import fit, small_problem
 
 
 @pytest.mark.parametrize(("patterns", "end"), [("exhaustive", "GLOBALLY_"), ("adaptive", "")])
@@ -48,15 +42,6 @@ def test_no_grade_is_called_trivial_in_which_a_neuron_has_a_price_above_alpha(pa
     *_, last = grow(Progress(Chain(np.array([40.0]))), data, plan)
     assert last.verdict.startswith("Grade 1 has no neuron: none ")
     assert "lowers the objective by more than the tolerance" in last.verdict
-
-
-def fit(H, y, *, alpha=0.01, seed=0, **settings):
-    chosen = Settings(**settings)
-    n = len(H)
-    problem = state_problem(
-        H, y, np.zeros_like(y), np.full(n, 1.0 / n), SquaredError(), alpha, chosen
-    )
-    return problem, fit_grade(problem, chosen, (seed, 0))
 
 
 @pytest.mark.parametrize(

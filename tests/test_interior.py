@@ -8,7 +8,7 @@ import pytest
 
 from convexgrade import solvers
 from convexgrade.groups import Groups
-from convexgrade.losses import BinaryLogLoss, Hessian, SoftmaxLogLoss, SquaredError
+from convexgrade.losses import BinaryLogLoss, Hessian, SquaredError
 from convexgrade.patterns import Patterns, activation, sample_patterns
 from convexgrade.search import descend, random_neurons
 from convexgrade.solution import Start, Status
@@ -17,65 +17,16 @@ from convexgrade.solvers import _second_order as soc
 from convexgrade.solvers._operator import Operator
 from convexgrade.solvers._symmetric import square
 from tests.bank import assert_optimal, make_program, random_program
-
-LOSSES = ["squared_error", "two_outputs", "binary", "softmax"]
-FREE = {"none": [], "intercept": [-1], "all": slice(None)}
-CLARABEL = 1e-6  # of the loss before: what it may stop short of an optimum
-
-
-def make_rows(shape, rng):
-    """Rows of a shape named in words, the constant last."""
-    n, d = {"line": (30, 1), "plane": (40, 2), "wide": (10, 14)}.get(shape, (25, 2))
-    X = rng.standard_normal((n, d))
-    if shape == "duplicated rows":
-        X = np.concatenate([X, X[:10], X[:5]])
-    if shape == "duplicated columns":
-        X = np.column_stack([X, X])
-    if shape == "ties":
-        X = np.round(X)
-    return np.column_stack([X, np.ones(len(X))])
-
-
-def make_case(
-    shape="plane", loss="squared_error", *, cones=True, free="intercept", size=0.1, seed=0
-):
-    """A program over a few sampled patterns with alpha = size * alpha_max."""
-    rng = np.random.default_rng(seed)
-    X = make_rows(shape, rng)
-    n, d = X.shape
-    score = X[:, 0] + 0.7 * rng.standard_normal(n)
-    chosen, y = {
-        "squared_error": (SquaredError(), np.abs(score)),
-        "two_outputs": (SquaredError(), np.column_stack([np.abs(score), score**2])),
-        "binary": (BinaryLogLoss(), (score > 0.0).astype(float)),
-        "softmax": (SoftmaxLogLoss(), np.eye(3)[np.digitize(score, [-0.5, 0.5])]),
-    }[loss]
-    program = make_program(
-        X,
-        y,
-        alpha=1.0,
-        loss=chosen,
-        cones=cones,
-        weights=rng.uniform(0.5, 2.0, n),
-        offset=0.3 * rng.standard_normal(y.shape),
-        free=np.arange(d)[FREE[free]],
-        patterns=sample_patterns(X, 5, rng),
-    )
-    return replace(program, alpha=size * program.alpha_max())
-
-
-def objective(program, solution):
-    return program.objective(solution.blocks, solution.unpenalised)
-
-
-def scale(program):
-    return program.mean_loss(program.offset + program.Z @ program.null_coefficients)
-
-
-def assert_as_good(program, found, reference, short=1e-8):
-    """No higher than a reference, nor lower by more than that may stop short of the optimum."""
-    excess = (objective(program, found) - objective(program, reference)) / scale(program)
-    assert -short <= excess <= 1e-8
+from tests.cases import (
+    CLARABEL,
+    FREE,
+    LOSSES,
+    assert_as_good,
+    make_case,
+    make_rows,
+    objective,
+    scale,
+)
 
 
 def assert_agrees_with_clarabel(program):

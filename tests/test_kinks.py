@@ -10,7 +10,7 @@ from convexgrade.losses import MeanLoss, Poisson
 from convexgrade.solution import Start, Status
 from convexgrade.solvers import cvx, newton, solve
 from convexgrade.unpenalised import fit_unpenalised
-from tests.test_interior import make_case, objective, scale
+from tests.cases import make_case, objective, scale
 
 SMOOTHED = {
     "absolute_error": AbsoluteError(smoothing=0.02),

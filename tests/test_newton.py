@@ -35,32 +35,31 @@ from convexgrade.solvers._systems import Memory, System
 from tests.bank import (
     KNOWN,
     assert_optimal,
+    assert_solves,
     counted_newton_steps,
     make_program,
     projection,
     random_program,
 )
-from tests.benchmarks.datasets import load
-from tests.test_interior import (
+from tests.cases import (
     CLARABEL,
     FREE,
     LOSSES,
     assert_as_good,
     make_case,
     objective,
+    real_program,
     scale,
 )
 
 APART = [loss for loss in LOSSES if loss != "softmax"]  # whose outputs have systems of their own
 
 
-@pytest.mark.parametrize("problem", KNOWN, ids=str)
-def test_known_optimum(problem):
-    solution = newton.solve(problem.program)
+@pytest.mark.parametrize("known", KNOWN, ids=str)
+def test_known_optimum(known):
+    solution = newton.solve(known.program)
     assert solution.status is Status.OPTIMAL
-    value = problem.program.objective(solution.blocks, solution.unpenalised)
-    assert value == pytest.approx(problem.optimum, abs=1e-8)
-    assert_optimal(problem.program, solution)
+    assert_solves(known, solution)
 
 
 @pytest.mark.parametrize("cones", [True, False])
@@ -145,15 +144,6 @@ def test_setting_out_from_the_optimum_ends_there(loss, cones):
     warm = newton.solve(program, start=Start(cold.blocks, cold.unpenalised, 1e-6))
     assert warm.status is Status.OPTIMAL
     assert objective(program, warm) == pytest.approx(objective(program, cold), abs=1e-9)
-
-
-def real_program(name, n, n_patterns, alpha, *, cones=True):
-    X, y, _, _ = load(name, split=0)
-    X, y = X[:n], y[:n]
-    X = np.column_stack([(X - X.mean(axis=0)) / X.std(axis=0), np.ones(len(X))])
-    patterns = sample_patterns(X, n_patterns, np.random.default_rng(0))
-    y = (y - y.mean()) / y.std()
-    return make_program(X, y, alpha=alpha, cones=cones, free=[-1], patterns=patterns)
 
 
 def test_a_start_far_from_all_kinks_does_not_hold_a_solve_up(monkeypatch):

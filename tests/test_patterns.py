@@ -4,7 +4,6 @@ from itertools import product
 
 import numpy as np
 import pytest
-from scipy.optimize import linprog
 
 from convexgrade import MultigradeRegressor
 from convexgrade.dual import dual_point, lower_bound
@@ -17,25 +16,7 @@ from convexgrade.patterns import (
     sample_patterns,
 )
 from convexgrade.solution import Status
-from tests.bank import make_program
-
-
-def brute_force_patterns(X):
-    """All sign vectors s for which some h has s_i x_i . h > 0 in every row, by linear programming."""
-    n, d = X.shape
-    found = set()
-    for signs in product([1.0, -1.0], repeat=n):
-        s = np.array(signs)
-        margin = linprog(
-            np.append(np.zeros(d), -1.0),
-            A_ub=np.column_stack([-s[:, None] * X, np.ones(n)]),
-            b_ub=np.zeros(n),
-            bounds=[(-1.0, 1.0)] * d + [(None, 1.0)],
-        )
-        if -margin.fun > 1e-9:
-            found.add(tuple(s > 0.0))
-    found.discard((False,) * n)
-    return found
+from tests.bank import brute_force_patterns, make_program
 
 
 def _rows(case):
