@@ -284,6 +284,15 @@ def test_warm_start_adds_grades_without_touching_the_old(estimator):
         model.set_params(n_grades=1).fit(X, y)
     with pytest.raises(ValueError, match=r"keep_inputs=False must be those of the grades already"):
         model.set_params(n_grades=3, keep_inputs=False).fit(X, y)
+    model.set_params(keep_inputs=True)
+    for name, other in {"standardize": False, "distances": True, "first_bias": False}.items():
+        fitted = model.get_params()[name]
+        with pytest.raises(
+            ValueError, match=f"{name}={other} must be that of .*, {fitted!r}, when"
+        ):
+            model.set_params(**{name: other}).fit(X, y)
+        model.set_params(**{name: fitted})
+    assert model.fit(X, y).n_grades_ == 3
 
 
 def test_targets_of_another_shape_than_those_of_the_fit_are_errors():

@@ -49,6 +49,7 @@ STOPPING: dict[str, list[Any]] = {
 _SHARES = 1.0, 0.3, 3.0, 10.0  # of the usual alpha, which alpha="auto" tries on rows held out
 _LARGER = 3.0  # factor of each further penalty, tried as long as larger ones are of use
 _ENOUGH = 20  # rows from which "auto" holds some out
+_OF_THE_FIRST = "standardize", "log_tails", "distances", "first_bias"  # what later grades build on
 
 
 class ManyGrades(DeepChain):
@@ -61,6 +62,8 @@ class ManyGrades(DeepChain):
     validation_fraction: float
     correction: str
 
+    _built_on: dict[str, Any]
+
     @property
     def alpha_(self) -> float:
         """Penalty of the first grade."""
@@ -69,6 +72,7 @@ class ManyGrades(DeepChain):
     def _chosen_plan(self, given: Rows, n_rows: float) -> ChainPlan:
         if self.correction != "none":
             check_curved(self._coding.loss, f"correction={self.correction!r}")
+        self._built_on = {name: getattr(self, name) for name in _OF_THE_FIRST}
         return self._plan(self._usual_alpha(given, n_rows) if self._is_auto else float(self.alpha))
 
     def _further_plan(self) -> ChainPlan:
@@ -191,13 +195,7 @@ class ManyGrades(DeepChain):
             asked = f"correction={self.correction!r}"
             check_correctable(self._progress.chain, self._coding.loss, asked)
         self._check_same_loss()
-        fitted = self._progress.chain.handover
-        if self._handover() != fitted:
-            raise ValueError(
-                f"passthrough={self.passthrough!r} and keep_inputs={self.keep_inputs} must be those of "
-                f"the grades already fitted, {fitted.passthrough!r} and {fitted.keep_inputs}, when "
-                f"warm_start=True."
-            )
+        self._check_same_input()
         if self.n_grades == self.n_grades_ and self.correction == "none":
             warnings.warn(
                 f"warm_start=True adds no grade to the {counted(self.n_grades_, 'grade')} there are "
@@ -215,6 +213,22 @@ class ManyGrades(DeepChain):
                 f"loss={self.loss!r} and its parameters must be those of the grades already fitted, "
                 f"{told(fitted)}, when warm_start=True."
             )
+
+    def _check_same_input(self) -> None:
+        """Raise an error if the parameters ask that grades read something else than the fitted ones."""
+        fitted = self._progress.chain.handover
+        if self._handover() != fitted:
+            raise ValueError(
+                f"passthrough={self.passthrough!r} and keep_inputs={self.keep_inputs} must be those of "
+                f"the grades already fitted, {fitted.passthrough!r} and {fitted.keep_inputs}, when "
+                f"warm_start=True."
+            )
+        for name, value in self._built_on.items():
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} must be that of the grades already fitted, "
+                    f"{value!r}, when warm_start=True."
+                )
 
     def _parts(self, rows: Rows) -> Iterator[Part]:
         """Yield rows to train on and rows held out, of classes some of each where they are not rare."""

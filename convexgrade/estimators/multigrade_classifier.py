@@ -93,8 +93,9 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     max_iter : int, default=1
         Largest number of rounds of search and solve in a grade.
     warm_start : bool, default=False
-        Keep the fitted grades and add the missing ones when ``n_grades`` has grown, with the loss, what
-        grades hand on and how they read X as they were. (A ``correction`` then moves all of them.)
+        Keep the fitted grades and add the missing ones when ``n_grades`` has grown. Parameters of the
+        loss, and of what grades read and hand on, must be as they were. (A ``correction`` then moves
+        all grades.)
     random_state : int, RandomState instance or None, default=None
         Determines patterns, starts and the validation split.
     verbose : int, default=0

@@ -117,9 +117,9 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     max_iter : int, default=1
         Largest number of rounds of search and solve in a grade.
     warm_start : bool, default=False
-        Keep the fitted grades and add the missing ones when ``n_grades`` has grown, with the loss, what
-        grades hand on and how they read X as they were. (A ``correction`` then moves all of them.)
-        Predictions may then be in the range of the new targets as well.
+        Keep the fitted grades and add the missing ones when ``n_grades`` has grown. Parameters of the
+        loss, and of what grades read and hand on, must be as they were. (A ``correction`` then moves
+        all grades.) Predictions may then be in the range of the new targets as well.
     random_state : int, RandomState instance or None, default=None
         Determines patterns, starts and the validation split.
     verbose : int, default=0
