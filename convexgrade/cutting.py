@@ -34,7 +34,7 @@ def cut(problem: Problem, point: Point, *, limit: int, solver: str, tol: float) 
     Parameters
     ----------
     problem : Problem
-        The grade.
+        What the grade has to fit.
     point : Point
         The point to cut.
     limit : int

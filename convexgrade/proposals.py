@@ -71,7 +71,7 @@ def propose(
     Parameters
     ----------
     problem : Problem
-        The grade.
+        What the grade has to fit.
     point : Point
         The solution so far.
     first : Network or None
