@@ -53,7 +53,7 @@ LAYERS = [
     {"search", "solvers._systems", "certificate"},
     {"energy", "solvers._proximal"},
     {"point", "polishing", "solvers", "solvers.*"},
-    {"working_set"},
+    {"working_set", "solvers.native"},
     {"cutting", "pointwise", "proposals"},
     {"sources"},
     {"grade"},

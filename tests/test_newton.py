@@ -25,6 +25,7 @@ from convexgrade.solvers import (
     active,
     cvx,
     interior,
+    native,
     newton,
 )
 from convexgrade.solvers._columns import Columns
@@ -237,7 +238,7 @@ def test_losses_with_kinks_are_solved_without_a_start_that_has_many_numbers(
         starts.append(start)
         return solve(program, start=start, **more)
 
-    monkeypatch.setattr(solvers.newton, "solve", recorded)
+    monkeypatch.setattr(newton, "solve", recorded)
     blocks = np.zeros((len(program.groups), 4))
     blocks[:neurons] = 0.1
     start = Start(blocks, np.zeros((0, 1)), 0.01)
@@ -251,10 +252,10 @@ def test_losses_with_kinks_are_solved_without_a_start_that_has_many_numbers(
 def test_what_the_newton_method_leaves_others_finish(failing, monkeypatch):
     program = real_program("concrete", 400, 50, 1e-3)
     expected = objective(program, newton.solve(program))
-    monkeypatch.setattr(solvers, "_SLOW", 0.0)
-    monkeypatch.setattr(solvers, "_DENSE", 1e-9)
-    monkeypatch.setattr(solvers, "_DIMENSIONS", 1)
-    monkeypatch.setattr(solvers, "_OPERATIONS", np.inf)
+    monkeypatch.setattr(native, "_SLOW", 0.0)
+    monkeypatch.setattr(native, "_DENSE", 1e-9)
+    monkeypatch.setattr(native, "_DIMENSIONS", 1)
+    monkeypatch.setattr(native, "_OPERATIONS", np.inf)
     asked, solve = [], interior.solve
 
     def recorded(program, *, start, tol):
