@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 from convexgrade.datasets import load_energy
 from convexgrade.display import GradesDisplay
 from convexgrade.estimators import MultigradeClassifier, MultigradeRegressor
-from convexgrade.estimators.rows import Rows, drawn_rows
+from convexgrade.estimators.rows import Rows
 from convexgrade.export import TableModel, load_model, save_model, written_whole
 from convexgrade.table_columns import (
     encode,
@@ -245,7 +245,7 @@ def _fit_and_save(arguments: argparse.Namespace) -> None:
 def _announce(estimator: Any, X: NDArray[Any], y: NDArray[Any]) -> None:
     """Say what comes before the first grade, if anything does."""
     single = np.ones(len(X))
-    if estimator._holds_out(drawn_rows(Rows(X, y, single, single))):
+    if estimator._holds_out(Rows(X, y, single, single).drawn):
         found = "the penalty and the depth" if estimator.alpha == "auto" else "the depth"
         print(f"First, rows held out choose {found}: for seconds, or minutes where rows are many.")
         print("Then a line comes with each grade:\n", flush=True)

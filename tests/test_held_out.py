@@ -20,7 +20,7 @@ from convexgrade import (
     selection,
 )
 from convexgrade.chain import Data, staged_loss
-from convexgrade.estimators.rows import Rows, distinct_rows, drawn_rows
+from convexgrade.estimators.rows import Rows
 from convexgrade.kinks import AbsoluteError
 from convexgrade.losses import BinaryLogLoss, SquaredError
 from convexgrade.selection import parts_held_out, usual_alpha
@@ -46,7 +46,7 @@ def small(estimator, **parameters):
 
 
 def rows_of(model, X, y):
-    return distinct_rows(model._weighted(*model._validate(X, y, reset=False), None))
+    return model._weighted(*model._validate(X, y, reset=False), None).distinct
 
 
 @pytest.mark.parametrize(
@@ -102,14 +102,14 @@ def test_rows_that_were_copied_or_weigh_more_do_not_judge_what_they_taught(estim
 
 def test_copies_of_rows_with_other_targets_are_drawn_one_by_one():
     X, y = np.array([[0.0], [1.0], [1.0], [2.0]]), np.array([0, 0, 1, 1])
-    rows = drawn_rows(Rows(X, y, np.array([3.0, 2.0, 1.0, 5.0]), np.ones(4)))
+    rows = Rows(X, y, np.array([3.0, 2.0, 1.0, 5.0]), np.ones(4)).drawn
     np.testing.assert_array_equal(rows.X[:, 0], [0.0, 1.0, 1.0, 1.0, 2.0])
     np.testing.assert_array_equal(rows.y, [0, 0, 0, 1, 1])
     np.testing.assert_allclose(5.0 * rows.copies, [3.0, 1.0, 1.0, 1.0, 5.0])
-    few = drawn_rows(Rows(X, y, np.array([2.0, 1.0, 1.0, 1.0]), np.ones(4)))  # by chance
+    few = Rows(X, y, np.array([2.0, 1.0, 1.0, 1.0]), np.ones(4)).drawn  # by chance
     np.testing.assert_array_equal(few.X[:, 0], [0.0, 0.0, 1.0, 1.0, 2.0])
     np.testing.assert_array_equal(few.copies, 0.5)  # relative to the largest weight
-    parts = drawn_rows(Rows(X, y, np.array([3.0, 2.5, 1.0, np.pi]), np.ones(4)))
+    parts = Rows(X, y, np.array([3.0, 2.5, 1.0, np.pi]), np.ones(4)).drawn
     np.testing.assert_allclose(np.pi * parts.copies, [3.0, 2.5, 1.0, np.pi])
 
 
@@ -117,8 +117,8 @@ def test_copies_of_rows_with_other_targets_are_drawn_one_by_one():
 def test_the_unit_of_weights_does_not_change_how_rows_are_drawn(unit):
     X, y = np.array([[0.0], [1.0], [1.0], [2.0]]), np.array([0, 0, 1, 1])
     for weights in ([3.0, 2.0, 1.0, 5.0], [1.0, 1.0, 1.0, 1.0], [2.0, 3.0, 4.0, 3.0]):
-        plain = drawn_rows(Rows(X, y, np.array(weights), np.ones(4)))
-        other = drawn_rows(Rows(X, y, unit * np.array(weights), np.ones(4)))
+        plain = Rows(X, y, np.array(weights), np.ones(4)).drawn
+        other = Rows(X, y, unit * np.array(weights), np.ones(4)).drawn
         np.testing.assert_array_equal(other.X, plain.X)
         np.testing.assert_array_equal(other.y, plain.y)
         np.testing.assert_allclose(other.copies, plain.copies, rtol=1e-12)
@@ -160,15 +160,15 @@ def test_rows_of_a_table_of_few_values_are_drawn_one_by_one():
     uneven[:7] = False
     for some, number in ((uneven, 193), (X[:, 0] < 30, 150)):
         rows = Rows(X[some], X[some, 0], weights[some], np.ones(some.sum()))
-        drawn = drawn_rows(rows)
+        drawn = rows.drawn
         assert len(drawn.X) == number
         assert drawn.copies.sum() == pytest.approx(weights[some].sum())
-        again = drawn_rows(rows.take(rng.permutation(number)))
-        for part, other in zip(drawn[:4], again[:4], strict=True):
-            np.testing.assert_array_equal(part, other)
-    copied = drawn_rows(Rows(X, X[:, 0], np.ones(200), np.ones(200)))
+        again = rows.take(rng.permutation(number)).drawn
+        for part in ("X", "y", "copies", "share"):
+            np.testing.assert_array_equal(getattr(drawn, part), getattr(again, part))
+    copied = Rows(X, X[:, 0], np.ones(200), np.ones(200)).drawn
     np.testing.assert_array_equal(copied.copies, np.ones(40))
-    few = drawn_rows(Rows(X[:90], X[:90, 0], np.ones(90), np.ones(90)))
+    few = Rows(X[:90], X[:90, 0], np.ones(90), np.ones(90)).drawn
     assert len(few.X) == 90
 
 
@@ -279,7 +279,7 @@ def test_validation_losses_are_of_chains_that_have_not_seen_the_rows():
     losses = []
     for part in parts_held_out(np.zeros(100), 0.4, model._seed):
         some = np.setdiff1d(np.arange(100), part), part
-        train, held_out = (model._data(distinct_rows(rows.take(index))) for index in some)
+        train, held_out = (model._data(rows.take(index).distinct) for index in some)
         *_, grown = multigrade.grow(model._begin(train), train, plan)
         losses.append(staged_loss(grown.chain, held_out, plan.loss, plan.span))
     np.testing.assert_allclose(model.validation_loss_, np.mean(losses, axis=0), rtol=1e-12)

@@ -31,8 +31,6 @@ from convexgrade.deep_network import DeepNetwork, read_far
 from convexgrade.estimators.rows import (
     Rows,
     checked_weights,
-    distinct_rows,
-    drawn_rows,
     effective_number,
     refuse_huge,
     refused_whole,
@@ -182,12 +180,12 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         refuse_huge("X", given.X)
         if groups is not None:
             check_consistent_length(given.X, groups)
-            given = given._replace(groups=column_or_1d(groups))
+            given = replace(given, groups=column_or_1d(groups))
         if continues:
-            self._coding = self._continued(distinct_rows(given).y)
+            self._coding = self._continued(given.distinct.y)
             return self._grow(given, self._further_plan(), continues)
-        self._learn_from(distinct_rows(given))
-        plan = self._chosen_plan(given, effective_number(drawn_rows(given).copies))
+        self._learn_from(given.distinct)
+        plan = self._chosen_plan(given, effective_number(given.drawn.copies))
         if self.__sklearn_is_fitted__():
             plan = replace(plan, first_network=self._first_network(self._progress.chain))
             del self._progress  # which must not be half of this fit
@@ -336,7 +334,7 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> Iterator[None]:
         """Fit the grades, setting out from those there are if the fit ``continues``."""
-        data = self._data(distinct_rows(given))
+        data = self._data(given.distinct)
         start = self._progress if continues else self._begin(data)
         for progress in self._growing(start, data, plan):
             self._progress = progress
@@ -395,12 +393,12 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def _training_data(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> Data:
         given = self._weighted(*self._validate(X, y, reset=False), sample_weight)
-        return self._data(distinct_rows(given))
+        return self._data(given.distinct)
 
     def _alpha_max(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> float:
         """Return the alpha above which a fit to these data would have no neuron."""
         self._learn_class_weight()
-        rows = distinct_rows(self._weighted(*self._validate(X, y, reset=True), sample_weight))
+        rows = self._weighted(*self._validate(X, y, reset=True), sample_weight).distinct
         self._learn_from(rows)
         return first_price(
             self._data(rows), self._plan(alpha=1.0)

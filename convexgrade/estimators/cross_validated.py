@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from convexgrade.estimators.deep import DeepChain, Part
-from convexgrade.estimators.rows import Rows, distinct_rows, drawn_rows
+from convexgrade.estimators.rows import Rows
 from convexgrade.multigrade import ChainPlan
 from convexgrade.reading import Reading
 from convexgrade.selection import (
@@ -161,7 +161,7 @@ class CrossValidated(DeepChain):
             results.extend(also.results)
             return also.chosen
 
-        better = self._better_read(found.chosen, folds, parts, distinct_rows(given), again)
+        better = self._better_read(found.chosen, folds, parts, given.distinct, again)
         chosen = [found.chosen, *(tried for tried, _ in better)][-1]
         self._selection = Selection(tuple(results), chosen)
         return replace(plan, alpha=self._selection.alpha, n_grades=self._selection.depth)
@@ -189,12 +189,12 @@ class CrossValidated(DeepChain):
 
     def _alphas_to_try(self, given: Rows, plan: ChainPlan, usual: float) -> Alphas:
         if self.alphas is None:
-            data = self._data(distinct_rows(given))
+            data = self._data(given.distinct)
             return path_of_alphas(data, plan, int(self.n_alphas), float(self.eps), usual)
         return Alphas(np.unique(given_alphas(self.alphas)), usual)
 
     def _parts(self, given: Rows) -> Iterator[Part]:
-        """Yield the rows of the folds; where these are drawn here, of rows as `drawn_rows` has them."""
+        """Yield the rows of the folds; where these are drawn here, of rows as `Rows.drawn` has them."""
         if given.groups is not None and not hasattr(self.cv, "split"):
             name = f"cv={self.cv!r}" if self._draws_folds else "cv, a list of splits,"
             raise ValueError(
@@ -202,7 +202,7 @@ class CrossValidated(DeepChain):
                 f"such as GroupKFold(5)."
             )
         if self._draws_folds:
-            given = drawn_rows(given)
+            given = given.drawn
         tried = _TRIED if self.cv is None and len(given.X) >= _MANY else None
         self._check_rows_suffice(given)
         splits = self._splitter().split(given.X, given.y, given.groups)
@@ -217,7 +217,7 @@ class CrossValidated(DeepChain):
                 )
             if not self._draws_folds and is_classifier(self):
                 _warn_unseen_classes(rows, others, fold)
-            yield distinct_rows(rows), others.take(others.weights > 0.0)
+            yield rows.distinct, others.take(others.weights > 0.0)
 
     @property
     def _draws_folds(self) -> bool:

@@ -19,7 +19,7 @@ from convexgrade.chain import staged_loss
 from convexgrade.correction import METHODS, Limits, check_correctable, check_curved, correct_chain
 from convexgrade.descent import objective
 from convexgrade.estimators.deep import DeepChain, Part, told
-from convexgrade.estimators.rows import Rows, distinct_rows, drawn_rows
+from convexgrade.estimators.rows import Rows
 from convexgrade.multigrade import ChainPlan, Progress
 from convexgrade.reading import Reading
 from convexgrade.selection import (
@@ -83,13 +83,13 @@ class ManyGrades(DeepChain):
         return isinstance(self.alpha, str)
 
     def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> Iterator[None]:
-        rows = drawn_rows(given)
+        rows = given.drawn
         if self._holds_out(rows):
             yield from self._grow_as_deep_as_tried(rows, plan, continues)
             return
         yield from super()._grow(given, plan, continues)
         if self.correction != "none":
-            data, grown = self._data(distinct_rows(given)), self._progress
+            data, grown = self._data(given.distinct), self._progress
             self._progress = replace(grown, verdict="")  # an interruption leaves it unfinished
             self._progress = self._corrected(grown, data, self.correction, Limits())
 
@@ -103,7 +103,7 @@ class ManyGrades(DeepChain):
         self._reporter(level=1)(f"{len(parts[0][1].X)} of {len(rows.X)} rows held out{times}:")
         folds = self._folds(parts, self._reading)
         tried, plan = self._best_tried(folds, plan, before)
-        distinct = distinct_rows(rows)
+        distinct = rows.distinct
         if before is None:
             again = partial(self._tried_again, plan)
             for better in self._better_read(tried, folds, parts, distinct, again):
@@ -241,4 +241,4 @@ class ManyGrades(DeepChain):
                     f"{self.validation_fraction:g} hold out all of {len(rows.X)} rows; at least one "
                     f"must be left to train on."
                 )
-            yield distinct_rows(rows.take(train)), rows.take(part)
+            yield rows.take(train).distinct, rows.take(part)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +25,8 @@ _SINGLE = 1e7  # numbers up to which a weight is so many copies of a row, where 
 _WHOLE = 1e-3  # how far from whole numbers rounding takes weights in their common unit
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True)
+class Rows:
     """Rows with uncoded targets: how many there are of each, and what each of them counts.
 
     Attributes
@@ -53,7 +56,63 @@ class Rows(NamedTuple):
 
     def take(self, which: NDArray[Any]) -> Rows:
         """Return some of the rows, by index or mask."""
-        return Rows(*(None if part is None else part[which] for part in self))  # type: ignore[arg-type]
+        groups = None if self.groups is None else self.groups[which]
+        return Rows(self.X[which], self.y[which], self.copies[which], self.share[which], groups)
+
+    @cached_property
+    def distinct(self) -> Rows:
+        """The distinct rows of positive weight, sorted, with the weight of all their copies.
+
+        A row of weight 0 must not shape patterns or scalings, and a row twice is a row of weight 2. The
+        order of the rows then does not matter either: the search visits the same points whatever it was.
+        Nor does the unit of the weights, which are relative to the largest.
+        """
+        rows = self._counted
+        first, copy_of = rows._copies
+        copies = np.bincount(copy_of, rows.copies).astype(np.float64)
+        return replace(rows.take(first), copies=copies / copies.max())
+
+    @cached_property
+    def drawn(self) -> Rows:
+        """The rows of positive weight as they are drawn, to be held out or not; in their own order.
+
+        A row of weight 2 is the row twice, drawn one by one, as long as weights are multiples of a unit
+        and copies take little memory: where some rows recur, some of those to come do, too. So many of
+        them are no chance, but rows that were copied or weighed. These go together, as one row of their
+        weight: copies on either side would let a chain judge itself by what it knows by heart. Not where
+        equal X have different targets: how many copies these have is what is to be learnt. Nor in a
+        table of few values, where nearly every row to come is one of those known.
+        """
+        samples = self._counted
+        _, copy_of = samples._copies
+        if _recur(np.bincount(copy_of)):
+            return samples.take(np.lexsort((samples.copies, copy_of)))
+        rows = self.distinct
+        numbers = _numbers(rows.copies)
+        _, place, targets = np.unique(rows.X, axis=0, return_inverse=True, return_counts=True)
+        apart = targets[place.ravel()] > 1
+        copied = numbers.sum() >= _COPIED * len(numbers)
+        times = np.where(apart | ~copied, numbers, 1.0)
+        if times.sum() * rows.X.shape[1] > _SINGLE or np.any(times % 1.0):
+            return rows
+        index = np.repeat(np.arange(len(rows.X)), times.astype(np.intp))
+        return replace(rows, copies=rows.copies / times).take(index)
+
+    @cached_property
+    def _counted(self) -> Rows:
+        """The rows of positive weight."""
+        positive = self.weights > 0.0
+        return self if positive.all() else self.take(positive)
+
+    @cached_property
+    def _copies(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The index of the first of each distinct row, sorted, and which of these each row is."""
+        # By lines only where there are columns: numpy cannot sort lines of objects, as labels may be.
+        lines = 0 if self.y.ndim > 1 else None
+        _, code = np.unique(self.y, axis=lines, return_inverse=True)
+        table = np.column_stack([self.X, code])
+        _, first, copy_of = np.unique(table, axis=0, return_index=True, return_inverse=True)
+        return first, copy_of
 
 
 @contextmanager
@@ -133,45 +192,6 @@ def effective_number(weights: Array) -> float:
     return float(shares.sum() ** 2 / (shares**2).sum())
 
 
-def distinct_rows(given: Rows) -> Rows:
-    """Return the distinct rows of positive weight, sorted, with the weight of all their copies.
-
-    A row of weight 0 must not shape patterns or scalings, and a row twice is a row of weight 2. The
-    order of the rows then does not matter either: the search visits the same points whatever it was.
-    Nor does the unit of the weights, which are relative to the largest.
-    """
-    rows = given.take(given.weights > 0.0)
-    first, copy_of = _copies(rows)
-    copies = np.bincount(copy_of, rows.copies).astype(np.float64)
-    return rows.take(first)._replace(copies=copies / copies.max())
-
-
-def drawn_rows(given: Rows) -> Rows:
-    """Return the rows of positive weight as they are drawn, to be held out or not; in their own order.
-
-    A row of weight 2 is the row twice, drawn one by one, as long as weights are multiples of a unit and
-    copies take little memory: where some rows recur, some of those to come do, too. So many of them are
-    no chance, but rows that were copied or weighed. These go together, as one row of their weight:
-    copies on either side would let a chain judge itself by what it knows by heart. Not where equal X
-    have different targets: how many copies these have is what is to be learnt. Nor in a table of few
-    values, where nearly every row to come is one of those known.
-    """
-    samples = given.take(given.weights > 0.0)
-    _, copy_of = _copies(samples)
-    if _recur(np.bincount(copy_of)):
-        return samples.take(np.lexsort((samples.copies, copy_of)))
-    rows = distinct_rows(samples)
-    numbers = _numbers(rows.copies)
-    _, place, targets = np.unique(rows.X, axis=0, return_inverse=True, return_counts=True)
-    apart = targets[place.ravel()] > 1
-    copied = numbers.sum() >= _COPIED * len(numbers)
-    times = np.where(apart | ~copied, numbers, 1.0)
-    if times.sum() * rows.X.shape[1] > _SINGLE or np.any(times % 1.0):
-        return rows
-    index = np.repeat(np.arange(len(rows.X)), times.astype(np.intp))
-    return rows._replace(copies=rows.copies / times).take(index)
-
-
 def _recur(counts: NDArray[np.intp]) -> bool:
     """Return whether samples are those of a table of few values, given how many there are of each row.
 
@@ -195,13 +215,3 @@ def _numbers(copies: Array) -> Array:
     numbers = copies / unit
     whole = np.round(numbers)
     return whole if np.all((whole > 0.0) & (np.abs(numbers - whole) <= _WHOLE)) else copies
-
-
-def _copies(rows: Rows) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the index of the first of each distinct row, sorted, and which of these each row is."""
-    # By lines only where there are columns: numpy cannot sort lines of objects, as labels may be.
-    lines = 0 if rows.y.ndim > 1 else None
-    _, code = np.unique(rows.y, axis=lines, return_inverse=True)
-    table = np.column_stack([rows.X, code])
-    _, first, copy_of = np.unique(table, axis=0, return_index=True, return_inverse=True)
-    return first, copy_of

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from convexgrade import MultigradeClassifier, MultigradeRegressor
-from convexgrade.estimators.rows import distinct_rows
 from convexgrade.handover import Handover
 from convexgrade.multigrade import ChainPlan
 from convexgrade.selection import Fold, usual_alpha
@@ -29,7 +28,7 @@ def judges(name: str, share: float) -> Judges:
     kind = MultigradeRegressor if name in REGRESSION else MultigradeClassifier
     model = kind(random_state=0)
     model._learn_class_weight()
-    rows = distinct_rows(model._weighted(*model._validate(X, y, reset=True), None))
+    rows = model._weighted(*model._validate(X, y, reset=True), None).distinct
     model._learn_from(rows)
     plan = model._plan(share * usual_alpha(*X.shape))
     folds = model._folds(list(model._parts(rows)), model._reading)
