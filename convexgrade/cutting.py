@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convexgrade.curvature import columns, hessian
-from convexgrade.point import Point
+from convexgrade.point import Point, longest
 from convexgrade.program import Problem, Program
 from convexgrade.pruning import responses_of
 from convexgrade.quadratics import diagonal_units
@@ -110,7 +110,7 @@ def _curvature(program: Program, blocks: Array, unpenalised: Array) -> Array:
 
 def _largest(program: Program, blocks: Array, unpenalised: Array, limit: int) -> Index:
     """Return the groups of the longest vectors."""
-    return np.sort(np.argsort(-np.linalg.norm(blocks, axis=1), kind="stable")[:limit])
+    return np.sort(longest(blocks, limit))
 
 
 # What raises the loss least is found greedily: now and then, the largest neurons are the better choice.

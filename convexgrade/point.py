@@ -175,6 +175,11 @@ def _large(problem: Problem, blocks: Array, share: float) -> Index:
     return np.flatnonzero(sizes > share * sizes.max(initial=0.0))
 
 
+def longest(blocks: Array, limit: int) -> Index:
+    """Return which so many blocks are the longest, the longest first."""
+    return np.argsort(-np.linalg.norm(blocks, axis=1), kind="stable")[:limit]
+
+
 def keep_neurons(problem: Problem, point: Point, index: Index) -> Point:
     """Return a point without its neurons but those at ``index``."""
     groups, blocks = point.groups.take(index), point.blocks[index]

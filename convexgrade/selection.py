@@ -137,7 +137,7 @@ class Alphas(NamedTuple):
     Attributes
     ----------
     values : ndarray of shape (n_alphas,)
-        The values.
+        The values, decreasing.
     usual : float
         The one that is taken where others are no better, or nearest to.
     empty : float or None
@@ -170,7 +170,7 @@ def path_of_alphas(data: Data, plan: ChainPlan, n_alphas: int, eps: float, usual
 
 
 def given_alphas(alphas: ArrayLike) -> Array:
-    """Return values of alpha that a user gave, in increasing order.
+    """Return values of alpha that a user gave, in decreasing order.
 
     Raises
     ------
@@ -185,7 +185,7 @@ def given_alphas(alphas: ArrayLike) -> Array:
         raise ValueError(
             f"alphas={alphas!r} must be a sequence of positive numbers, all finite, or None."
         )
-    return np.sort(values)
+    return np.sort(values)[::-1]
 
 
 def parts_held_out(labels: NDArray[Any], fraction: float, seed: int) -> list[NDArray[np.intp]]:
@@ -357,7 +357,7 @@ def select(
     n_jobs: int | None,
     report: Report,
 ) -> Selection:
-    """Choose alpha, as tried in decreasing order on all folds, and how deep a chain gets with it.
+    """Choose alpha, as tried in turn on all folds, and how deep a chain gets with it.
 
     See `worth_leaving_usual` for what is chosen.
 
@@ -387,7 +387,7 @@ def select(
                 report(said_of(one))
             return one
 
-        for alpha in np.sort(alphas.values)[::-1].tolist():
+        for alpha in alphas.values.tolist():
             one = at(alpha)
             starts = [progress.chain.first_network for progress in one.chains]
             tried.append(one._replace(chains=()))

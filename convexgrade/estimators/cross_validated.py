@@ -191,7 +191,7 @@ class CrossValidated(DeepChain):
         if self.alphas is None:
             data = self._data(given.distinct)
             return path_of_alphas(data, plan, int(self.n_alphas), float(self.eps), usual)
-        return Alphas(np.unique(given_alphas(self.alphas)), usual)
+        return Alphas(np.unique(given_alphas(self.alphas))[::-1], usual)
 
     def _parts(self, given: Rows) -> Iterator[Part]:
         """Yield the rows of the folds; where these are drawn here, of rows as `Rows.drawn` has them."""

@@ -109,7 +109,7 @@ def alpha_path(
         largest = walker._alpha_max(X, y, sample_weight) or 1.0  # 0 for constant targets
         values = largest * eps ** (np.arange(n_alphas) / (n_alphas - 1))
     else:
-        values = given_alphas(alphas)[::-1]
+        values = given_alphas(alphas)
     path = []
     for alpha in values:
         walker.set_params(alpha=float(alpha)).fit(X, y, sample_weight)
