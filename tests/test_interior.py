@@ -443,19 +443,19 @@ def test_a_start_at_the_optimum_saves_iterations(shape, loss, cones):
 def test_a_point_around_a_start_is_inside_all_cones_with_equal_products():
     program = make_case(loss="softmax", size=0.05)
     cold = interior.solve(program, tol=1e-5)
-    problem = interior._Setup.of(program)
+    setup = interior._Setup.of(program)
     starts = starts_around(program, cold)
-    point = problem.around(starts.pop("huge"))  # mu is less than the rounding of ||v||
+    point = setup.around(starts.pop("huge"))  # mu is less than the rounding of ||v||
     assert np.all(point.slack > 0.0)
     assert np.isfinite(point.multiplier).all()
     for name, start in starts.items():
-        point = problem.around(start)
+        point = setup.around(start)
         assert np.all(point.primal[:, 0] > np.linalg.norm(point.v, axis=1)), name
         assert np.all(point.dual[:, 0] >= np.linalg.norm(point.dual[:, 1:], axis=1)), name
         assert np.all(point.slack > 0.0), name
         assert np.all(point.multiplier > 0.0), name
         np.testing.assert_array_equal(point.v, start.blocks)
-    point = problem.around(starts["perturbed"])
+    point = setup.around(starts["perturbed"])
     mu = 1e-2 * scale(program) / point.n_products
     np.testing.assert_allclose(point.slack * point.multiplier, mu)
     products = soc.product(point.primal, point.dual)
@@ -509,8 +509,8 @@ def test_accuracy_is_met_and_saves_iterations(solver, loss):
 
 @pytest.mark.parametrize("name", ["stationarity", "unpenalised", "slack"])
 def test_every_residual_of_an_interior_point_adds_to_its_error(name):
-    problem = interior._Setup.of(random_program(0, n=12))
-    point = problem.start()
-    none = problem.residuals(point).none()
+    setup = interior._Setup.of(random_program(0, n=12))
+    point = setup.start()
+    none = setup.residuals(point, setup.predict(point)).none()
     some = replace(none, **{name: 1e-3 + getattr(none, name)})
-    assert problem.error(point, some) > problem.error(point, none) * (1.0 + 1e-9)
+    assert setup.error(point, some) > setup.error(point, none) * (1.0 + 1e-9)

@@ -791,11 +791,11 @@ def test_a_theta_that_is_off_balance_proves_no_higher_bound():
     """That of the offset, where an intercept is all that is missing: above the optimum by itself."""
     program = random_program(0, n=12, cones=False)
     program = replace(program, alpha=10.0, offset=program.offset + 3.0)
-    problem = newton._Setup.of(program)
+    setup = newton._Setup.of(program)
     blocks = np.zeros((len(program.groups), 2))
     best = _proximal.Unknowns(blocks, program.null_coefficients)
     theta = -program.mean_loss.gradient(program.offset)
-    pricing = problem.price(best, np.arange(0), theta, Tight.none(*blocks.shape))
+    pricing = setup.price(best, np.arange(0), theta, Tight.none(*blocks.shape))
     assert pricing.prices.max() < program.alpha
     assert pricing.gap > 0.0
 

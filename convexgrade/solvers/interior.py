@@ -202,11 +202,9 @@ class _Setup:
         """Return (E_g X)^T z_g as rows."""
         return np.asarray((self.signs * z).T @ self.rows)
 
-    def residuals(self, point: _Point) -> _Residuals:
-        """Return the residuals of the linear conditions."""
-        groups, unpenalised = self.operator.adjoint(
-            self.program.mean_loss.gradient(self.predict(point))
-        )
+    def residuals(self, point: _Point, f: Array) -> _Residuals:
+        """Return the residuals of the linear conditions at a point with this prediction."""
+        groups, unpenalised = self.operator.adjoint(self.program.mean_loss.gradient(f))
         return _Residuals(
             groups - point.dual[:, 1:] - self.cone_adjoint(point.multiplier),
             unpenalised,
@@ -227,18 +225,16 @@ class _Setup:
 
 
 class _Newton:
-    """The Newton system at a point, factored."""
+    """The Newton system at a point with the prediction f, factored."""
 
     def __init__(
-        self, setup: _Setup, point: _Point, grams: _kkt.ChannelGrams, error: float
+        self, setup: _Setup, point: _Point, f: Array, grams: _kkt.ChannelGrams, error: float
     ) -> None:
-        p = setup.program
         self.refined = min(max(_EXACT, _REFINED * error), _ROUGH)
-        self.setup, self.point = setup, point
+        self.setup, self.point, self.f = setup, point, f
         self.scaling = soc.NesterovTodd.between(point.primal, point.dual)
         self.ratio = point.multiplier / point.slack
-        self.f = setup.predict(point)
-        self.curvature = p.mean_loss.hessian(self.f)
+        self.curvature = setup.program.mean_loss.hessian(f)
         roots = _kkt.block_roots(setup.rows, self.ratio, self.scaling.roots())
         self.factors = _kkt.Factorisation.build(setup.operator, roots, self.curvature, grams)
 
@@ -374,13 +370,14 @@ def _path(setup: _Setup, point: _Point, tol: float) -> Iterator[_Record]:
     """
     grams = _kkt.ChannelGrams(setup.operator)
     for iteration in count():
-        residuals = setup.residuals(point)
+        f = setup.predict(point)
+        residuals = setup.residuals(point, f)
         error = setup.error(point, residuals)
         yield _Record(iteration, point, error)
         lag = error - point.gap / setup.null_loss
         floor = max(0.1 * tol, _LAG * lag) * setup.null_loss / point.n_products
         try:
-            point = _next(_Newton(setup, point, grams, error), residuals, floor)
+            point = _next(_Newton(setup, point, f, grams, error), residuals, floor)
         except np.linalg.LinAlgError:
             return
 
