@@ -130,13 +130,15 @@ def test_the_unit_of_weights_does_not_change_the_fit():
     labels = (y > np.quantile(y, 0.8)).astype(int)
     models = (
         small(MultigradeRegressor, alpha=0.01, n_grades=1),
+        small(MultigradeRegressor, alpha="auto", n_grades=1),
         small(MultigradeClassifier, alpha=0.01, n_grades=1, class_weight="balanced"),
     )
-    for model, target in zip(models, (y, labels), strict=True):
-        for weights in (np.ones(48), np.arange(48) % 3 + 1.0):
-            plain = clone(model).fit(X, target, weights)
-            other = clone(model).fit(X, target, 0.1 * weights)
-            np.testing.assert_array_equal(*(next(m._outputs(X)) for m in (plain, other)))
+    for model, target in zip(models, (y, y, labels), strict=True):
+        for weights in (np.ones(48), np.arange(48) % 3 + 1.0, np.arange(48) % 9 + 1.0):
+            plain = clone(model).fit(X, target, weights)._last_output(X)
+            for unit in (0.1, 7.3, 1.0 / weights.mean(), 1.0 / weights.sum()):
+                other = clone(model).fit(X, target, unit * weights)._last_output(X)
+                np.testing.assert_array_equal(other, plain)
 
 
 def test_a_validation_loss_beyond_all_numbers_only_counts_against_a_chain():

@@ -110,7 +110,7 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
     alpha_ : float
         Penalty of the first grade.
     classes_ : ndarray of shape (n_classes,)
-        Class labels.
+        Class labels, but for those whose rows all have weight 0.
     grades_ : tuple of Grade
         The grades.
     certificates_ : list of Certificate

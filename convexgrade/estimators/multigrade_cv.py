@@ -348,7 +348,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         Mean loss, after each grade, of the rows held out, over the folds at ``alpha_``; empty after
         `correct`.
     classes_ : ndarray of shape (n_classes,)
-        Class labels.
+        Class labels, but for those whose rows all have weight 0.
     objective_path_ : ndarray
         Mean loss plus the penalties of all grades during correction (see `correct`); empty without.
     n_iter_ : int

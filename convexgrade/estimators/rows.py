@@ -22,6 +22,7 @@ _COPIED = 1.5  # rows for each distinct one from which on they were copied: boot
 _RECURRING = 4.0  # samples for each distinct row of a table of few values, at least
 _FEW = 30  # distinct rows of a table of few values whose numbers may have a common divisor
 _SINGLE = 1e7  # numbers up to which a weight is so many copies of a row, where some are drawn
+_DIGITS = 2.0**40  # what twelve decimal digits can tell apart
 _WHOLE = 1e-3  # how far from whole numbers rounding takes weights in their common unit
 
 
@@ -70,7 +71,7 @@ class Rows:
         rows = self._counted
         first, copy_of = rows._copies
         copies = np.bincount(copy_of, rows.copies).astype(np.float64)
-        return replace(rows.take(first), copies=copies / copies.max())
+        return replace(rows.take(first), copies=in_twelve_digits(copies / copies.max()))
 
     @cached_property
     def drawn(self) -> Rows:
@@ -183,13 +184,19 @@ def checked_weights(sample_weight: ArrayLike | None, X: Array) -> Array:
     return np.where(weights >= _LEAST * weights.max(), weights, 0.0)
 
 
+def in_twelve_digits(ratios: Array) -> Array:
+    """Return ratios of weights without the last digits, in which rounding depends on their unit."""
+    mantissa, exponent = np.frexp(ratios)
+    return np.ldexp(np.round(mantissa * _DIGITS) / _DIGITS, exponent)
+
+
 def effective_number(weights: Array) -> float:
     """Return of how many rows positive weights speak: Kish's effective number, whatever their unit.
 
     With it the variance of a weighted mean falls.
     """
     shares = weights / weights.max()  # squares of very small weights would be 0
-    return float(shares.sum() ** 2 / (shares**2).sum())
+    return float(in_twelve_digits(shares.sum() ** 2 / (shares**2).sum()))
 
 
 def _recur(counts: NDArray[np.intp]) -> bool:

@@ -249,7 +249,7 @@ class ConvexReLUClassifier(ClassifierTargets, OneGrade):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels.
+        Class labels, but for those whose rows all have weight 0.
     certificate_ : Certificate
         How far from optimal the network can be.
     grades_ : tuple of Grade

@@ -23,7 +23,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexgrade.chain import UNLIMITED, Span
-from convexgrade.estimators.rows import quiet_sums, validated
+from convexgrade.estimators.rows import in_twelve_digits, quiet_sums, validated
 from convexgrade.kinks import AbsoluteError, Hinge, Huber, Quantile, SquaredHinge
 from convexgrade.losses import BinaryLogLoss, Loss, Poisson, SoftmaxLogLoss, SquaredError
 from convexgrade.scaling import Scaling, target_scaling
@@ -414,8 +414,7 @@ def class_weights(
         present = total > 0.0
         shares = np.zeros(classes.size)
         shares[present] = weights.sum() / (present.sum() * total[present])
-        # In twelve digits, which weights in another unit leave as they are.
-        shares = np.array([float(f"{share:.12g}") for share in shares])
+        shares = in_twelve_digits(shares)
     else:
         if not all(isinstance(w, Real) and 0.0 <= float(w) < np.inf for w in class_weight.values()):
             raise ValueError(
