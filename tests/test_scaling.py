@@ -8,7 +8,7 @@ from convexgrade import ConvexReLURegressor, MultigradeClassifier, MultigradeReg
 from convexgrade.chain import Chain, Data
 from convexgrade.handover import HIDDEN_AND_INPUTS, Handover
 from convexgrade.losses import SquaredError
-from convexgrade.multigrade import ChainPlan, _next_program
+from convexgrade.multigrade import ChainPlan, _next_problem
 from convexgrade.scaling import (
     scaling_between,
     standard_scaling,
@@ -192,7 +192,7 @@ def test_a_wide_table_of_very_different_columns_keeps_them_all():
     X = rng.standard_normal((20, 30)) * np.where(np.arange(30) == 7, 3e9, 1.0)
     data = Data(X, np.abs(X[:, :1]), np.full(20, 0.05))
     plan = ChainPlan(1, 1e-4, SquaredError(), standardize=False, settings=Settings(), seed=0)
-    H = _next_program(Chain(np.zeros(1)), data, plan).program.X[:, :-1]
+    H = _next_problem(Chain(np.zeros(1)), data, plan).problem.X[:, :-1]
     assert H.shape == (20, 20)  # and not the direction of the large column alone
     size = np.linalg.svd(H, compute_uv=False)
     np.testing.assert_allclose(size, np.linalg.svd(X, compute_uv=False), rtol=1e-5)

@@ -23,6 +23,7 @@ _RECURRING = 4.0  # samples for each distinct row of a table of few values, at l
 _FEW = 30  # distinct rows of a table of few values whose numbers may have a common divisor
 _SINGLE = 1e7  # numbers up to which a weight is so many copies of a row, where some are drawn
 _DIGITS = 2.0**40  # what twelve decimal digits can tell apart
+_ROUNDING = 1e-15  # relative difference of two ratios of weights that is none
 _WHOLE = 1e-3  # how far from whole numbers rounding takes weights in their common unit
 
 
@@ -66,12 +67,17 @@ class Rows:
 
         A row of weight 0 must not shape patterns or scalings, and a row twice is a row of weight 2. The
         order of the rows then does not matter either: the search visits the same points whatever it was.
-        Nor does the unit of the weights, which are relative to the largest.
+        Nor does the unit of the weights, which are relative to the largest: those that have a unit in
+        common not by a digit.
         """
         rows = self._counted
         first, copy_of = rows._copies
         copies = np.bincount(copy_of, rows.copies).astype(np.float64)
-        return replace(rows.take(first), copies=in_twelve_digits(copies / copies.max()))
+        copies /= copies.max()
+        numbers = _numbers(copies)
+        exact = numbers / numbers.max()
+        same = np.allclose(exact, copies, rtol=_ROUNDING, atol=0.0)
+        return replace(rows.take(first), copies=exact if same else copies)
 
     @cached_property
     def drawn(self) -> Rows:
@@ -184,10 +190,10 @@ def checked_weights(sample_weight: ArrayLike | None, X: Array) -> Array:
     return np.where(weights >= _LEAST * weights.max(), weights, 0.0)
 
 
-def in_twelve_digits(ratios: Array) -> Array:
-    """Return ratios of weights without the last digits, in which rounding depends on their unit."""
-    mantissa, exponent = np.frexp(ratios)
-    return np.ldexp(np.round(mantissa * _DIGITS) / _DIGITS, exponent)
+def in_twelve_digits(values: ArrayLike) -> Array:
+    """Return what few sums of weights come to without the last digits, which depend on their unit."""
+    mantissa, exponent = np.frexp(values)
+    return np.asarray(np.ldexp(np.round(mantissa * _DIGITS) / _DIGITS, exponent))
 
 
 def effective_number(weights: Array) -> float:
