@@ -71,6 +71,7 @@ ENTRANTS = {
     "ECOS": ("here", ["peer_cvxpy.py", "ECOS"]),
     "SCS": ("here", ["peer_cvxpy.py", "SCS"]),
 }
+PEERS, SOLVERS = ("pyscnn", "adelie"), ("CLARABEL", "ECOS", "SCS")
 
 
 @dataclass(frozen=True)
@@ -292,15 +293,23 @@ def costs(records: list[dict[str, Any]]) -> str:
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """Return the seconds to the closer error in Markdown, and to the rougher one in brackets."""
-    lines = _heading("fastest other / ours")
+    """Return the seconds to the closer error in Markdown, and to the rougher one in brackets.
+
+    And the least of the two peers and of CVXPY's solvers, over ours.
+    """
+    lines = _heading("peers / ours", "CVXPY / ours")
     for case, rows in _by_case(records).items():
-        close = {name: rows.get(name, {}).get("close") for name in ENTRANTS}
-        others = [s for name, s in close.items() if name != "ours" and s is not None]
-        ratio = f"{min(others) / close['ours']:.1f}" if others and close["ours"] else "–"
         cells = [_cell(rows.get(name)) for name in ENTRANTS]
-        lines.append("| " + " | ".join([case, *cells, ratio]) + " |")
+        ratios = [_ratio(rows, names) for names in (PEERS, SOLVERS)]
+        lines.append("| " + " | ".join([case, *cells, *ratios]) + " |")
     return "\n".join(lines)
+
+
+def _ratio(rows: dict[str, dict[str, Any]], names: Sequence[str]) -> str:
+    """Return the least seconds of some contestants over ours."""
+    ours, *others = (rows.get(name, {}).get("close") for name in ("ours", *names))
+    known = [seconds for seconds in others if seconds is not None]
+    return f"{min(known) / ours:.1f}" if known and ours else "–"
 
 
 def _cell(record: dict[str, Any] | None) -> str:
