@@ -43,7 +43,7 @@ class RefinementCheck(NamedTuple):
         Largest size of the residual before the first stage and after each.
     ratios : ndarray of shape (n_stages,)
         ``sup_norms[k + 1] / sup_norms[k]``, and over 1 where that is 0: 1/2 at most where the guarantee
-        holds.
+        holds and some of the points are where the residual is largest.
     increase : float
         Largest growth of the residual's size at any point in any stage; 0 up to rounding.
     """

@@ -7,6 +7,7 @@
 
 (multigrade deep learning: Xu 2023, arXiv 2302.00150). The zero network is feasible in every grade, so
 the training loss cannot rise; it falls strictly unless the grade is trivial, and then the chain ends.
+(Trivial is a grade without neurons: its unpenalised linear term, if there is one, goes with it.)
 """
 
 from __future__ import annotations

@@ -262,8 +262,8 @@ class GeometricLayerwiseRegressor(RegressorMixin, BaseEstimator):
     def readout_bound(self, modulus: Modulus) -> Array:
         """Return ``(2 d + 1)`` times a modulus of continuity at the side of each layer's cells.
 
-        Bounds the L^p error over the box of each readout for a function with this L^p modulus, if the
-        tables hold its averages. A Lipschitz or Hölder constant is one for every p.
+        Bounds the L^p error over the box (whose volume counts as 1) of each readout for a function with
+        this L^p modulus, if tables hold its averages. A Lipschitz or Hölder constant is one for every p.
 
         Parameters
         ----------
