@@ -1,4 +1,4 @@
-"""One grade: its convex problem, its fit and its certificate.
+"""One grade: its convex program, its fit and its certificate.
 
 Patterns are proposed and the program is solved over them (`sources`); what that comes to is turned into
 a network; the certificate bounds what is left, and a search for neurons of high price says whether

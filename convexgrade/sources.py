@@ -44,7 +44,7 @@ class Task(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A point of the problem, and the rounds of proposing and solving that led to it."""
+    """A point of the program, and the rounds of proposing and solving that led to it."""
 
     point: Point
     n_rounds: int

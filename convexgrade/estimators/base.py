@@ -400,9 +400,8 @@ class BaseChain(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         self._learn_class_weight()
         rows = self._weighted(*self._validate(X, y, reset=True), sample_weight).distinct
         self._learn_from(rows)
-        return first_price(
-            self._data(rows), self._plan(alpha=1.0)
-        )  # any: prices do not depend on it
+        any_alpha = 1.0  # prices do not depend on it
+        return first_price(self._data(rows), self._plan(any_alpha))
 
     def _reporter(self, level: int) -> Report:
         return print if self.verbose >= level else silent
