@@ -7,7 +7,6 @@
 
 (multigrade deep learning: Xu 2023, arXiv 2302.00150). The zero network is feasible in every grade, so
 the training loss cannot rise; it falls strictly unless the grade is trivial, and then the chain ends.
-(Trivial is a grade without neurons: its unpenalised linear term, if there is one, goes with it.)
 """
 
 from __future__ import annotations
@@ -171,24 +170,27 @@ def extended(
     plan: ChainPlan,
     report: Report = silent,
 ) -> Progress:
-    """Return a chain with one grade more; the chain as it is, with a verdict, if that has no neuron.
+    """Return a chain with one grade more; the chain as it is, with a verdict, if that is of no use.
 
-    Only the first grade may have none and stay. It ends the chain as well, in a later fit too unless
-    that has a lower penalty for it; but not where it is constraints that leave it without: under the
-    lower penalty of the next, some may be worth it.
+    A grade without neurons stays if it is the first, or if its unpenalised columns lower the loss. It
+    ends the chain as well, in a later fit too unless that has a lower penalty for it; but not where it
+    is constraints that leave a first one without: under the lower penalty of the next, some may be
+    worth it.
     """
     depth = len(progress.chain)
-    if depth == 1 and progress.chain.grades[0].alpha <= plan.alpha_of(0):
+    if depth and progress.chain.grades[-1].alpha <= plan.alpha_of(depth - 1):
         ended = _why_over(progress.chain)
         if ended:
             return replace(progress, verdict=ended)
     if not _n_features(progress.chain, data):
         return replace(progress, verdict=_NOTHING_TO_READ.format(index=depth + 1))
     chain = _add_grade(progress.chain, data, plan, report)
-    verdict = _why_over(chain)
+    verdict, measured = _why_over(chain), _measured(progress, chain, data, plan)
     if verdict and depth > 0:
-        return replace(progress, verdict=verdict)
-    return replace(_measured(progress, chain, data, plan), verdict=verdict)
+        before, after = measured.train_loss[-2:]
+        if before - after <= plan.settings_of(depth).tol * before:
+            return replace(progress, verdict=verdict)
+    return replace(measured, verdict=verdict)
 
 
 def _why_over(chain: Chain) -> str:

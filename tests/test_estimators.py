@@ -295,6 +295,28 @@ def test_warm_start_adds_grades_without_touching_the_old(estimator):
     assert model.fit(X, y).n_grades_ == 3
 
 
+def test_a_last_grade_of_a_linear_term_alone_stays_where_it_lowers_the_loss():
+    rng = np.random.default_rng(7)
+    X = rng.standard_normal((150, 1))
+    y = np.abs(2.0 * np.abs(X[:, 0]) - 1.5) + 0.1 * rng.standard_normal(150)
+    chain = MultigradeRegressor(
+        0.005, n_grades=3, n_patterns=20, early_stopping=False, random_state=0, linear_term=True
+    ).set_params(warm_start=True)
+    model = clone(chain).fit(X, y)
+    assert [grade.n_neurons for grade in model.grades_][1:] == [0]
+    assert model.train_loss_[1] < 0.7 * model.train_loss_[0]
+    assert model.stop_reason_.startswith("Grade 2 is trivial")
+    first, second = (certificate.primal for certificate in certify(model, X, y))
+    assert second == pytest.approx(model.train_loss_[1], rel=1e-12)
+    assert second < first
+    np.testing.assert_allclose(model.network_.forward(X)[:, 0], model.predict(X), atol=1e-12)
+    stepwise = clone(chain).set_params(n_grades=1).fit(X, y)
+    for depth in (2, 3):
+        stepwise.set_params(n_grades=depth).fit(X, y)
+    assert stepwise.n_grades_ == 2
+    np.testing.assert_array_equal(stepwise.predict(X), model.predict(X))
+
+
 def test_targets_of_another_shape_than_those_of_the_fit_are_errors():
     X, y = make_data(30)
     two = small(MultigradeRegressor, n_grades=1, patterns="sampled").fit(
