@@ -95,7 +95,7 @@ def off_the_kinks(chain, plan):
     rng = np.random.default_rng(5)
     for index, grade in enumerate(chain.grades):
         U = grade.network.vectors
-        V = 0.02 * np.abs(U).max() * rng.standard_normal(U.shape)
+        V = 0.02 * np.abs(U).max(initial=0.0) * rng.standard_normal(U.shape)
         V[-1] *= plan.settings_of(index).hidden_bias
         chain = moved(chain, index, V)
     return chain

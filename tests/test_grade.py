@@ -260,12 +260,13 @@ def test_no_neuron_is_no_proof_where_a_search_has_found_a_better_one():
 def test_a_grade_that_a_solver_leaves_without_neurons_ends_the_chain(monkeypatch, failing):
     """The next one would have none of its features to read."""
 
-    def fitted(program, settings, seed, first, report):
-        grade = fit_grade(program, settings, seed, first, report)
+    def fitted(problem, settings, seed, first, report):
+        grade = fit_grade(problem, settings, seed, first, report)
         if seed[1] != failing:
             return grade
+        d = problem.X.shape[1] - 1
         none = Network(
-            np.zeros((2, 0)), np.zeros(0), np.zeros((0, 1)), np.zeros((2, 1)), np.zeros(1)
+            np.zeros((d, 0)), np.zeros(0), np.zeros((0, 1)), np.zeros((d, 1)), np.zeros(1)
         )
         failed = replace(grade.certificate, status=Status.FAILED)
         return replace(grade, network=none, certificate=failed)
