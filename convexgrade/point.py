@@ -72,6 +72,10 @@ class Point:
         """Return the non-zero blocks as neurons."""
         return Neurons(self.blocks.T, self.groups.sign, self.groups.output)
 
+    def largest(self, limit: int) -> Neurons:
+        """Return so many of the neurons, the largest first."""
+        return self.neurons().take(longest(self.blocks, limit))
+
     def program(self, problem: Problem) -> Program:
         """Return the program over its groups."""
         return problem.over(self.patterns, self.groups)

@@ -18,7 +18,7 @@ from convexgrade.dual import DualPoint, dual_point, lower_bound
 from convexgrade.network import Network
 from convexgrade.neurons import Neurons, merged, neurons_of
 from convexgrade.patterns import activation, centred_gates, distinct_columns
-from convexgrade.point import Point, longest, null_point, point_of
+from convexgrade.point import Point, null_point, point_of
 from convexgrade.program import Problem
 from convexgrade.solution import Status
 
@@ -109,8 +109,7 @@ def sketched(
     neurons = _first_neurons(problem, first, nothing.unpenalised, budget, rng)
     point = _settled(problem, neurons, nothing.unpenalised, _SKETCH_STEPS)
     if limit is not None and len(point.groups) > limit:
-        largest = point.neurons().take(longest(point.blocks, limit))
-        point = _settled(problem, largest, point.unpenalised, _SKETCH_STEPS)
+        point = _settled(problem, point.largest(limit), point.unpenalised, _SKETCH_STEPS)
     norms = np.linalg.norm(point.blocks, axis=1)
     large = norms > _SMALL * norms.max(initial=0.0)
     point = point_of(problem, point.neurons().take(large), point.unpenalised)
@@ -260,8 +259,7 @@ def _affordable(problem: Problem, point: Point) -> Point:
     limit = max(1, _COLUMNS_A_ROW * n // d)
     if len(point.groups) <= limit:
         return point
-    largest = point.neurons().take(longest(point.blocks, limit))
-    return point_of(problem, largest, point.unpenalised)
+    return point_of(problem, point.largest(limit), point.unpenalised)
 
 
 def _price_climbed(

@@ -300,8 +300,14 @@ def test_a_last_grade_of_a_linear_term_alone_stays_where_it_lowers_the_loss():
     X = rng.standard_normal((150, 1))
     y = np.abs(2.0 * np.abs(X[:, 0]) - 1.5) + 0.1 * rng.standard_normal(150)
     chain = MultigradeRegressor(
-        0.005, n_grades=3, n_patterns=20, early_stopping=False, random_state=0, linear_term=True
-    ).set_params(warm_start=True)
+        0.005,
+        n_grades=3,
+        n_patterns=20,
+        early_stopping=False,
+        linear_term=True,
+        warm_start=True,
+        random_state=0,
+    )
     model = clone(chain).fit(X, y)
     assert [grade.n_neurons for grade in model.grades_][1:] == [0]
     assert model.train_loss_[1] < 0.7 * model.train_loss_[0]
