@@ -32,6 +32,7 @@ _ROUNDING = 4e-16
 _DEPENDENT = 1e-14  # ridge of normal equations, whose diagonal is 1
 _REFINEMENTS = 4  # of their solution, at most
 _HALF = 1e-8  # response of tight rows, for a point of length 1, that one more leaves nothing of
+_SHORTEST = 1e-14  # length that rounding leaves of projections 0, for a point of length 1, at most
 _LARGEST = 1e150  # length whose square is a number
 _ROUNDS = 10  # rounds in which constraints join projections, for each dimension, at most
 _MANY = 16  # dimensions from which on several constraints join at a time
@@ -147,7 +148,7 @@ class Cones:
             Constraints to begin with, say those of a nearby point; they save most of the work.
         enough : float, default=0
             Leave a point as soon as its distance from the polar cone, the length of its projection,
-            is known to be at most this.
+            is known to be at most this, or not more than rounding.
 
         Returns
         -------
@@ -156,16 +157,17 @@ class Cones:
         tight : Tight
             ``points + (E X)^T rho`` are the projections, with rows of X of unit length.
         """
-        enough = min(enough, _LARGEST)
         d = points.shape[1]
         tight = Tight.none(*points.shape) if tight is None else tight
         few = min(d // _SHARE, len(self.rows)) if d >= _MANY else 1
         work = _Projections(self, cone, points, tight.fitted(d + few))
         work.settle(np.flatnonzero(tight.number > 0))
+        rounding = _SHORTEST * np.linalg.norm(points, axis=1)
+        shortest = np.maximum(min(enough, _LARGEST), rounding) ** 2
         todo: Index = np.arange(cone.size)
         for _ in range(_ROUNDS * d):  # rounding can add and drop for ever
             some = work.result[todo]
-            todo = work.join(todo[np.vecdot(some, some) > enough**2], few)
+            todo = work.join(todo[np.vecdot(some, some) > shortest[todo]], few)
             if todo.size == 0:
                 break
             todo = work.settle(todo) if few == 1 else work.settle_each(todo)

@@ -717,6 +717,28 @@ def test_projections_far_shorter_than_their_points_are_exact():
     np.testing.assert_allclose(np.linalg.norm(found, axis=1)[thin], exact[thin], rtol=1e-3)
 
 
+def test_points_in_the_polar_cone_take_no_more_rounds_than_others(monkeypatch):
+    """Rounding leaves a length of them, and rows that what is left seems to violate for ever."""
+    rng = np.random.default_rng(0)
+    X = np.maximum(rng.standard_normal((400, 4)) @ rng.standard_normal((4, 19)) - 0.5, 0.0)
+    X = np.column_stack([X, np.ones(400)])  # hidden features: thin cones
+    inside = rng.standard_normal((40, 20))
+    inside /= np.linalg.norm(inside, axis=1)[:, None]
+    points = rng.standard_normal((40, 20))
+    points -= (np.vecdot(points, inside) + 30.0)[:, None] * inside
+    calls = []
+
+    def counted(*args, **kwargs):
+        calls.append(args)
+        return nnls(*args, **kwargs)
+
+    monkeypatch.setattr(cones_module, "nnls", counted)
+    found, _ = Cones.of(X, (X @ inside.T) > 0.0).project(np.arange(40), points)
+    shortest = np.linalg.norm(found, axis=1) < 1e-12
+    assert np.count_nonzero(shortest) >= 20
+    assert len(calls) <= 40 * 20
+
+
 def test_a_projection_that_goes_round_in_circles_stays_an_upper_bound(monkeypatch):
     """Non-negative least squares may give up: what was found before counts, nothing else."""
     rng = np.random.default_rng(0)
