@@ -110,7 +110,9 @@ class Network:
     def hidden(self, H: Array) -> Array:
         """Return the hidden features of the rows of H, shape (n_samples, m)."""
         if self.gate_coef is None:
-            return np.maximum(H @ self.hidden_coef + self.hidden_intercept, 0.0)
+            hidden = H @ self.hidden_coef
+            hidden += self.hidden_intercept
+            return np.maximum(hidden, 0.0, out=hidden)
         response, active = self.responses(H)
         return response * active
 

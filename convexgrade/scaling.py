@@ -38,7 +38,8 @@ class Scaling:
 
     def apply(self, features: Array) -> Array:
         """Return the scaled columns."""
-        scaled = (features - self.center) / self.scale
+        scaled = features - self.center
+        scaled /= self.scale
         return scaled if self.mix is None else scaled @ self.mix
 
     def within_reach(self, features: Array) -> Array:
