@@ -210,7 +210,20 @@ def correct_chain(
         report(f"sweep {sweep}: objective {value:.6g}")
         if path[-2] - value <= limits.tol * value or not goes_on():
             break
-    return Correction(chain, tuple(path))
+    return Correction(_without_faded(chain), tuple(path))
+
+
+def _without_faded(chain: Chain) -> Chain:
+    """Return the chain without neurons that its output does not depend on any more.
+
+    The penalty lets some fade away where a correction finds better use for the others. Those that hand
+    their features on stay: later grades may read them.
+    """
+    hand_on = len(chain) - 1 if chain.handover.hands_hidden else 0
+    for index in range(hand_on, len(chain)):
+        network = chain.grades[index].network.without_faded()
+        chain = chain.with_network(index, network)
+    return chain
 
 
 def _if_no_higher(

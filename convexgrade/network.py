@@ -16,6 +16,7 @@ from convexgrade.wording import counted
 
 Array = NDArray[np.float64]
 
+_FADED = 1e-16  # share of the path norm that is none
 _CHUNK = 1 << 18  # hidden features that are formed at a time, where only the output is asked for
 
 
@@ -106,6 +107,19 @@ class Network:
         lengths = self.lengths
         zero = np.zeros_like(lengths)
         return np.divide(self.output_sizes, lengths, out=zero, where=lengths > 0.0)
+
+    def without_faded(self) -> Network:
+        """Return the network without the neurons whose share of the path norm is rounding, if any."""
+        shares = self.lengths * self.output_sizes
+        kept = shares > _FADED * shares.sum()
+        return replace(
+            self,
+            hidden_coef=self.hidden_coef[:, kept],
+            hidden_intercept=self.hidden_intercept[kept],
+            output_coef=self.output_coef[kept],
+            gate_coef=None if self.gate_coef is None else self.gate_coef[:, kept],
+            gate_intercept=None if self.gate_intercept is None else self.gate_intercept[kept],
+        )
 
     def hidden(self, H: Array) -> Array:
         """Return the hidden features of the rows of H, shape (n_samples, m)."""

@@ -66,6 +66,17 @@ def neurons_of(network: Network) -> Neurons:
     return Neurons(network.vectors[:, neuron] * np.abs(weight), np.sign(weight), output)
 
 
+def directions(vectors: Array) -> Array:
+    """Return columns of length 1 that point as those of ``vectors`` do; zero ones stay.
+
+    Whatever their length: squares of neurons that a correction lets fade away can be no numbers.
+    """
+    _, exponent = np.frexp(np.abs(vectors).max(axis=0, initial=0.0))
+    vectors = np.ldexp(vectors, -exponent)  # exact, with lengths of about 1
+    lengths = np.linalg.norm(vectors, axis=0)
+    return np.asarray(vectors / np.where(lengths > 0.0, lengths, 1.0))
+
+
 def merged(neurons: Neurons) -> Neurons:
     """Add up neurons that point almost the same way, sign and output being equal.
 
@@ -73,7 +84,7 @@ def merged(neurons: Neurons) -> Neurons:
     are alike; the sum has almost the same outputs and no larger penalty.
     """
     norms = np.linalg.norm(neurons.vectors, axis=0)
-    units = neurons.vectors / np.maximum(norms, 1e-300)
+    units = directions(neurons.vectors)
     alike = units.T @ units > _ALIKE
     alike &= neurons.sign[:, None] == neurons.sign
     alike &= neurons.output[:, None] == neurons.output

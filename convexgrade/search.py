@@ -15,7 +15,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from convexgrade.neurons import Neurons
+from convexgrade.neurons import Neurons, directions
 from convexgrade.patterns import activation, centred_gates, distinct_columns, masked_adjoint
 from convexgrade.pieces import chunks
 from convexgrade.program import Problem
@@ -121,7 +121,7 @@ class _Balanced:
     def join(self, neurons: Neurons, unpenalised: Array) -> Array:
         """Return neurons, balanced, and the coefficients of the unpenalised columns in one vector."""
         norms = np.sqrt(np.linalg.norm(neurons.vectors, axis=0))
-        u = neurons.vectors / np.maximum(norms, 1e-300)
+        u = neurons.vectors / np.where(norms > 0.0, norms, 1.0)
         return np.concatenate([u.ravel(), neurons.sign * norms, unpenalised.ravel() / self.unit])
 
     def alive(self, flat: Array) -> Mask:
@@ -240,11 +240,11 @@ def price(problem: Problem, theta: Array, gates: Array) -> Array:
 
     A grade improves by a neuron u with sign s on output k if s times this exceeds alpha.
     """
-    prices = np.empty((theta.shape[1], gates.shape[1]))
+    units, prices = directions(gates), np.empty((theta.shape[1], gates.shape[1]))
     for some in _at_a_time(problem, gates):
-        responses = problem.X @ gates[:, some]
+        responses = problem.X @ units[:, some]
         prices[:, some] = theta.T @ np.maximum(responses, 0.0, out=responses)
-    return prices / np.maximum(np.linalg.norm(gates, axis=0), 1e-300)
+    return prices
 
 
 def gate_prices(problem: Problem, theta: Array, gates: Array) -> Array:
@@ -299,7 +299,7 @@ def ascend(
 
 
 def _climb(X: Single, theta: Single, starts: Array) -> tuple[Array, Array]:
-    u = starts / np.maximum(np.linalg.norm(starts, axis=0), 1e-300)
+    u = directions(starts)
     length = np.ones(u.shape[1])
     weighted, tiles = (theta[:, None] * X).T, _Tiles.of(len(X), u.shape[1])
 

@@ -7,7 +7,7 @@ from convexgrade import proposals, search
 from convexgrade.dual import dual_point
 from convexgrade.grade import fit_grade, state_problem
 from convexgrade.losses import SquaredError
-from convexgrade.neurons import Neurons, merged
+from convexgrade.neurons import Neurons, directions, merged
 from convexgrade.point import null_point, point_of
 from convexgrade.search import ascend, price, random_neurons
 from convexgrade.settings import Settings
@@ -163,6 +163,25 @@ def test_ascent_reaches_the_highest_price_where_all_patterns_are_known():
     assert np.all(np.diff(prices) <= 1e-6 * highest)  # prices are climbed in single precision
     assert prices[0] <= highest * (1.0 + 1e-9)
     assert prices[0] == pytest.approx(highest, rel=1e-4)
+
+
+def test_the_length_of_what_a_search_is_given_does_not_matter():
+    """Corrections let neurons fade to lengths whose squares are no numbers."""
+    program = wide_program()
+    theta = dual_point(program, program.offset).theta
+    starts = np.random.default_rng(0).standard_normal((3, 8))
+    starts[:, 0] = 0.0
+    sizes = np.ldexp(1.0, np.array([0, 0, -600, -1000, 600, 1000, -1, 1]))
+    sized = starts * sizes
+    np.testing.assert_array_equal(directions(sized), directions(starts))
+    np.testing.assert_allclose(np.linalg.norm(directions(sized), axis=0), [0.0] + [1.0] * 7)
+    np.testing.assert_array_equal(price(program, theta, sized), price(program, theta, starts))
+    expected, found = ascend(program, theta, starts), ascend(program, theta, sized)
+    np.testing.assert_array_equal(found.vectors, expected.vectors)
+    faded = Neurons(starts * 2.0**-600, np.ones(8), np.zeros(8, dtype=np.intp))
+    grown, c = search.descend(program, faded, program.null_coefficients, max_iter=5)
+    assert np.all(np.isfinite(grown.vectors))
+    assert np.all(np.isfinite(c))
 
 
 def test_many_rows_begin_on_a_sample(monkeypatch):

@@ -47,7 +47,7 @@ def correct(
     fitted jointly, which is a convex program too (where grades read the output of the chain so far,
     that of the last one is); and after the first one, all weights go downhill together, by quasi-Newton
     steps. So the objective cannot rise; it need not reach the optimum of the deep network, and no bound
-    on the distance to it is claimed.
+    on the distance to it is claimed. Neurons that the output does not depend on any more are left out.
 
     Parameters
     ----------
