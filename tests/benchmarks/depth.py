@@ -33,7 +33,7 @@ Array = NDArray[np.float64]
 
 DIMENSIONS = (2, 5, 10, 20, 50)
 N_TRAIN, N_TEST = 4000, 20_000
-ALPHA, NEURONS, SWEEPS = 1e-3, 512, 30
+ALPHA, NEURONS, SWEEPS = 3e-3, 512, 30
 CORRECTED = 3e-5  # largest penalty of a correction
 ALPHAS = (3e-3, 1e-4, 3e-5, 1e-5)  # of the single grade
 QUICK = {
