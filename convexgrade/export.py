@@ -220,7 +220,7 @@ class TableModel:
     def describe(self) -> str:
         """Return what the model reads and predicts, and what is certified about it, as text."""
         of = f" of {', '.join(map(str, self.classes))}" if self.classes else ""
-        parameters = ", ".join(f"{name}={value}" for name, value in self.parameters.items())
+        parameters = ", ".join(f"{name}={value!r}" for name, value in self.parameters.items())
         return "\n".join(
             [
                 f"{self.task}{of}: {self.target!r} from {counted(len(self.columns), 'column')}",

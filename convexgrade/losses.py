@@ -387,21 +387,26 @@ class Poisson(Smooth):
     name = "poisson"
     quadratic = False
 
+    # Values and slopes that are no numbers are infinite: searches and steps then turn back.
+
+    @np.errstate(over="ignore")
     def value(self, f: Array, y: Array) -> Array:
         """Return half the deviance of each row; no rounding makes it negative."""
         unit = _units(y)
         t = f - np.log(unit)
-        positive = unit * np.maximum(_expm1(t) - t, 0.0)
-        return np.sum(np.where(y > 0.0, positive, _exp(f)), axis=1)
+        positive = unit * np.maximum(np.expm1(t) - t, 0.0)
+        return np.sum(np.where(y > 0.0, positive, np.exp(f)), axis=1)
 
+    @np.errstate(over="ignore")
     def gradient(self, f: Array, y: Array) -> Array:
         """Return ``e^f - y``, in units of y as well."""
         unit = _units(y)
-        return np.where(y > 0.0, unit * _expm1(f - np.log(unit)), _exp(f))
+        return np.where(y > 0.0, unit * np.expm1(f - np.log(unit)), np.exp(f))
 
+    @np.errstate(over="ignore")
     def hessian(self, f: Array, y: Array) -> Hessian:
         """Return ``diag(e^f)`` for each row."""
-        return Hessian(_exp(f))
+        return Hessian(np.exp(f))
 
     def conjugate(self, q: Array, y: Array) -> Array:
         """Return ``p log p - p - (y log y - y)`` at ``p = q + y >= 0``.
@@ -428,18 +433,6 @@ class Poisson(Smooth):
 def _units(y: Array) -> Array:
     """Return y, and 1 where it is 0: what deviances are measured in."""
     return np.where(y > 0.0, y, 1.0)
-
-
-def _exp(f: Array) -> Array:
-    """Return e^f, infinite where it is no number: searches and steps then turn back."""
-    with np.errstate(over="ignore"):
-        return np.exp(f)
-
-
-def _expm1(t: Array) -> Array:
-    """Return e^t - 1, infinite where it is no number."""
-    with np.errstate(over="ignore"):
-        return np.expm1(t)
 
 
 def _shrink_to_open_interval(p: Array) -> Array:

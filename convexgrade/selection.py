@@ -32,6 +32,7 @@ _LARGEST = 1e-2  # largest usual alpha
 _OF_NOISE = 0.1  # usual alpha, in units of the price of noise
 _NOISE = 1.0  # standard errors up to which a rise of the squared error may be noise
 _NOISE_OF_OTHERS = 0.5  # the same of other losses, which chains that overfit raise most
+_ROUNDING = 1e-9  # of a number of rows
 _JUDGES = 1000  # rows that are enough to judge by
 _TIMES = 5  # most times that rows are held out, where fewer than that are at a time
 _TIE = 0.25  # standard errors up to which losses hardly tell two readings apart
@@ -163,9 +164,10 @@ def path_of_alphas(data: Data, plan: ChainPlan, n_alphas: int, eps: float, usual
     largest = first_price(data, plan) or 1.0
     path = largest * eps**steps
     off = np.log(usual / path)
-    nearest = off[np.argmin(np.abs(off))]
-    if abs(nearest) <= -0.5 * np.log(eps) / n_alphas:
-        path *= np.exp(nearest)
+    nearest = np.argmin(np.abs(off))
+    if abs(off[nearest]) <= -0.5 * np.log(eps) / n_alphas:
+        path *= np.exp(off[nearest])
+        path[nearest] = usual  # to the last digit
     return Alphas(path, usual, empty=_EMPTY * largest)
 
 
@@ -204,7 +206,7 @@ def parts_held_out(labels: NDArray[Any], fraction: float, seed: int) -> list[NDA
         Seed of the order.
     """
     n_rows = len(labels)
-    size = max(1, round(fraction * n_rows))
+    size = max(1, int(fraction * n_rows + _ROUNDING))  # rounded up, one part less might be left
     order = np.random.default_rng(seed).permutation(n_rows)
     grouped = order[np.argsort(labels[order], kind="stable")]
     _, count = np.unique(labels, return_counts=True)

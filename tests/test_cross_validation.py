@@ -174,7 +174,7 @@ def test_the_path_leads_through_the_penalty_of_plain_chains(estimator):
     y = coded(estimator, y)
     parameters = QUICK | {"alphas": None, "n_alphas": 4}
     model = estimator(**parameters, eps=1e-3).fit(X, y)
-    assert np.isclose(model.alphas_, usual_alpha(40, X.shape[1])).any()
+    assert usual_alpha(40, X.shape[1]) in model.alphas_
     np.testing.assert_allclose(model.alphas_[1:] / model.alphas_[:-1], 1e-3 ** (1 / 4))
     short = estimator(**parameters, eps=0.9).fit(X, y)  # all of it far above
     assert short.alphas_.min() > 2.0 * usual_alpha(40, X.shape[1])

@@ -216,6 +216,14 @@ def test_certify_finds_the_chain_in_a_pipeline_and_in_a_search():
         certify(make_pipeline(StandardScaler(), Ridge()).fit(X, y), X, y)
 
 
+@pytest.mark.parametrize("estimator", [MultigradeRegressor(), MultigradeClassifier()])
+def test_columns_of_texts_are_refused_with_a_hint(estimator):
+    X = np.array([["audi", "1"], ["volvo", "2"], ["audi", "3"]], dtype=object)
+    with pytest.raises(ValueError, match="could not convert string to float: 'audi'") as refused:
+        estimator.fit(X, [0, 1, 0])
+    assert "OneHotEncoder" in refused.value.__notes__[0]
+
+
 def test_certify_finds_the_chain_however_it_is_nested():
     X, y = make_data()
     grade = small(ConvexReLURegressor, patterns="sampled")

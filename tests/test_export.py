@@ -277,6 +277,7 @@ def test_the_description_holds_columns_parameters_and_certificates(model):
         "All columns are read as they are.",
         "MultigradeRegressor(",
         "alpha=0.05",
+        "loss='squared_error'",
         "relative gap",
         model.grades[1].certificate.status.value,
     ):

@@ -299,6 +299,8 @@ def test_validation_losses_are_of_chains_that_have_not_seen_the_rows():
         (100, 0.1, 10, 5),
         (100, 0.3, 30, 3),
         (100, 0.6, 60, 1),
+        (100, 0.29, 29, 3),  # 28.999999999999996
+        (273, 0.2, 54, 5),  # five parts of 55 are more
         (1500, 0.2, 300, 4),
         (5000, 0.2, 1000, 1),
     ],

@@ -226,6 +226,15 @@ def test_deviances_of_nearly_right_means_have_their_digits():
         np.testing.assert_allclose(bound, near, rtol=1e-7)
 
 
+def test_deviances_beyond_all_numbers_are_infinite_without_a_warning():
+    y = np.array([[0.0], [5.0], [1000.0]])
+    f = np.full((3, 1), 711.0)
+    np.testing.assert_array_equal(Poisson().value(f, y), np.inf)
+    np.testing.assert_array_equal(Poisson().gradient(f, y), np.inf)
+    f = np.full((1, 1), 709.0)  # whose exponential is a number
+    assert np.isfinite(Poisson().value(f, np.full((1, 1), 1e3))).all()
+
+
 def test_the_deviance_of_the_right_mean_is_zero_and_never_less():
     y = np.array([[0.1], [1.0 / 3.0], [1.0], [2.0], [3.0], [7.0], [100.0], [1e9]])
     value = Poisson().value(np.log(y), y)

@@ -140,9 +140,19 @@ def refused_whole(
         raise
 
 
-def quiet_sums() -> np.errstate:
-    """Return the context in which scikit-learn sums X to look for infinite values."""
-    return np.errstate(invalid="ignore", over="ignore")
+@contextmanager
+def checking() -> Iterator[None]:
+    """Let scikit-learn check input: quietly where it sums X, and with a hint for columns of texts."""
+    try:
+        with np.errstate(invalid="ignore", over="ignore"):  # sums tell whether values are infinite
+            yield
+    except ValueError as error:
+        if "could not convert string" in str(error):
+            error.add_note(
+                "Columns of texts must be encoded, say by OneHotEncoder in a ColumnTransformer; "
+                "texts as targets are for classifiers."
+            )
+        raise
 
 
 def refuse_huge(name: str, values: Array) -> None:
@@ -161,7 +171,7 @@ def validated(
     """Return rows and real targets as arrays, checked as scikit-learn does, of sizes that sums bear."""
     if issparse(y):
         raise TypeError("Sparse data was passed for y, but dense data is required: y.toarray().")
-    with quiet_sums():
+    with checking():
         rows, targets = validate_data(
             estimator, X, y, dtype=np.float64, multi_output=True, y_numeric=True, reset=reset
         )
@@ -173,7 +183,7 @@ def validated(
 def validated_rows(estimator: BaseEstimator, X: ArrayLike) -> Array:
     """Return rows for a fitted estimator as an array, checked as scikit-learn does."""
     check_is_fitted(estimator)
-    with quiet_sums():
+    with checking():
         return np.asarray(validate_data(estimator, X, dtype=np.float64, reset=False))
 
 

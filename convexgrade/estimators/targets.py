@@ -23,7 +23,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from convexgrade.chain import UNLIMITED, Span
-from convexgrade.estimators.rows import in_twelve_digits, quiet_sums, validated
+from convexgrade.estimators.rows import checking, in_twelve_digits, validated
 from convexgrade.kinks import AbsoluteError, Hinge, Huber, Quantile, SquaredHinge
 from convexgrade.losses import BinaryLogLoss, Loss, Poisson, SoftmaxLogLoss, SquaredError
 from convexgrade.scaling import Scaling, target_scaling
@@ -305,7 +305,7 @@ class ClassifierTargets(ClassifierMixin):
         return self.classes_[np.argmax(probabilities(output), axis=1)]
 
     def _validate(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[Array, NDArray[Any]]:
-        with quiet_sums():
+        with checking():
             rows, labels = validate_data(self, X, y, dtype=np.float64, reset=reset)
         try:
             check_classification_targets(labels)

@@ -144,7 +144,7 @@ def columns() -> Any:
     """Return what makes numbers of columns: medians for lacking ones, one-hot categories."""
     categories = OneHotEncoder(
         handle_unknown="infrequent_if_exist",
-        min_frequency=10,
+        min_frequency=5,
         drop="if_binary",
         sparse_output=False,
     )
