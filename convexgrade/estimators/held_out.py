@@ -238,7 +238,7 @@ class ManyGrades(DeepChain):
             if train.size == 0:
                 raise ValueError(
                     f"early_stopping={self.early_stopping} and validation_fraction="
-                    f"{self.validation_fraction:g} hold out all of {len(rows.X)} rows; at least one "
-                    f"must be left to train on."
+                    f"{self.validation_fraction:g} hold out the only row there is (copies are one); "
+                    f"there must be another to train on."
                 )
             yield rows.take(train).distinct, rows.take(part)
