@@ -11,7 +11,7 @@ from convexgrade.cones import Cones, Tight
 from convexgrade.dual import SolverDual, best_bound, dual_point, lower_bound
 from convexgrade.grade import state_problem
 from convexgrade.kinks import AbsoluteError, Huber, SquaredHinge
-from convexgrade.losses import BinaryLogLoss, Hessian, SoftmaxLogLoss, SquaredError
+from convexgrade.losses import BinaryLogLoss, Hessian, Poisson, SoftmaxLogLoss, SquaredError
 from convexgrade.network import Network, from_blocks
 from convexgrade.patterns import Patterns, activation, enumerate_patterns, sample_patterns
 from convexgrade.point import null_point
@@ -553,3 +553,45 @@ def test_of_two_ways_back_into_the_domain_the_one_that_gets_further_is_taken():
     q, anchor = np.array([[2.0], [0.0]]), np.array([[1.0], [1.0]])
     found = dual._between(program, dual._unpenalised_basis(program), q, anchor)
     np.testing.assert_allclose(found, [[1.0], [0.0]])
+
+
+def test_a_projection_balances_to_the_last_digits():
+    program = make_program(
+        [[1.0], [2.0], [3.0]], np.zeros(3), alpha=1.0, loss=AbsoluteError(), free=[0]
+    )
+    q = 1e8 + np.array([[0.3], [-0.5], [0.2]])
+    found = dual._between(program, dual._unpenalised_basis(program), q, np.zeros_like(q))
+    np.testing.assert_allclose(found, q - 1e8, atol=1e-7)
+    assert abs(program.weights @ found[:, 0]) <= 1e-15
+
+
+def test_balancing_goes_on_with_the_rows_that_have_not_stopped():
+    """Nine of them stop at their ends, which leaves most of the imbalance to the stiff one."""
+    program = make_program(
+        np.ones((10, 1)),
+        np.zeros(10),
+        alpha=1.0,
+        loss=AbsoluteError(),
+        weights=np.r_[81.0, np.ones(9)],
+        free=[0],
+    )
+    q, bend = np.r_[0.5, np.full(9, -0.9)], np.r_[1e-3, np.ones(9)]
+    found = dual._balanced(
+        program, dual._unpenalised_basis(program), q[:, None], Hessian(bend[:, None]), np.inf
+    )
+    np.testing.assert_allclose(found[:, 0], np.r_[1.0 / 9.0, np.full(9, -1.0)], atol=1e-12)
+
+
+@pytest.mark.parametrize("end", [-1.0, 1.0])
+def test_what_is_next_to_an_end_stays_there_while_others_balance(end):
+    program = make_program(np.ones((3, 1)), np.zeros(3), alpha=1.0, loss=AbsoluteError(), free=[0])
+    q = end * np.array([[1.0 - 1e-9], [0.0], [0.3]])
+    found = dual._balanced_by_room(program, dual._unpenalised_basis(program), q)
+    assert abs(program.weights @ found[:, 0]) <= 1e-15
+    np.testing.assert_allclose(found[0], end, atol=1e-8)
+
+
+def test_a_loss_beyond_all_numbers_has_a_point_in_the_dual():
+    X = np.column_stack([np.random.default_rng(0).standard_normal(20), np.ones(20)])
+    program = make_program(X, np.arange(20.0) % 3, alpha=1.0, loss=Poisson())
+    assert_in_the_dual(program, dual_point(program, np.full((20, 1), 1e3)))

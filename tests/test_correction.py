@@ -24,6 +24,7 @@ from convexgrade import (
     descent,
 )
 from convexgrade.backpropagation import each_output, frozen_grades, pulled_back
+from convexgrade.chain import Span
 from convexgrade.correction import (
     Limits,
     correct_chain,
@@ -31,11 +32,13 @@ from convexgrade.correction import (
 )
 from convexgrade.datasets import make_depth_separation
 from convexgrade.descent import descended, objective
+from convexgrade.estimators.held_out import ManyGrades
 from convexgrade.export import TableModel, load_model, save_model
 from convexgrade.kronecker import KroneckerSystem
 from convexgrade.lasso import minimise_l1
 from convexgrade.losses import SquaredError
 from convexgrade.readouts import refit_readouts
+from convexgrade.selection import Fold, Tried
 from convexgrade.solution import Status
 from convexgrade.table_columns import encode, learn_columns
 
@@ -609,6 +612,29 @@ def test_rows_may_be_held_out_from_a_later_fit_on():
     assert not np.array_equal(model.predict(X), before)
 
 
+def test_a_corrected_chain_stays_one_where_held_out_rows_would_not_have_it(monkeypatch):
+    X, y = make_data("one")
+    model = MultigradeRegressor(**SMALL, correction="readouts", warm_start=True).fit(X, y)
+    monkeypatch.setattr(
+        ManyGrades,
+        "_losses_corrected",
+        lambda self, tried, *_: tuple(2.0 * loss for loss in tried.losses),
+    )
+    model.set_params(early_stopping=True, validation_fraction=0.5).fit(X, y)
+    assert model._progress.chain.corrected
+    assert len(model.objective_path_) > 1
+
+
+def test_losses_of_corrected_chains_are_those_of_predictions():
+    model, *_ = fitted("one")
+    _, data, plan = parts("one")
+    plan = replace(plan, span=Span(np.zeros(1), np.zeros(1)))
+    tried = Tried(plan.alpha, (model._progress,), (1.0, 1.0))
+    corrects = MultigradeRegressor(correction="readouts")
+    losses = corrects._losses_corrected(tried, [Fold(data, data)], plan)
+    np.testing.assert_allclose(losses, 0.5 * data.weights @ data.y[:, 0] ** 2)
+
+
 def test_the_energy_identity_of_a_corrected_chain_shows_its_defect():
     model, X, y = fitted("one")
     corrected = correct(model, X, y)
@@ -664,6 +690,15 @@ def test_a_corrected_chain_has_no_neurons_that_do_nothing(passthrough):
     assert after == pytest.approx(path.objective_path[-1], rel=1e-12)
 
 
+def test_a_correction_ends_once_a_sweep_gains_less_than_a_share_of_the_objective():
+    model, X, y = fitted("one", alpha=1e-4)
+    path = np.array(correct(model, X, y, tol=1e-2).objective_path_)
+    falls = -np.diff(path[1:]) / path[2:]
+    assert 1 < falls.size < 25
+    assert np.all(falls[:-1] > 1e-2)
+    assert falls[-1] <= 1e-2
+
+
 @pytest.mark.parametrize("intercept", [True, False])
 def test_a_chain_without_neurons_stays_as_it_is(intercept):
     X, y = make_data("one")
@@ -690,6 +725,15 @@ def test_a_grade_that_no_step_moves_is_tried_again_from_where_it_was(monkeypatch
     value = objective(chain, data, plan.loss)
     assert correction._moved(chain, 0, value, 0.5, data, plan.loss) == (chain, value, 0.5)
     np.testing.assert_allclose(tried, 0.5 * 4.0 ** np.arange(10))
+
+
+def test_trust_regions_are_never_so_wide_that_no_narrower_one_is_tried(monkeypatch):
+    chain, data, plan = parts("one")
+    value, step = objective(chain, data, plan.loss), correction.Model.step
+    monkeypatch.setattr(correction.Model, "step", lambda self, mu: step(self, 1.0))
+    _, after, mu = correction._moved(chain, 0, value, 1e-8, data, plan.loss)
+    assert after < value
+    assert mu >= 1e-8
 
 
 def test_a_system_that_rounding_leaves_without_solution_is_a_step_not_taken():

@@ -180,6 +180,17 @@ def test_the_path_leads_through_the_penalty_of_plain_chains(estimator):
     assert short.alphas_.min() > 2.0 * usual_alpha(40, X.shape[1])
 
 
+@pytest.mark.parametrize(
+    ("usual", "moved"), [(-0.4, False), (-0.6, True), (-1.4, True), (-2.4, True), (-2.6, False)]
+)
+def test_a_path_is_moved_by_no_more_than_half_a_step(usual, moved, monkeypatch):
+    monkeypatch.setattr(selection, "first_price", lambda data, plan: 1.0)
+    path = selection.path_of_alphas(None, None, 2, 1e-2, 10.0**usual).values
+    np.testing.assert_allclose(path[1], 0.1 * path[0])
+    assert np.isclose(path, 10.0**usual).any() == moved
+    assert np.isclose(path[0], 0.1) == (not moved)
+
+
 # Processes start slowly: one estimator's folds are shared out by threads.
 @pytest.mark.parametrize(
     ("estimator", "backend"),
@@ -237,6 +248,14 @@ def test_the_path_ends_once_alpha_has_fallen_far_without_a_gain():
     assert model.alpha_ > 0.05
 
 
+def test_an_alpha_that_leaves_no_neuron_is_the_first_of_the_path():
+    rng = np.random.default_rng(2)
+    X, y = rng.standard_normal((60, 8)), rng.standard_normal(60)  # nothing to learn
+    model = MultigradeRegressorCV(**SMALL | {"n_alphas": 2, "n_grades": 1}).fit(X, y)
+    assert len(model.alphas_) == 3
+    assert (np.diff(model.alphas_) < 0.0).all()
+
+
 def test_verbose_prints_a_line_for_every_alpha_and_grade(capsys):
     X, y = make_data(30)
     MultigradeRegressorCV(**QUICK | {"alphas": [0.1, 0.2], "verbose": 1}).fit(X, y)
@@ -286,6 +305,15 @@ def test_too_few_rows_of_every_class_are_told():
         MultigradeClassifierCV(n_patterns=3).fit(X, np.arange(12) % 3)
 
 
+def test_a_class_of_fewer_rows_than_folds_is_no_error():
+    X, _ = make_data(20)
+    y = np.arange(20) % 2
+    y[3] = 2
+    with pytest.warns(UserWarning, match="The least populated class in y has only 1 members"):
+        model = MultigradeClassifierCV(**QUICK).fit(X, y)
+    assert model.classes_.tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize(("cv", "n_folds"), [(None, 2), (4, 4)])
 def test_of_many_rows_two_folds_are_tried_unless_a_number_is_given(monkeypatch, cv, n_folds):
     monkeypatch.setattr(cross_validated, "_MANY", 40)
@@ -333,6 +361,17 @@ def test_folds_may_be_any_sequences_of_rows(kind):
     splits = list(KFold(3).split(X))
     model = MultigradeRegressorCV(**QUICK | {"cv": splits}).fit(X, y)
     folds = [(kind(train.tolist()), kind(test.tolist())) for train, test in splits]
+    other = MultigradeRegressorCV(**QUICK | {"cv": folds}).fit(X, y)
+    np.testing.assert_array_equal(
+        other.cv_results_["mean_test_score"], model.cv_results_["mean_test_score"]
+    )
+
+
+def test_folds_may_count_rows_from_the_end():
+    X, y = make_data(30)
+    splits = list(KFold(3).split(X))
+    model = MultigradeRegressorCV(**QUICK | {"cv": splits}).fit(X, y)
+    folds = [(train - 30, test - 30) for train, test in splits]
     other = MultigradeRegressorCV(**QUICK | {"cv": folds}).fit(X, y)
     np.testing.assert_array_equal(
         other.cv_results_["mean_test_score"], model.cv_results_["mean_test_score"]
@@ -392,6 +431,16 @@ def test_a_class_that_a_fold_lacks_does_not_decide(loss):
     with pytest.warns(UserWarning, match=r"fold 0 of cv .* that its training rows lack, \[2\]"):
         found = MultigradeClassifierCV(**parameters).fit(X, y).cv_results_["mean_test_score"]
     assert np.abs(found - without).max() < 3.0
+
+
+def test_a_class_that_has_no_weight_in_a_fold_is_one_that_it_lacks():
+    X, _ = make_data(40)
+    y, weights = np.arange(40) % 2, np.ones(40)
+    y[[4, 30]] = 2
+    weights[30] = 0.0
+    model = MultigradeClassifierCV(**QUICK | {"cv": KFold(2)})
+    with pytest.warns(UserWarning, match=r"fold 0 of cv .* that its training rows lack, \[2\]"):
+        model.fit(X, y, weights)
 
 
 def test_the_reason_to_stop_is_that_of_the_folds():
@@ -475,6 +524,17 @@ def test_class_weights_are_sample_weights(n_classes):
             ValueError, match=r"class_weight=.* must have non-negative finite numbers"
         ):
             ConvexReLUClassifier(class_weight={0: wrong, 1: 1.0}).fit(X, np.minimum(y, 1))
+
+
+def test_only_ratios_of_class_weights_count():
+    X, y = make_data(30)
+    labels = (y > np.median(y)).astype(int)
+    quick = {"alpha": 0.05, "patterns": "sampled", "n_patterns": 3, "random_state": 0}
+    usual, huge = (
+        ConvexReLUClassifier(**quick, class_weight={0: unit, 1: 1.5 * unit}).fit(X, labels)
+        for unit in (1.0, 1e308)
+    )
+    np.testing.assert_allclose(huge.predict_proba(X), usual.predict_proba(X), rtol=1e-6)
 
 
 def test_balanced_weights_find_a_rare_class():

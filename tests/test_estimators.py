@@ -331,6 +331,16 @@ def test_a_last_grade_of_a_linear_term_alone_stays_where_it_lowers_the_loss():
     np.testing.assert_array_equal(stepwise.predict(X), model.predict(X))
 
 
+def test_a_last_grade_of_a_linear_term_alone_goes_where_it_lowers_the_loss_by_less_than_tol():
+    rng = np.random.default_rng(7)
+    X = rng.standard_normal((150, 1))
+    y = np.abs(2.0 * np.abs(X[:, 0]) - 1.5) + 0.1 * rng.standard_normal(150)
+    model = MultigradeRegressor(
+        0.005, n_grades=3, n_patterns=20, early_stopping=False, linear_term=True, random_state=0
+    )
+    assert [clone(model).set_params(tol=tol).fit(X, y).n_grades_ for tol in (1e-4, 1.0)] == [2, 1]
+
+
 def test_targets_of_another_shape_than_those_of_the_fit_are_errors():
     X, y = make_data(30)
     two = small(MultigradeRegressor, n_grades=1, patterns="sampled").fit(

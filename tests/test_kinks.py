@@ -55,6 +55,16 @@ def test_smoothing_changes_a_loss_by_no_more_than_it_says(name):
     assert np.ptp(difference) > 1e-4
 
 
+@pytest.mark.parametrize("loss", [Huber(0.3), SquaredHinge()], ids=lambda loss: loss.name)
+def test_smoothing_by_nothing_leaves_numbers(loss):
+    y = np.array([[0.0], [1.0]])
+    for f in (y, 2.0 * y - 1.0, y + 5.0, y - 5.0):
+        smoothed = loss.smoothed(0.0)
+        assert np.isfinite(smoothed.value(f, y)).all()
+        np.testing.assert_allclose(smoothed.gradient(f, y), loss.gradient(f, y), atol=1e-9)
+        assert np.isfinite(smoothed.hessian(f, y).D).all()
+
+
 @pytest.mark.parametrize("name", ["absolute_error", "quantile", "hinge"])
 def test_a_loss_is_never_negative_and_nothing_where_it_is_least(name):
     loss, (f, y) = SMOOTHED[name], predictions()
@@ -65,6 +75,13 @@ def test_a_loss_is_never_negative_and_nothing_where_it_is_least(name):
         else loss.path(f, -loss.gradient(f, y) / loss.hessian(f, y).D, y).at(1.0)
     )
     assert loss.value(best, y).min() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("at", [1.0, 1e3, 1e8])
+def test_what_rounding_leaves_of_a_loss_where_it_is_least_is_nothing(at):
+    for quantile in (0.3, 0.5, 0.9):
+        loss, y = Quantile(quantile=quantile), np.array([[at / 3.0]])
+        assert loss.value(loss.baseline(y, np.ones(1))[None], y)[0] == 0.0
 
 
 @pytest.mark.parametrize("name", SMOOTHED)

