@@ -152,34 +152,16 @@ def _refitted(problem: Problem, network: Network) -> Network:
         return network
     coefficients = coefficients.copy()
     coefficients[p.free] = x[m:].reshape(-1, k)
-    resized = _resized(network, x[:m])
+    resized = network.resized(x[:m])
     refit = replace(resized, linear_coef=coefficients[:-1], intercept=coefficients[-1])
     least = objective(p, network) * (1.0 + _ROUNDING)
     return refit if objective(p, refit) <= least else network
 
 
-def _resized(network: Network, factors: Array) -> Network:
-    """Return the network with other sizes of neurons, without those whose factor is not positive.
-
-    Both layers of a neuron share its factor, to stay in balance.
-    """
-    kept = factors > 0.0
-    root = np.sqrt(factors[kept])
-    gate_coef, gate_intercept = network.gate_coef, network.gate_intercept
-    return replace(
-        network,
-        hidden_coef=root * network.hidden_coef[:, kept],
-        hidden_intercept=root * network.hidden_intercept[kept],
-        output_coef=root[:, None] * network.output_coef[kept],
-        gate_coef=None if gate_coef is None else gate_coef[:, kept],
-        gate_intercept=None if gate_intercept is None else gate_intercept[kept],
-    )
-
-
 def _multiplied(network: Network, t: float) -> Network:
     """Return t times a network."""
     return replace(
-        _resized(network, np.full(network.n_neurons, t)),
+        network.resized(np.full(network.n_neurons, t)),
         linear_coef=t * network.linear_coef,
         intercept=t * network.intercept,
     )

@@ -111,12 +111,20 @@ class Network:
     def without_faded(self) -> Network:
         """Return the network without the neurons whose share of the path norm is rounding, if any."""
         shares = self.lengths * self.output_sizes
-        kept = shares > _FADED * shares.sum()
+        return self.resized(np.where(shares > _FADED * shares.sum(), 1.0, 0.0))
+
+    def resized(self, factors: Array) -> Network:
+        """Return the network with other sizes of neurons, without those whose factor is not positive.
+
+        Both layers of a neuron share its factor, to stay in balance.
+        """
+        kept = factors > 0.0
+        root = np.sqrt(factors[kept])
         return replace(
             self,
-            hidden_coef=self.hidden_coef[:, kept],
-            hidden_intercept=self.hidden_intercept[kept],
-            output_coef=self.output_coef[kept],
+            hidden_coef=root * self.hidden_coef[:, kept],
+            hidden_intercept=root * self.hidden_intercept[kept],
+            output_coef=root[:, None] * self.output_coef[kept],
             gate_coef=None if self.gate_coef is None else self.gate_coef[:, kept],
             gate_intercept=None if self.gate_intercept is None else self.gate_intercept[kept],
         )

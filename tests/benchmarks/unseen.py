@@ -21,7 +21,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,6 +121,7 @@ def archive(folder: Path) -> Path:
     return next(home.glob("*.tar.gz"))
 
 
+@cache  # the archive takes a second to unpack, and every model and split reads it
 def read(path: Path, table: Table) -> tuple[pd.DataFrame, pd.Series]:
     """Read columns and target of a table."""
     with tarfile.open(path) as package:
