@@ -87,7 +87,7 @@ def pulled_back(chain: Chain, frozen: list[FrozenGrade], by_output: Array) -> It
     """
     by_hidden: Array | float = 0.0
     for index in reversed(range(len(chain))):
-        scaling, grade = chain.links[index]
+        scaling, grade, _ = chain.links[index]
         network = grade.network
         direct = _times(by_output, network.output_coef.T)
         by_response = (direct + by_hidden) * frozen[index].active[:, None, :]

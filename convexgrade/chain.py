@@ -24,43 +24,9 @@ from convexgrade.program import Problem
 from convexgrade.scaling import Scaling, combining, read_unscaled
 from convexgrade.settings import Settings
 from convexgrade.solution import Status
+from convexgrade.span import UNLIMITED, Span
 
 Array = NDArray[np.float64]
-
-
-class Span(NamedTuple):
-    """Intervals that the outputs of a chain keep to where they predict.
-
-    Attributes
-    ----------
-    low, high : ndarray of shape (n_outputs,) or ()
-        Their ends, infinite where there is none; of shape () if those of all outputs are the same.
-    """
-
-    low: Array
-    high: Array
-
-    @classmethod
-    def around(cls, y: Array, extrapolation: float) -> Span:
-        """Return the ranges of the columns of y (n_samples, n_outputs), wider on either side.
-
-        By so many times their width.
-        """
-        low, high = y.min(axis=0), y.max(axis=0)
-        with np.errstate(over="ignore"):  # without end, then
-            more = extrapolation * (high - low)
-            return cls(low - more, high + more)
-
-    def joined(self, other: Span) -> Span:
-        """Return the least intervals that hold both."""
-        return Span(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
-
-    def apply(self, output: Array) -> Array:
-        """Return the nearest values inside the intervals."""
-        return np.clip(output, self.low, self.high)
-
-
-UNLIMITED = Span(np.array(-np.inf), np.array(np.inf))
 
 
 class Data(NamedTuple):
@@ -76,10 +42,30 @@ class Data(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A grade and the scaling of the features it reads."""
+    """A grade in its place.
+
+    Attributes
+    ----------
+    scaling : Scaling
+        Scaling of the features it reads.
+    grade : Grade
+        The grade.
+    span : Span
+        What it adds to the output is kept to that.
+    """
 
     scaling: Scaling
     grade: Grade
+    span: Span = UNLIMITED
+
+    def added(self, hidden: Array, H: Array) -> Array:
+        """Return what the grade adds on the rows of H, whose hidden features are known."""
+        return self.span.apply(self.grade.network.read(hidden, H))
+
+    def limited(self, H: Array) -> Link:
+        """Return the link that adds to no row more or less than to any of H, its scaled input."""
+        network = self.grade.network
+        return self._replace(span=Span.of(network.read(network.hidden(H), H)))
 
 
 class GradeInput(NamedTuple):
@@ -121,7 +107,7 @@ class Chain:
     @property
     def first_network(self) -> Network:
         """The network of the first grade as it reads scaled columns, before they are combined."""
-        scaling, grade = self.links[0]
+        scaling, grade, _ = self.links[0]
         return grade.network if scaling.mix is None else combining(grade.network, scaling.mix)
 
     @property
@@ -151,17 +137,26 @@ class Chain:
             replace(grade.certificate, status=status) for grade in self.grades
         )
 
+    def unlimited(self) -> Chain:
+        """Return the chain whose grades add whatever their networks give."""
+        return replace(self, links=tuple(link._replace(span=UNLIMITED) for link in self.links))
+
+    def limited(self, X: Array) -> Chain:
+        """Return the unlimited chain with limits, to what its later grades add to the rows of X."""
+        (first, _), *later = zip(self.links, self.walk(X), strict=False)
+        return replace(self, links=(first, *(link.limited(step.H) for link, step in later)))
+
     def walk(self, X: Array) -> Iterator[GradeInput]:
         """Yield what each grade meets, and last what a further grade would: its *unscaled* input."""
         if self.links:
             X = self.links[0].scaling.within_reach(X)
         features = X
         offset = np.broadcast_to(self.baseline, (len(X), self.baseline.size))
-        for scaling, grade in self.links:
-            H = scaling.apply(features)
+        for link in self.links:
+            H = link.scaling.apply(features)
             yield GradeInput(H, offset)
-            hidden = grade.network.hidden(H)
-            offset = offset + grade.network.read(hidden, H)
+            hidden = link.grade.network.hidden(H)
+            offset = offset + link.added(hidden, H)
             features = self.handover.features(hidden, offset, X)
         yield GradeInput(features, offset)
 
@@ -189,8 +184,9 @@ class Chain:
                 scale_output(
                     read_unscaled(grade.network, self._in_units(index, center, scale)), scale
                 )
-                for index, (_, grade) in enumerate(self.links)
+                for index, grade in enumerate(self.grades)
             ),
+            spans=tuple(link.span.times(scale) for link in self.links),
             handover=self.handover,
         )
 

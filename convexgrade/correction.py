@@ -186,6 +186,7 @@ def correct_chain(
         The corrected chain with its objective after each sweep.
     """
     end = time.perf_counter() + limits.max_seconds
+    chain = chain.unlimited()
     path = [objective(chain, data, loss)]
     chain, value = _if_no_higher(refit_readouts(chain, data, loss), chain, path[0], data, loss)
     path.append(value)
@@ -210,7 +211,7 @@ def correct_chain(
         report(f"sweep {sweep}: objective {value:.6g}")
         if path[-2] - value <= limits.tol * value or not goes_on():
             break
-    return Correction(_without_faded(chain), tuple(path))
+    return Correction(_without_faded(chain).limited(data.X), tuple(path))
 
 
 def _without_faded(chain: Chain) -> Chain:

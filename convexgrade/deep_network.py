@@ -11,6 +11,7 @@ from convexgrade.handover import HIDDEN_AND_INPUTS, Handover
 from convexgrade.network import Network
 from convexgrade.pieces import chunks
 from convexgrade.reading import AS_IT_IS, Reading
+from convexgrade.span import Span
 from convexgrade.wording import counted, counted_each
 
 Array = NDArray[np.float64]
@@ -45,6 +46,9 @@ class DeepNetwork:
         Output of the empty chain.
     grades : tuple of Network
         One network a grade; without any, the output is ``baseline``.
+    spans : tuple of Span
+        What each grade adds to an output is kept to that: to its range on training rows, from ``low``
+        to ``high``; without ends for the first grade.
     handover : Handover
         What each grade hands on to the next.
     reading : Reading
@@ -60,9 +64,10 @@ class DeepNetwork:
     >>> model = MultigradeRegressor(n_grades=2, random_state=0).fit(X, np.abs(X[:, 0]))
     >>> inputs = model.network_.reading.apply(X)  # X itself, but for heavy tails and distances
     >>> features, output = inputs, model.network_.baseline
-    >>> for net in model.network_.grades:
+    >>> for net, span in zip(model.network_.grades, model.network_.spans):
     ...     hidden = np.maximum(features @ net.hidden_coef + net.hidden_intercept, 0)
-    ...     output = output + hidden @ net.output_coef + features @ net.linear_coef + net.intercept
+    ...     added = hidden @ net.output_coef + features @ net.linear_coef + net.intercept
+    ...     output = output + np.clip(added, span.low, span.high)
     ...     features = np.hstack([hidden, inputs])
     >>> np.allclose(output[:, 0], model.predict(X))
     True
@@ -70,6 +75,7 @@ class DeepNetwork:
 
     baseline: Array
     grades: tuple[Network, ...]
+    spans: tuple[Span, ...] = ()
     handover: Handover = HIDDEN_AND_INPUTS
     reading: Reading = AS_IT_IS
 
@@ -114,8 +120,8 @@ class DeepNetwork:
 
     def _output(self, X: Array) -> Array:
         features, output = X, np.broadcast_to(self.baseline, (len(X), self.baseline.size))
-        for network in self.grades:
+        for network, span in zip(self.grades, self.spans, strict=True):
             hidden = network.hidden(features)
-            output = output + network.read(hidden, features)
+            output = output + span.apply(network.read(hidden, features))
             features = self.handover.features(hidden, output, X)
         return output

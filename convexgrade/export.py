@@ -27,6 +27,7 @@ from convexgrade.handover import Handover
 from convexgrade.network import Network
 from convexgrade.reading import Distances, Reading, Tails
 from convexgrade.solution import Status
+from convexgrade.span import Span
 from convexgrade.table_columns import TRUTH, Column, encode, listed, one_row
 from convexgrade.wording import counted
 
@@ -287,6 +288,9 @@ def _check_weights(network: DeepNetwork, n_inputs: int, n_classes: int) -> None:
                 f"The network does not fit {n_inputs} inputs and {n_classes} classes: "
                 f"an array of shape {array.shape} should have {shape} and be finite."
             )
+    for low, high in network.spans:
+        if not (low.shape == high.shape and low.shape in ((), (k,)) and (low <= high).all()):
+            raise ValueError(f"What a grade adds is not kept to {counted(k, 'interval')}.")
     column, center = network.reading.distances.column, network.reading.distances.center
     known = column.dtype.kind == "i" and np.isin(column, np.arange(n_inputs)).all()
     if not (known and column.shape == center.shape and np.isfinite(center).all()):
@@ -363,6 +367,8 @@ def save_model(model: TableModel, path: str | os.PathLike[str]) -> None:
     for i, network in enumerate(model.network.grades, start=1):
         weights = {f"grade_{i}_{name}": getattr(network, name) for name in _WEIGHTS}
         arrays |= {name: array for name, array in weights.items() if array is not None}
+    for i, span in enumerate(model.network.spans, start=1):
+        arrays |= {f"grade_{i}_{end}": value for end, value in span._asdict().items()}
     with written_whole(path) as file:
         np.savez(file, **arrays)
 
@@ -413,14 +419,16 @@ def _read(content: bytes) -> TableModel:
     if about["limits"] is not None:
         low, high = map(float, about["limits"])
         about["limits"] = (low, high)
+    numbers = range(1, len(about["grades"]) + 1)
     networks = tuple(
-        Network(*(arrays.pop(f"grade_{i}_{name}", None) for name in _WEIGHTS))
-        for i in range(1, len(about["grades"]) + 1)
+        Network(*(arrays.pop(f"grade_{i}_{name}", None) for name in _WEIGHTS)) for i in numbers
     )
+    spans = tuple(Span(*(arrays.pop(f"grade_{i}_{end}") for end in Span._fields)) for i in numbers)
     tails = Tails(*(arrays.pop(f"tails_{name}") for name in ("low", "high", "unit")))
     distances = Distances(*(arrays.pop(f"distances_{name}") for name in ("column", "center")))
     handover = Handover(**about.pop("handover"))
-    network = DeepNetwork(arrays.pop("baseline"), networks, handover, Reading(tails, distances))
+    reading = Reading(tails, distances)
+    network = DeepNetwork(arrays.pop("baseline"), networks, spans, handover, reading)
     if arrays:
         raise ValueError(f"it holds more than that: {', '.join(arrays)}.")
     return TableModel(network=network, **about)

@@ -7,6 +7,10 @@
 
 (multigrade deep learning: Xu 2023, arXiv 2302.00150). The zero network is feasible in every grade, so
 the training loss cannot rise; it falls strictly unless the grade is trivial, and then the chain ends.
+
+What is left over may be small, but what fits it is not everywhere: away from the training rows, deep
+features grow without bound. So to other rows, grades after the first add no more and no less than to
+training rows (`Link.span`).
 """
 
 from __future__ import annotations
@@ -18,12 +22,10 @@ from typing import NamedTuple
 import numpy as np
 
 from convexgrade.chain import (
-    UNLIMITED,
     Chain,
     Data,
     GradeInput,
     Link,
-    Span,
     energies,
     state_grade,
 )
@@ -45,6 +47,7 @@ from convexgrade.scaling import (
 )
 from convexgrade.settings import Report, Settings, silent
 from convexgrade.solution import Status
+from convexgrade.span import UNLIMITED, Span
 
 _LEAST_ALPHA = 1e-100  # of smaller ones, the square of the reciprocal may be no number
 _ROUNDING = 1e-12  # price that rounding alone can give
@@ -273,7 +276,10 @@ def _add_grade(chain: Chain, data: Data, plan: ChainPlan, report: Report) -> Cha
     if first is not None and scaling.mix is not None:
         first = combining(first, scaling.mix.T)
     grade = fit_grade(problem, plan.settings_of(len(chain)), (plan.seed, len(chain)), first, report)
-    return replace(chain, links=(*chain.links, Link(scaling, grade)))
+    link = Link(scaling, grade)
+    if chain.links:
+        link = link.limited(problem.X[:, :-1])
+    return replace(chain, links=(*chain.links, link))
 
 
 def _n_features(chain: Chain, data: Data) -> int:

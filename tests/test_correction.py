@@ -24,7 +24,6 @@ from convexgrade import (
     descent,
 )
 from convexgrade.backpropagation import each_output, frozen_grades, pulled_back
-from convexgrade.chain import Span
 from convexgrade.correction import (
     Limits,
     correct_chain,
@@ -40,6 +39,7 @@ from convexgrade.losses import SquaredError
 from convexgrade.readouts import refit_readouts
 from convexgrade.selection import Fold, Tried
 from convexgrade.solution import Status
+from convexgrade.span import Span
 from convexgrade.table_columns import encode, learn_columns
 
 TARGETS = ["one", "two", "binary", "softmax"]

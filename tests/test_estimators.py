@@ -513,6 +513,38 @@ def test_predictions_far_out_keep_to_the_range_of_the_targets(estimator):
     np.testing.assert_allclose(constant.predict(far), 3.0)
 
 
+@pytest.mark.parametrize(
+    "way", [{"early_stopping": False}, {"early_stopping": True}, {"correction": "backward"}]
+)
+@pytest.mark.parametrize("estimator", CHAINS)
+def test_later_grades_add_to_no_row_what_they_add_to_no_training_row(estimator, way):
+    X, y = make_data()
+    Y = np.column_stack([y, 10.0 - 3.0 * X[:, 1] ** 2])
+    Y = Y if estimator is MultigradeRegressor else targets(estimator, y, n_classes=3)
+    unlimited = {"extrapolation": None} if estimator is MultigradeRegressor else {}
+    model = small(estimator, patterns="adaptive", **way, **unlimited).fit(X, Y)
+    far = np.vstack([X, 3.0 * X, 100.0 * X])
+    net = model.network_
+    features = inputs = net.reading.apply(far)
+    output = np.tile(net.baseline, (len(far), 1))
+    n_cut = []
+    for grade in net.grades:
+        hidden = np.maximum(features @ grade.hidden_coef + grade.hidden_intercept, 0.0)
+        added = hidden @ grade.output_coef + features @ grade.linear_coef + grade.intercept
+        seen = added[: len(X)] if n_cut else added
+        kept = np.clip(added, seen.min(axis=0), seen.max(axis=0))
+        n_cut.append(np.count_nonzero(kept != added))
+        output, features = output + kept, np.hstack([hidden, inputs])
+    assert model.n_grades_ > 1
+    assert min(n_cut[1:]) > 0
+    np.testing.assert_allclose(net.forward(far), output, rtol=1e-9, atol=1e-9)
+    if estimator is MultigradeRegressor:
+        np.testing.assert_allclose(model.predict(far), output, rtol=1e-9, atol=1e-9)
+    else:
+        logits = np.log(model.predict_proba(X)) - output[: len(X)]
+        np.testing.assert_allclose(logits - logits[:, :1], 0.0, atol=1e-9)
+
+
 @pytest.mark.parametrize("estimator", CHAINS)
 def test_a_trivial_grade_ends_the_chain_and_says_so(estimator):
     X, y = make_data()

@@ -477,6 +477,10 @@ def _weights(key, change):
         _weights("grade_2_hidden_coef", lambda a: np.full_like(a, np.nan)),
         _weights("grade_2_output_coef", lambda a: a.astype(str)),
         _weights("baseline", lambda a: a[0]),
+        _weights("grade_2_low", lambda a: a + np.inf),
+        _weights("grade_2_high", lambda a: np.full_like(a, np.nan)),
+        _weights("grade_2_high", lambda a: np.tile(a, 2)),
+        lambda arrays, about: arrays.pop("grade_1_low"),
     ],
 )
 def test_tampered_files_are_refused(change, path):

@@ -28,7 +28,8 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         times that which does best on them; or a larger one, each three times the last, while the last
         is the best or a constant is better than all.
     n_grades : int, default=3
-        Largest number of grades.
+        Largest number of grades. To a row to come, those after the first add no more and no less than
+        to training rows.
     alpha_decay : float, default=0.3
         Factor of alpha from each grade to the next, positive.
     passthrough : {"hidden", "output", "both"}, default="hidden"

@@ -41,7 +41,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         Smallest alpha, without ``alphas``, as a fraction of the one at which the first grade has no
         neuron, about; in (0, 1).
     n_grades : int, default=4
-        Largest number of grades to try.
+        Largest number of grades to try. To a row to come, those after the first add no more and no
+        less than to training rows.
     alpha_decay : float, default=0.3
         Factor of alpha from each grade to the next, positive.
     cv : int, cross-validation generator or iterable, default=None
@@ -83,7 +84,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     extrapolation : float or None, default=0.25
         How far predictions may lie outside the range of the training targets, in units of its width.
         Of rows unlike all training rows, a chain would predict whatever its steepest slopes lead to.
-        None sets no limit. The explicit ``network_`` knows none.
+        None sets no limit. The explicit ``network_`` goes without it.
     standardize : bool, default=True
         Standardise the columns of X. What later grades read is standardised in any case.
     log_tails : bool or "auto", default="auto"
@@ -260,7 +261,8 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         Smallest alpha, without ``alphas``, as a fraction of the one at which the first grade has no
         neuron, about; in (0, 1).
     n_grades : int, default=3
-        Largest number of grades to try.
+        Largest number of grades to try. To a row to come, those after the first add no more and no
+        less than to training rows.
     alpha_decay : float, default=0.3
         Factor of alpha from each grade to the next, positive.
     cv : int, cross-validation generator or iterable, default=None

@@ -36,7 +36,8 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         is taken; under the squared error only if it is better by up to a standard error (see
         `MultigradeRegressorCV`).
     n_grades : int, default=4
-        Largest number of grades.
+        Largest number of grades. To a row to come, those after the first add no more and no less than
+        to training rows.
     alpha_decay : float, default=0.3
         Factor of alpha from each grade to the next, positive.
     passthrough : {"hidden", "output", "both"}, default="hidden"
@@ -96,7 +97,7 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
     extrapolation : float or None, default=0.25
         How far predictions may lie outside the range of the training targets, in units of its width.
         Of rows unlike all training rows, a chain would predict whatever its steepest slopes lead to.
-        None sets no limit. The explicit ``network_`` knows none.
+        None sets no limit. The explicit ``network_`` goes without it.
     standardize : bool, default=True
         Standardise the columns of X. What later grades read is standardised in any case.
     log_tails : bool or "auto", default="auto"

@@ -22,11 +22,11 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from convexgrade.chain import UNLIMITED, Span
 from convexgrade.estimators.rows import checking, in_twelve_digits, validated
 from convexgrade.kinks import AbsoluteError, Hinge, Huber, Quantile, SquaredHinge
 from convexgrade.losses import BinaryLogLoss, Loss, Poisson, SoftmaxLogLoss, SquaredError
 from convexgrade.scaling import Scaling, target_scaling
+from convexgrade.span import UNLIMITED, Span
 
 Array = NDArray[np.float64]
 
@@ -81,7 +81,7 @@ class Coding:
 
     def span_around(self, y: Array, extrapolation: float) -> Span:
         """Return where outputs are whose predictions are in the range of y, or near it."""
-        return Span.around(self.coded(y), extrapolation)
+        return Span.of(self.coded(y)).wider(extrapolation)
 
     def uncoded(self, output: Array) -> Array:
         """Return the predictions that outputs stand for."""
