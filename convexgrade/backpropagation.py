@@ -1,7 +1,7 @@
 """How the output of a chain answers to its grades, from the last one back to the first.
 
 All activation patterns are frozen, so that these are derivatives except where a row lies on a neuron's
-hyperplane.
+hyperplane. Of chains without limits: those of a finished one are dropped before it is changed.
 """
 
 from __future__ import annotations

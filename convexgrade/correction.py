@@ -20,7 +20,8 @@ every grade of a finished chain is moved once a sweep, given the others, each ti
 After every sweep all readouts are fitted jointly (`readouts`), and after the first one all weights of
 the chain go downhill together for some steps (`descent`): sweeps are slow where grades have to move
 together, and find no way down where rows lie on hyperplanes. So the objective never rises. Scalings
-between grades stay as they were fitted: penalties of later grades are measured in those units.
+between grades stay as they were fitted: penalties of later grades are measured in those units. What
+later grades add is not limited meanwhile, as it will be at the end to what they then add to the rows.
 
 That networks are learned by correcting lower features through higher ones is Allen-Zhu & Li 2020
 (arXiv 2001.04413); the algorithm, a sequence of convex programs, is this library's own.

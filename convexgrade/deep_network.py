@@ -75,7 +75,7 @@ class DeepNetwork:
 
     baseline: Array
     grades: tuple[Network, ...]
-    spans: tuple[Span, ...] = ()
+    spans: tuple[Span, ...]
     handover: Handover = HIDDEN_AND_INPUTS
     reading: Reading = AS_IT_IS
 

@@ -71,7 +71,7 @@ def test_deep_network():
     network = chain().network_
     first, second = (grade.n_neurons for grade in network.grades)
     assert_shown(network, f"DeepNetwork(2 grades, {first} and {second} neurons)")
-    assert_shown(DeepNetwork(network.baseline, ()), "DeepNetwork(0 grades)")
+    assert_shown(DeepNetwork(network.baseline, (), ()), "DeepNetwork(0 grades)")
 
 
 def test_a_network_forms_features_of_a_few_rows_at_a_time(monkeypatch):
@@ -84,7 +84,7 @@ def test_a_network_forms_features_of_a_few_rows_at_a_time(monkeypatch):
 
 
 def test_a_network_without_grades_is_its_baseline():
-    network = DeepNetwork(np.array([1.0, -2.0]), ())
+    network = DeepNetwork(np.array([1.0, -2.0]), (), ())
     np.testing.assert_array_equal(network.forward(np.ones((3, 4))), [[1.0, -2.0]] * 3)
     assert network.forward(np.empty((0, 4))).shape == (0, 2)
     with pytest.raises(ValueError, match=r"shape \(n_samples, n_features\); got \(3,\)"):
