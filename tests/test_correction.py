@@ -84,7 +84,11 @@ def plain(kind):
 def parts(kind, **parameters):
     """Return chain, data and plan of a fitted estimator, the chain as corrections see it."""
     model, X, y = fitted(kind, **parameters)
-    return model._progress.chain.unlimited(), model._training_data(X, y, None), model._plan(model.alpha_)
+    return (
+        model._progress.chain.unlimited(),
+        model._training_data(X, y, None),
+        model._plan(model.alpha_),
+    )
 
 
 def moved(chain, index, V):

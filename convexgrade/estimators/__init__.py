@@ -9,8 +9,9 @@ from convexgrade.estimators.convert import Conversion, to_relu
 from convexgrade.estimators.correct import correct
 from convexgrade.estimators.geometric import GeometricLayerwiseRegressor, check_readout_bound
 from convexgrade.estimators.multigrade_classifier import MultigradeClassifier
-from convexgrade.estimators.multigrade_cv import MultigradeClassifierCV, MultigradeRegressorCV
+from convexgrade.estimators.multigrade_classifier_cv import MultigradeClassifierCV
 from convexgrade.estimators.multigrade_regressor import MultigradeRegressor
+from convexgrade.estimators.multigrade_regressor_cv import MultigradeRegressorCV
 from convexgrade.estimators.path import PathPoint, alpha_path
 from convexgrade.estimators.shallow import ConvexReLUClassifier, ConvexReLURegressor
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +17,8 @@ from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from convexgrade.estimators.deep import DeepChain, Part
+from convexgrade.estimators.base import BaseChain
+from convexgrade.estimators.deep import DEPTH, DeepChain, Part
 from convexgrade.estimators.rows import Rows
 from convexgrade.multigrade import ChainPlan
 from convexgrade.reading import Reading
@@ -33,13 +34,7 @@ from convexgrade.selection import (
 
 Array = NDArray[np.float64]
 
-CROSS_VALIDATION: dict[str, list[Any]] = {
-    "alphas": ["array-like", None],
-    "n_alphas": [Interval(Integral, 1, None, closed="left")],
-    "eps": [Interval(Real, 0, 1, closed="neither")],
-    "cv": ["cv_object"],
-}
-
+_CHOSEN = {"alpha", "warm_start"}  # parameters of chains that these have not
 _FOLDS = 5  # folds, unless ``cv`` says otherwise
 _TRIED, _MANY = 2, 5000  # folds that are tried, of tables of at least so many rows
 
@@ -53,6 +48,15 @@ class CrossValidated(DeepChain):
     cv: Any
 
     _selection: Selection
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **{k: v for k, v in BaseChain._parameter_constraints.items() if k not in _CHOSEN},
+        **DEPTH,
+        "alphas": ["array-like", None],
+        "n_alphas": [Interval(Integral, 1, None, closed="left")],
+        "eps": [Interval(Real, 0, 1, closed="neither")],
+        "cv": ["cv_object"],
+    }
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(

@@ -1,4 +1,4 @@
-"""Chains with alpha and depth chosen by cross-validation."""
+"""The chain for regression with alpha and depth chosen by cross-validation."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from convexgrade.estimators.base import BaseChain
-from convexgrade.estimators.cross_validated import CROSS_VALIDATION, CrossValidated
-from convexgrade.estimators.deep import DEPTH
-from convexgrade.estimators.staged import StagedClassifier, StagedRegressor
-from convexgrade.estimators.targets import CLASSIFICATION, REGRESSION
-
-_CHOSEN = {"alpha", "warm_start"}  # parameters of chains that these have not
+from convexgrade.estimators.cross_validated import CrossValidated
+from convexgrade.estimators.staged import StagedRegressor
+from convexgrade.estimators.targets import REGRESSION
 
 
 class MultigradeRegressorCV(StagedRegressor, CrossValidated):
@@ -167,10 +163,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **{k: v for k, v in BaseChain._parameter_constraints.items() if k not in _CHOSEN},
+        **CrossValidated._parameter_constraints,
         **REGRESSION,
-        **DEPTH,
-        **CROSS_VALIDATION,
     }
 
     def __init__(
@@ -225,211 +219,6 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         self.epsilon = epsilon
         self.solver = solver
         self.extrapolation = extrapolation
-        self.standardize = standardize
-        self.log_tails = log_tails
-        self.distances = distances
-        self.fit_intercept = fit_intercept
-        self.linear_term = linear_term
-        self.tol = tol
-        self.max_iter = max_iter
-        self.random_state = random_state
-        self.verbose = verbose
-        self.n_jobs = n_jobs
-
-
-class MultigradeClassifierCV(StagedClassifier, CrossValidated):
-    """`MultigradeClassifier` with alpha and depth chosen by cross-validation, in one fit.
-
-    Goes along one decreasing path of alpha. At each, the chains of all folds grow together, grade by
-    grade, until their mean validation loss rises by more than its noise; the first grade of each starts
-    from its neurons at the alpha before. The alpha of least loss is then fitted to all rows, as deep as
-    its folds grew. Far cheaper than a grid search, which fits a chain of every depth from nothing. A
-    given depth, more grades in a further fit and correction are left to `MultigradeClassifier` and
-    `correct`.
-
-    Parameters
-    ----------
-    alphas : array-like of shape (n_alphas,), default=None
-        Values of alpha to try in the first grade, positive. None: ``n_alphas`` values in geometric
-        progression, the largest below the one at which the first grade has no neuron, the smallest
-        about ``eps`` times that: moved by up to half a step so that the usual alpha of the plain
-        chain is among them, if it is so near. (Of one value, it is the usual alpha.) Where a constant
-        is better than all of them, one that leaves no neuron is tried as well.
-    n_alphas : int, default=6
-        Number of values, without ``alphas``.
-    eps : float, default=1e-3
-        Smallest alpha, without ``alphas``, as a fraction of the one at which the first grade has no
-        neuron, about; in (0, 1).
-    n_grades : int, default=3
-        Largest number of grades to try. To a row to come, those after the first add no more and no
-        less than to training rows.
-    alpha_decay : float, default=0.3
-        Factor of alpha from each grade to the next, positive.
-    cv : int, cross-validation generator or iterable, default=None
-        Folds: shuffled and stratified; None is 5, of which from 5000 rows on the first 2 are tried.
-        Generators and iterables of (train, test) rows are taken as they are; generators get the
-        ``groups`` of `fit`.
-    passthrough : {"hidden", "output", "both"}, default="hidden"
-        What a grade hands on to the next: its hidden features, the output of the chain so far, or
-        both.
-    keep_inputs : bool, default=True
-        Whether the grades after the first read X as well.
-    first_bias : bool, default=True
-        Whether the neurons of the first grade have biases.
-    whiten : bool, default=False
-        Whether the grades after the first read uncorrelated columns instead of merely standardised
-        ones.
-    activation : {"relu", "gated_relu"}, default="relu"
-        As in `ConvexReLUClassifier`.
-    patterns : {"adaptive", "sampled", "exhaustive"}, default="adaptive"
-        Where activation patterns come from.
-    n_patterns : int, default=300
-        Patterns to sample, or neurons of the first search: no more than rows times outputs, and fewer
-        where rows times columns of what a grade reads are more than a few hundred thousand.
-    max_neurons : int, default=None
-        Width limit of a grade; None sets none.
-    loss : {"log_loss", "squared_hinge", "hinge"}, default="log_loss"
-        Negative log-likelihood; or, without probabilities, hinges of the margins of each class against
-        all others. The kink of the hinge is smoothed within 1e-3.
-    class_weight : dict, "balanced" or None, default=None
-        Weight of each class, times the weights of its rows, in training and validation;
-        ``"balanced"`` gives every class the same total weight.
-    solver : {"auto", "native", "clarabel", "ecos", "scs"}, default="auto"
-        Solver of the convex program.
-    standardize : bool, default=True
-        Standardise the columns of X. What later grades read is standardised in any case.
-    log_tails : bool or "auto", default="auto"
-        Read columns with heavy tails on a logarithmic scale: those with one tail from their other end
-        on, those with two where they are more than two standard deviations from their mean. Both are
-        those of clipped values, and a column has heavy tails if a value is six such deviations away;
-        others are read as they are. ``"auto"``: unless the folds show that it is better not to. Without
-        effect on ``standardize=False``, which keeps all columns as they are.
-    distances : bool or "auto", default="auto"
-        Whether grades read, beside the columns, how far each is from its mean (not those of two
-        values). ``"auto"``: if the folds show that it is better.
-    fit_intercept : bool, default=True
-        Fit an unpenalised intercept in every grade.
-    linear_term : bool, default=False
-        Fit an unpenalised linear term in every grade. Where that alone separates the classes of the
-        training rows, probabilities are all but 0 and 1.
-    tol : float, default=1e-4
-        Gap, as a fraction of the loss before the grade, at which a grade counts as optimal; at most 1.
-    max_iter : int, default=1
-        Largest number of rounds of search and solve in a grade.
-    random_state : int, RandomState instance or None, default=None
-        Determines patterns, starts and folds.
-    verbose : int, default=0
-        1 prints a line for every alpha and depth and for every grade of the final chain; 2 one for
-        each round of search and solve as well.
-    n_jobs : int or None, default=None
-        Processes that the folds are shared out to, and threads of the search for better neurons in
-        the fit to all rows. The result does not depend on it.
-
-    Attributes
-    ----------
-    alpha_ : float
-        The alpha of the first grade that was chosen: that of least mean validation loss.
-    alphas_ : ndarray
-        The values that were tried, decreasing; the path ends early, once alpha has fallen by a
-        factor of 30 without a gain.
-    n_grades_ : int
-        Number of grades of the final chain.
-    cv_results_ : dict of str to ndarray
-        One row for each alpha, reading of the columns and depth, laid out as in scikit-learn's searches.
-    grades_ : tuple of Grade
-        The grades of the final chain.
-    certificates_ : list of Certificate
-        How far from optimal each grade can be, given those before it.
-    stop_reason_ : str
-        Why there are no more grades.
-    network_ : DeepNetwork
-        Explicit weights in the units of the data.
-    train_loss_ : ndarray of shape (``n_grades_``,)
-        Mean training loss after each grade.
-    validation_loss_ : ndarray of shape (``n_grades_``,)
-        Mean loss, after each grade, of the rows held out, over the folds at ``alpha_``; empty after
-        `correct`.
-    classes_ : ndarray of shape (n_classes,)
-        Class labels, but for those whose rows all have weight 0.
-    objective_path_ : ndarray
-        Mean loss plus the penalties of all grades during correction (see `correct`); empty without.
-    n_iter_ : int
-        Rounds of search and solve of the grade that took most; at most ``max_iter``.
-    n_features_in_ : int
-        Number of columns of X.
-    feature_names_in_ : ndarray of shape (``n_features_in_``,)
-        Their names, if X had names.
-
-    See Also
-    --------
-    MultigradeClassifier : The chain itself.
-    alpha_path : One grade along a path of alpha.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import make_moons
-    >>> from convexgrade import MultigradeClassifierCV
-    >>> X, y = make_moons(100, noise=0.1, random_state=0)
-    >>> model = MultigradeClassifierCV(n_alphas=3, n_grades=2, cv=3, random_state=0).fit(X, y)
-    >>> bool(model.score(X, y) > 0.95)
-    True
-    """
-
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **{k: v for k, v in BaseChain._parameter_constraints.items() if k not in _CHOSEN},
-        **CLASSIFICATION,
-        **DEPTH,
-        **CROSS_VALIDATION,
-    }
-
-    def __init__(
-        self,
-        alphas: ArrayLike | None = None,
-        *,
-        n_alphas: int = 6,
-        eps: float = 1e-3,
-        n_grades: int = 3,
-        alpha_decay: float = 0.3,
-        cv: Any = None,
-        passthrough: str = "hidden",
-        keep_inputs: bool = True,
-        first_bias: bool = True,
-        whiten: bool = False,
-        activation: str = "relu",
-        patterns: str = "adaptive",
-        n_patterns: int = 300,
-        max_neurons: int | None = None,
-        loss: str = "log_loss",
-        class_weight: dict[Any, float] | str | None = None,
-        solver: str = "auto",
-        standardize: bool = True,
-        log_tails: bool | str = "auto",
-        distances: bool | str = "auto",
-        fit_intercept: bool = True,
-        linear_term: bool = False,
-        tol: float = 1e-4,
-        max_iter: int = 1,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
-        n_jobs: int | None = None,
-    ) -> None:
-        self.alphas = alphas
-        self.n_alphas = n_alphas
-        self.eps = eps
-        self.n_grades = n_grades
-        self.alpha_decay = alpha_decay
-        self.cv = cv
-        self.passthrough = passthrough
-        self.keep_inputs = keep_inputs
-        self.first_bias = first_bias
-        self.whiten = whiten
-        self.activation = activation
-        self.patterns = patterns
-        self.n_patterns = n_patterns
-        self.max_neurons = max_neurons
-        self.loss = loss
-        self.class_weight = class_weight
-        self.solver = solver
         self.standardize = standardize
         self.log_tails = log_tails
         self.distances = distances
