@@ -103,10 +103,22 @@ class Result(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """What cross-validation has tried, in the order of the path, and what it has chosen."""
+    """What cross-validation has tried, and what it has chosen.
+
+    Attributes
+    ----------
+    results : tuple of Result
+        What was tried, in the order of the path.
+    chosen : Tried
+        What was chosen.
+    corrected : tuple of float
+        Mean loss, after each grade of the chosen chains once they were corrected, of the rows held out;
+        empty where no correction was asked for, or it has not lowered the last of them.
+    """
 
     results: tuple[Result, ...]
     chosen: Tried
+    corrected: tuple[float, ...] = ()
 
     @property
     def alpha(self) -> float:
@@ -392,13 +404,13 @@ def select(
         for alpha in alphas.values.tolist():
             one = at(alpha)
             starts = [progress.chain.first_network for progress in one.chains]
-            tried.append(one._replace(chains=()))
+            tried.append(one)
             best = min(tried, key=least_loss)
             if alpha * _FAR <= best.alpha:
                 break
         if alphas.empty is not None and least_loss(best) > loss_of_constants(folds, plan.loss):
             starts = []
-            tried.insert(0, at(alphas.empty)._replace(chains=()))
+            tried.insert(0, at(alphas.empty))
     results = tuple(Result(one.alpha, np.array(one.by_fold)) for one in tried)
     return Selection(results, worth_leaving_usual(tried, folds, alphas.usual, plan.loss))
 

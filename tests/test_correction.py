@@ -18,6 +18,7 @@ from convexgrade import (
     ConvexReLURegressor,
     MultigradeClassifier,
     MultigradeRegressor,
+    MultigradeRegressorCV,
     certify,
     correct,
     correction,
@@ -31,6 +32,7 @@ from convexgrade.correction import (
 )
 from convexgrade.datasets import make_depth_separation
 from convexgrade.descent import descended, objective
+from convexgrade.estimators import deep
 from convexgrade.estimators.held_out import ManyGrades
 from convexgrade.export import TableModel, load_model, save_model
 from convexgrade.kronecker import KroneckerSystem
@@ -51,6 +53,11 @@ SMALL = {
     "n_patterns": 8,
     "early_stopping": False,
     "random_state": 0,
+}
+CROSS_VALIDATED = {
+    **{name: value for name, value in SMALL.items() if name not in ("alpha", "early_stopping")},
+    "alphas": [0.01],
+    "cv": 2,
 }
 
 
@@ -564,14 +571,22 @@ def test_grades_of_more_patterns_than_can_be_listed_once_corrected_keep_those_of
         assert -1e-12 <= certificate.gap < np.inf
 
 
-def test_an_interrupted_correction_leaves_no_chain_that_claims_to_be_complete(monkeypatch):
-    X, y = make_data("one")
-    model = MultigradeRegressor(**SMALL, correction="backward")
-    monkeypatch.setattr(correction, "refit_readouts", Mock(side_effect=KeyboardInterrupt))
+@pytest.mark.parametrize(
+    "model",
+    [
+        MultigradeRegressor(**SMALL, correction="backward"),
+        MultigradeRegressor(**{**SMALL, "early_stopping": True}, correction="backward"),
+        MultigradeRegressorCV(**CROSS_VALIDATED, correction="backward"),
+    ],
+)
+def test_an_interrupted_correction_leaves_no_chain_that_claims_to_be_complete(model, monkeypatch):
+    X, y = make_data("one", n=70)
+    monkeypatch.setattr(deep, "correct_progress", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         model.fit(X, y)
     assert model.n_grades_ == 2
     assert model.stop_reason_ == ""
+    assert len(model.objective_path_) == 0
     assert np.isfinite(model.predict(X)).all()
 
 
@@ -592,6 +607,20 @@ def test_early_stopping_keeps_a_correction_only_where_held_out_rows_agree():
         assert model.objective_path_[0] == pytest.approx(first)
         outcomes.append(changed)
     assert any(outcomes)
+
+
+def test_folds_keep_a_correction_only_where_it_lowers_their_loss():
+    X, y = make_data("one", n=70)
+    noisy = y + np.random.default_rng(0).standard_normal(len(y))
+    for target, better in ((y, True), (noisy, False)):
+        greedy = MultigradeRegressorCV(**CROSS_VALIDATED).fit(X, target)
+        model = MultigradeRegressorCV(**CROSS_VALIDATED, correction="backward").fit(X, target)
+        assert (model.validation_loss_[-1] < greedy.validation_loss_[-1]) == better
+        assert (len(model.objective_path_) > 1) == better
+        expected = correct(greedy, X, target) if better else greedy
+        np.testing.assert_array_equal(model.predict(X), expected.predict(X))
+        assert model.stop_reason_ == greedy.stop_reason_
+        assert model.cv_results_["params"] == greedy.cv_results_["params"]
 
 
 def test_grades_can_be_added_to_a_corrected_chain():

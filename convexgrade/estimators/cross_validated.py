@@ -66,7 +66,7 @@ class CrossValidated(DeepChain):
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> Self:
-        """Choose alpha and depth on the folds, then fit the chain to all rows.
+        """Choose alpha and depth on the folds, then fit the chain to all rows, and correct it if asked.
 
         Parameters
         ----------
@@ -148,6 +148,7 @@ class CrossValidated(DeepChain):
         }
 
     def _chosen_plan(self, given: Rows, n_rows: float) -> ChainPlan:
+        self._check_corrects()
         usual = self._usual_alpha(given, n_rows)
         plan = self._plan(usual)
         parts = list(self._parts(given))
@@ -165,18 +166,31 @@ class CrossValidated(DeepChain):
             results.extend(also.results)
             return also.chosen
 
-        better = self._better_read(found.chosen, folds, parts, given.distinct, again)
-        chosen = [found.chosen, *(tried for tried, _ in better)][-1]
-        self._selection = Selection(tuple(results), chosen)
+        chosen = found.chosen
+        for better in self._better_read(chosen, folds, parts, given.distinct, again):
+            chosen, folds = better
+        corrected = self._if_lower(chosen, folds, plan)
+        self._selection = Selection(tuple(results), chosen._replace(chains=()), corrected)
         return replace(plan, alpha=self._selection.alpha, n_grades=self._selection.depth)
+
+    def _if_lower(self, chosen: Tried, folds: list[Fold], plan: ChainPlan) -> tuple[float, ...]:
+        """Return the losses of the chosen chains, corrected; none if they are not lower in the end."""
+        if self.correction == "none":
+            return ()
+        self._reporter(level=1)("Corrected:")
+        losses = self._losses_corrected(chosen, folds, plan)
+        return losses if losses[-1] < chosen.losses[-1] else ()
 
     def _grow(self, given: Rows, plan: ChainPlan, continues: bool) -> Iterator[None]:
         yield from super()._grow(given, plan, continues)
-        progress, chosen = self._progress, self._selection.chosen
+        grown, (_, chosen, corrected) = self._progress, self._selection
         # Where all its grades were fitted, why the folds went no deeper.
-        verdict = chosen.verdict if progress.verdict == plan.complete else progress.verdict
-        held_out = chosen.losses[: self.n_grades_]
-        self._progress = replace(progress, verdict=verdict, validation_loss=held_out)
+        verdict = chosen.verdict if grown.verdict == plan.complete else grown.verdict
+        held_out = (corrected or chosen.losses)[: self.n_grades_]
+        # An interruption leaves it unfinished.
+        self._progress = replace(grown, verdict="", validation_loss=held_out)
+        finished = self._finished(self._progress, self._data(given.distinct), bool(corrected))
+        self._progress = replace(finished, verdict=verdict, validation_loss=held_out)
 
     def _selected(
         self, folds: list[Fold], plan: ChainPlan, alphas: Alphas, reading: Reading

@@ -8,19 +8,21 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from convexgrade.chain import Data
-from convexgrade.correction import Limits, correct_progress
+from convexgrade.chain import Chain, Data, staged_loss
+from convexgrade.correction import METHODS, Limits, check_curved, correct_chain, correct_progress
+from convexgrade.descent import objective
 from convexgrade.estimators.base import BaseChain
 from convexgrade.estimators.rows import Rows
 from convexgrade.handover import Handover
 from convexgrade.multigrade import ChainPlan, Progress
 from convexgrade.reading import AS_IT_IS, Reading, heavy_tails
 from convexgrade.scaling import n_varying
-from convexgrade.selection import Fold, Tried, is_better, usual_alpha
+from convexgrade.selection import Fold, Tried, is_better, lasting, usual_alpha
 
 Array = NDArray[np.float64]
 Part = tuple[Rows, Rows]  # distinct rows to train on, and rows held out
@@ -35,6 +37,7 @@ DEPTH: dict[str, list[Any]] = {
     "first_bias": ["boolean"],
     "log_tails": ["boolean", StrOptions({"auto"})],
     "distances": ["boolean", StrOptions({"auto"})],
+    "correction": [StrOptions({"none", *METHODS})],
 }
 
 
@@ -50,6 +53,7 @@ class DeepChain(BaseChain):
     whiten: bool
     log_tails: bool | str
     distances: bool | str
+    correction: str
 
     @property
     def objective_path_(self) -> Array:
@@ -65,6 +69,32 @@ class DeepChain(BaseChain):
         """Mean loss, after each grade, of rows held out; empty if there were none."""
         check_is_fitted(self)
         return np.array(self._progress.validation_loss)
+
+    def _check_corrects(self) -> None:
+        """Raise an error if a correction is asked for that the loss does not allow."""
+        if self.correction != "none":
+            check_curved(self._coding.loss, f"correction={self.correction!r}")
+
+    def _losses_corrected(
+        self, tried: Tried, folds: list[Fold], plan: ChainPlan
+    ) -> tuple[float, ...]:
+        """Return the mean loss, after each grade of the corrected chains, of the rows held out."""
+        pairs = zip(tried.chains, folds, strict=True)
+        judged = Parallel(n_jobs=self.n_jobs)(
+            delayed(_judged_corrected)(progress.chain, fold, plan, self.correction)
+            for progress, fold in pairs
+        )
+        losses = [lasting(each, len(tried.losses)) for each in judged]
+        return tuple(np.mean(losses, axis=0).tolist())
+
+    def _finished(self, progress: Progress, data: Data, corrects: bool) -> Progress:
+        """Return a chain that has all its grades, corrected if rows held out are not against it."""
+        if corrects:
+            return self._corrected(progress, data, self.correction, Limits())
+        if self.correction == "none":
+            return progress
+        value = objective(progress.chain, data, self._coding.loss)
+        return replace(progress, objective_path=(value,))
 
     def _corrected(self, progress: Progress, data: Data, method: str, limits: Limits) -> Progress:
         loss, reporter = self._coding.loss, self._reporter(level=2)
@@ -145,6 +175,12 @@ class DeepChain(BaseChain):
             first_bias=bool(self.first_bias),
             whiten=bool(self.whiten),
         )
+
+
+def _judged_corrected(chain: Chain, fold: Fold, plan: ChainPlan, method: str) -> tuple[float, ...]:
+    """Return the loss of the rows held out after each grade of a chain, once it is corrected."""
+    corrected = correct_chain(chain, fold.train, plan.loss, method, Limits()).chain
+    return staged_loss(corrected, fold.validation, plan.loss, plan.span)
 
 
 def _with_distances(reading: Reading, rows: Rows) -> Reading | None:

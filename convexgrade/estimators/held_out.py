@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import is_classifier
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from convexgrade.chain import staged_loss
-from convexgrade.correction import METHODS, Limits, check_correctable, check_curved, correct_chain
-from convexgrade.descent import objective
+from convexgrade.correction import check_correctable
 from convexgrade.estimators.deep import DeepChain, Part, told
 from convexgrade.estimators.rows import Rows
 from convexgrade.multigrade import ChainPlan, Progress
@@ -41,7 +39,6 @@ Array = NDArray[np.float64]
 PENALTY: dict[str, list[Any]] = {
     "alpha": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
 }
-CORRECTION: dict[str, list[Any]] = {"correction": [StrOptions({"none", *METHODS})]}
 STOPPING: dict[str, list[Any]] = {
     "early_stopping": ["boolean", StrOptions({"auto"})],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -60,7 +57,6 @@ class ManyGrades(DeepChain):
 
     early_stopping: bool | str
     validation_fraction: float
-    correction: str
 
     _built_on: dict[str, Any]
 
@@ -70,8 +66,7 @@ class ManyGrades(DeepChain):
         return self.grades_[0].alpha
 
     def _chosen_plan(self, given: Rows, n_rows: float) -> ChainPlan:
-        if self.correction != "none":
-            check_curved(self._coding.loss, f"correction={self.correction!r}")
+        self._check_corrects()
         self._built_on = {name: getattr(self, name) for name in _OF_THE_FIRST}
         return self._plan(self._usual_alpha(given, n_rows) if self._is_auto else float(self.alpha))
 
@@ -91,7 +86,7 @@ class ManyGrades(DeepChain):
         if self.correction != "none":
             data, grown = self._data(given.distinct), self._progress
             self._progress = replace(grown, verdict="")  # an interruption leaves it unfinished
-            self._progress = self._corrected(grown, data, self.correction, Limits())
+            self._progress = self._finished(grown, data, corrects=True)
 
     def _grow_as_deep_as_tried(
         self, rows: Rows, plan: ChainPlan, continues: bool
@@ -123,11 +118,7 @@ class ManyGrades(DeepChain):
             self._progress = replace(whole, validation_loss=held_out, verdict="")
             yield
         verdict = tried.verdict if whole.verdict == plan.complete else whole.verdict
-        whole = self._progress
-        if corrects:
-            whole = self._corrected(whole, data, self.correction, Limits())
-        elif self.correction != "none":
-            whole = replace(whole, objective_path=(objective(whole.chain, data, plan.loss),))
+        whole = self._finished(self._progress, data, corrects)
         self._progress = replace(whole, validation_loss=held_out, verdict=verdict)
 
     def _best_tried(
@@ -163,17 +154,6 @@ class ManyGrades(DeepChain):
             for tried in deepen(folds, plan.rough(), self._handover(), run=run):
                 self._reporter(level=1)(said_of(tried))
         return tried
-
-    def _losses_corrected(
-        self, tried: Tried, folds: list[Fold], plan: ChainPlan
-    ) -> tuple[float, ...]:
-        """Return the mean loss, after each grade of the corrected chains, of the rows held out."""
-        losses, loss = [], plan.loss
-        for progress, fold in zip(tried.chains, folds, strict=True):
-            corrected = correct_chain(progress.chain, fold.train, loss, self.correction, Limits())
-            held_out = staged_loss(corrected.chain, fold.validation, loss, plan.span)
-            losses.append(lasting(held_out, len(tried.losses)))
-        return tuple(np.mean(losses, axis=0).tolist())
 
     def _holds_out(self, rows: Rows) -> bool:
         """Return whether rows are held out; "auto": where depth is to be found, and rows are many."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from convexgrade.estimators.base import BaseChain
 from convexgrade.estimators.deep import DEPTH
-from convexgrade.estimators.held_out import CORRECTION, PENALTY, STOPPING, ManyGrades
+from convexgrade.estimators.held_out import PENALTY, STOPPING, ManyGrades
 from convexgrade.estimators.staged import StagedClassifier
 from convexgrade.estimators.targets import CLASSIFICATION
 
@@ -159,7 +159,6 @@ class MultigradeClassifier(StagedClassifier, ManyGrades):
         **CLASSIFICATION,
         **PENALTY,
         **DEPTH,
-        **CORRECTION,
         **STOPPING,
     }
 

@@ -19,8 +19,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     grade, until their mean validation loss rises by more than its noise; the first grade of each starts
     from its neurons at the alpha before. The alpha of least loss is then fitted to all rows, as deep as
     its folds grew. Far cheaper than a grid search, which fits a chain of every depth from nothing. A
-    given depth, more grades in a further fit and correction are left to `MultigradeClassifier` and
-    `correct`.
+    given depth and more grades in a further fit are left to `MultigradeClassifier`.
 
     Parameters
     ----------
@@ -51,6 +50,11 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         Whether the grades after the first read X as well.
     first_bias : bool, default=True
         Whether the neurons of the first grade have biases.
+    correction : {"none", "readouts", "backward"}, default="none"
+        What happens once all grades are fitted: nothing; all readouts are fitted again, jointly; or the
+        grades are moved as well (see `MultigradeClassifier` and `correct`). Only if that lowers the mean
+        loss of the rows held out: the chosen chains of all folds are corrected first. For
+        ``loss="log_loss"`` alone.
     whiten : bool, default=False
         Whether the grades after the first read uncorrelated columns instead of merely standardised
         ones.
@@ -167,6 +171,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         passthrough: str = "hidden",
         keep_inputs: bool = True,
         first_bias: bool = True,
+        correction: str = "none",
         whiten: bool = False,
         activation: str = "relu",
         patterns: str = "adaptive",
@@ -195,6 +200,7 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
         self.passthrough = passthrough
         self.keep_inputs = keep_inputs
         self.first_bias = first_bias
+        self.correction = correction
         self.whiten = whiten
         self.activation = activation
         self.patterns = patterns

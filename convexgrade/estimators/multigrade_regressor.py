@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import StrOptions
 
 from convexgrade.estimators.base import BaseChain
 from convexgrade.estimators.deep import DEPTH
-from convexgrade.estimators.held_out import CORRECTION, PENALTY, STOPPING, ManyGrades
+from convexgrade.estimators.held_out import PENALTY, STOPPING, ManyGrades
 from convexgrade.estimators.staged import StagedRegressor
 from convexgrade.estimators.targets import REGRESSION
 from convexgrade.multigrade import ChainPlan
@@ -192,7 +192,6 @@ class MultigradeRegressor(StagedRegressor, ManyGrades):
         **REGRESSION,
         **PENALTY,
         **DEPTH,
-        **CORRECTION,
         "refinement": [StrOptions({"none", "pointwise"})],
         **STOPPING,
     }

@@ -20,8 +20,8 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     from its neurons at the alpha before. The alpha of least loss is then fitted to all rows, as deep as
     its folds grew. Under the squared error, one that is a factor of ten from the usual alpha has to be
     better than that by a standard error, nearer ones by less. Far cheaper than a grid search, which fits
-    a chain of every depth from nothing. A given depth, more grades in a further fit, refinement and
-    correction are left to `MultigradeRegressor` and `correct`.
+    a chain of every depth from nothing. A given depth, more grades in a further fit and refinement are
+    left to `MultigradeRegressor`.
 
     Parameters
     ----------
@@ -51,6 +51,11 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         Whether the grades after the first read X as well.
     first_bias : bool, default=True
         Whether the neurons of the first grade have biases.
+    correction : {"none", "readouts", "backward"}, default="none"
+        What happens once all grades are fitted: nothing; all readouts are fitted again, jointly; or the
+        grades are moved as well (see `MultigradeRegressor` and `correct`). Only if that lowers the mean
+        loss of the rows held out: the chosen chains of all folds are corrected first. Not for
+        losses with kinks (absolute error, quantiles, Huber's).
     whiten : bool, default=False
         Whether the grades after the first read uncorrelated columns instead of merely standardised
         ones.
@@ -179,6 +184,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         passthrough: str = "hidden",
         keep_inputs: bool = True,
         first_bias: bool = True,
+        correction: str = "none",
         whiten: bool = False,
         activation: str = "relu",
         patterns: str = "adaptive",
@@ -209,6 +215,7 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
         self.passthrough = passthrough
         self.keep_inputs = keep_inputs
         self.first_bias = first_bias
+        self.correction = correction
         self.whiten = whiten
         self.activation = activation
         self.patterns = patterns
