@@ -177,7 +177,6 @@ class CrossValidated(DeepChain):
         """Return the losses of the chosen chains, corrected; none if they are not lower in the end."""
         if self.correction == "none":
             return ()
-        self._reporter(level=1)("Corrected:")
         losses = self._losses_corrected(chosen, folds, plan)
         return losses if losses[-1] < chosen.losses[-1] else ()
 

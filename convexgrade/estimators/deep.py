@@ -1,4 +1,4 @@
-"""What deep estimators share: what grades hand on, how columns are read, what is tried on folds."""
+"""What deep estimators share: what grades hand on, how columns are read, corrections, and folds."""
 
 from __future__ import annotations
 
@@ -84,8 +84,9 @@ class DeepChain(BaseChain):
             delayed(_judged_corrected)(progress.chain, fold, plan, self.correction)
             for progress, fold in pairs
         )
-        losses = [lasting(each, len(tried.losses)) for each in judged]
-        return tuple(np.mean(losses, axis=0).tolist())
+        losses = np.mean([lasting(each, len(tried.losses)) for each in judged], axis=0).tolist()
+        self._reporter(level=1)(f"Corrected: validation loss {losses[-1]:.6g}.")
+        return tuple(losses)
 
     def _finished(self, progress: Progress, data: Data, corrects: bool) -> Progress:
         """Return a chain that has all its grades, corrected if rows held out are not against it."""
