@@ -3,9 +3,11 @@
 At one alpha, chains that have not seen some of the rows grow grade by grade, until the loss of these
 rows rises by more than its noise (`deepen`). Cross-validation follows a decreasing path of alpha, and
 ends when alpha is ``_FAR`` times smaller than where it was best. Every depth up to the last comes with
-one chain a fold, and the first grade of a chain is searched from the neurons it had at the alpha
-before: that is what a search over a grid of chains does not know. Nor does it know that chains which
-only judge need not be fitted closely.
+one chain a fold, and chains that only judge need not be fitted closely: that is what a search over a
+grid of chains does not know.
+
+Searches at one alpha do not start from the neurons at the alpha before. The chain that is fitted to all
+rows in the end has no such past, and one that has may do better at small alphas than that will.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ from convexgrade.chain import Data
 from convexgrade.handover import Handover
 from convexgrade.losses import Loss
 from convexgrade.multigrade import ChainPlan, Progress, extended, first_price
-from convexgrade.network import Network
 from convexgrade.settings import Report
 from convexgrade.solution import Status
 
@@ -295,7 +296,6 @@ def deepen(
     handover: Handover,
     *,
     least: int = 0,
-    starts: Sequence[Network | None] = (),
     run: Callable[..., list[Judged]] | None = None,
 ) -> Iterator[Tried]:
     """Grow chains until a grade raises the mean loss of the rows held out by more than its noise.
@@ -312,16 +312,13 @@ def deepen(
         What grades hand on.
     least : int, default=0
         Grades that stay whatever they bring.
-    starts : sequence of Network or None, default=()
-        What the search of the first grade of each fold starts from as well.
     run : Parallel, optional
         What shares out the folds.
     """
     empty = [Progress.begin(plan.loss, fold.train, handover) for fold in folds]
     tried, weights = Tried(plan.alpha, tuple(empty)), _weights(folds)
     noise = _NOISE if plan.loss.quadratic else _NOISE_OF_OTHERS
-    starts = starts or [plan.first_network] * len(folds)
-    grown = _deepened(empty, folds, plan, starts, run or Parallel(n_jobs=1))
+    grown = _deepened(empty, folds, plan, run or Parallel(n_jobs=1))
     for depth, judged in enumerate(grown, start=1):
         chains = tuple(one.progress for one in judged)
         deepest = max(chains, key=lambda progress: len(progress.chain))
@@ -391,25 +388,22 @@ def select(
         Called with a line of text for every alpha and grade.
     """
     tried: list[Tried] = []
-    rough, starts = plan.rough(), list[Network | None]()
+    rough = plan.rough()
     with Parallel(n_jobs=n_jobs) as run:
 
         def at(alpha: float) -> Tried:
             report(f"alpha={alpha:.3g}:")
             here = replace(rough, alpha=alpha)
-            for one in deepen(folds, here, handover, starts=starts, run=run):
+            for one in deepen(folds, here, handover, run=run):
                 report(said_of(one))
             return one
 
         for alpha in alphas.values.tolist():
-            one = at(alpha)
-            starts = [progress.chain.first_network for progress in one.chains]
-            tried.append(one)
+            tried.append(at(alpha))
             best = min(tried, key=least_loss)
             if alpha * _FAR <= best.alpha:
                 break
         if alphas.empty is not None and least_loss(best) > loss_of_constants(folds, plan.loss):
-            starts = []
             tried.insert(0, at(alphas.empty))
     results = tuple(Result(one.alpha, np.array(one.by_fold)) for one in tried)
     return Selection(results, worth_leaving_usual(tried, folds, alphas.usual, plan.loss))
@@ -424,14 +418,12 @@ def _deepened(
     chains: list[Progress],
     folds: Sequence[Fold],
     plan: ChainPlan,
-    starts: Sequence[Network | None],
     run: Callable[..., list[Judged]],
 ) -> Iterator[list[Judged]]:
     """Yield the chains of all folds with 1, 2, ... grades."""
     for _ in range(plan.n_grades):
         judged = run(
-            delayed(_deeper)(chain, fold, replace(plan, first_network=start))
-            for chain, fold, start in zip(chains, folds, starts, strict=True)
+            delayed(_deeper)(chain, fold, plan) for chain, fold in zip(chains, folds, strict=True)
         )
         yield judged
         chains = [one.progress for one in judged]

@@ -16,10 +16,10 @@ class MultigradeClassifierCV(StagedClassifier, CrossValidated):
     """`MultigradeClassifier` with alpha and depth chosen by cross-validation, in one fit.
 
     Goes along one decreasing path of alpha. At each, the chains of all folds grow together, grade by
-    grade, until their mean validation loss rises by more than its noise; the first grade of each starts
-    from its neurons at the alpha before. The alpha of least loss is then fitted to all rows, as deep as
-    its folds grew. Far cheaper than a grid search, which fits a chain of every depth from nothing. A
-    given depth and more grades in a further fit are left to `MultigradeClassifier`.
+    grade, until their mean validation loss rises by more than its noise. The alpha of least loss is then
+    fitted to all rows, as deep as its folds grew. Far cheaper than a grid search, which fits a chain of
+    every depth, and closely. A given depth and more grades in a further fit are left to
+    `MultigradeClassifier`.
 
     Parameters
     ----------

@@ -16,12 +16,11 @@ class MultigradeRegressorCV(StagedRegressor, CrossValidated):
     """`MultigradeRegressor` with alpha and depth chosen by cross-validation, in one fit.
 
     Goes along one decreasing path of alpha. At each, the chains of all folds grow together, grade by
-    grade, until their mean validation loss rises by more than its noise; the first grade of each starts
-    from its neurons at the alpha before. The alpha of least loss is then fitted to all rows, as deep as
-    its folds grew. Under the squared error, one that is a factor of ten from the usual alpha has to be
-    better than that by a standard error, nearer ones by less. Far cheaper than a grid search, which fits
-    a chain of every depth from nothing. A given depth, more grades in a further fit and refinement are
-    left to `MultigradeRegressor`.
+    grade, until their mean validation loss rises by more than its noise. The alpha of least loss is then
+    fitted to all rows, as deep as its folds grew. Under the squared error, one that is a factor of ten
+    from the usual alpha has to be better than that by a standard error, nearer ones by less. Far cheaper
+    than a grid search, which fits a chain of every depth, and closely. A given depth, more grades in a
+    further fit and refinement are left to `MultigradeRegressor`.
 
     Parameters
     ----------
